@@ -1,0 +1,15 @@
+"""Fairlead runs OCI containers under Slurm at native speed, with nothing left running.
+
+The folder list is the data flow; a module imports only what stands above it in this list:
+
+    errors, log, config     what failed and why; stderr lines; settings that know their origin
+    kernel                  the only importer of the C extension
+    image                   reference, credentials, registry, manifest
+    store                   blobs and layers on node-local disk
+    host                    what this node has
+    plan                    image + request + host -> Plan, pure
+    run                     effects: namespaces, hand-over, exec
+    cli                     one file per verb
+"""
+
+__version__ = "0.1.0"
