@@ -1,12 +1,14 @@
 """Site and user settings; each value knows where it came from.
 
-Later wins: built-in default < ``/etc/fairlead/fairlead.toml`` < ``$XDG_CONFIG_HOME/fairlead/fairlead.toml``
-< ``FAIRLEAD_*`` environment variable < command line (applied by the caller with ``override``).
+Later wins: built-in default < ``/etc/fairlead/fairlead.toml`` <
+``$XDG_CONFIG_HOME/fairlead/fairlead.toml`` < ``FAIRLEAD_*`` environment variable < command line
+(applied by the caller with ``override``).
 
 Rules:
 - One table, ``SETTINGS``, holds every key with its type, default, environment variable and meaning;
   the site file's template and the documentation follow it, and a test holds them together.
-- An unknown key or a value of the wrong type is an error that names the file and the nearest known key.
+- An unknown key or a value of the wrong type is an error that names the file and the nearest known
+  key.
 - A site file that is absent is no error; one that cannot be read is.
 """
 
@@ -24,7 +26,7 @@ Value = str | bool | tuple[str, ...]
 
 
 class Setting(NamedTuple):
-    """One key: its default (whose type is the key's type), environment variable, meaning and allowed values."""
+    """One key: default (whose type is the key's), environment variable, meaning, allowed values."""
 
     default: Value
     variable: str
@@ -42,24 +44,34 @@ SETTINGS: dict[str, Setting] = {
         "docker.io", "FAIRLEAD_DEFAULT_REGISTRY", "registry of a reference that names none"
     ),
     "insecure_registries": Setting(
-        (), "FAIRLEAD_INSECURE_REGISTRIES", "HOST[:PORT] reached by plain HTTP (loopback addresses always are)"
+        (),
+        "FAIRLEAD_INSECURE_REGISTRIES",
+        "HOST[:PORT] reached by plain HTTP (loopback addresses always are)",
     ),
     "pull": Setting(
         "newer",
         "FAIRLEAD_PULL",
-        "when to ask the registry: always, newer (use the local image if the registry is out of reach), missing, never",
+        "when to ask the registry: always, newer (the local image if the registry is out of reach), "
+        "missing, never",
         ("always", "newer", "missing", "never"),
     ),
     "mpi": Setting(
-        "auto", "FAIRLEAD_MPI", "whose MPI library runs: auto, host or image", ("auto", "host", "image")
+        "auto",
+        "FAIRLEAD_MPI",
+        "whose MPI library runs: auto, host or image",
+        ("auto", "host", "image"),
     ),
     "mount_home": Setting(True, "FAIRLEAD_MOUNT_HOME", "bind the user's home directory"),
-    "writable": Setting(True, "FAIRLEAD_WRITABLE", "let the container write to its own root (in memory, lost at the end)"),
+    "writable": Setting(
+        True,
+        "FAIRLEAD_WRITABLE",
+        "let the container write to its own root (in memory, lost at the end)",
+    ),
 }
 
 
 class Config(NamedTuple):
-    """All settings, immutable; ``origins`` maps each key to the file, variable or option that set it."""
+    """All settings, immutable; ``origins`` maps each key to what set it."""
 
     store: str
     default_registry: str
@@ -72,7 +84,9 @@ class Config(NamedTuple):
 
     def override(self, origin: str, **values: Value | None) -> Config:
         """Return a copy with the values that are not None, e.g. from the command line."""
-        given = {key: _checked(key, value, origin) for key, value in values.items() if value is not None}
+        given = {
+            key: _checked(key, value, origin) for key, value in values.items() if value is not None
+        }
         origins = {**self.origins, **dict.fromkeys(given, origin)}
         return self._replace(**given, origins=origins)  # type: ignore[arg-type]
 
@@ -83,12 +97,18 @@ def load(
     """Read the settings for this user.
 
     Raises:
-        errors.ConfigError: a file is unreadable, malformed, or holds an unknown key or a wrong value.
+        errors.ConfigError: a file is unreadable, malformed, or holds an unknown key or a wrong
+        value.
     """
     values: dict[str, Value] = {key: setting.default for key, setting in SETTINGS.items()}
     origins = dict.fromkeys(values, "default")
-    base = environ.get("XDG_CONFIG_HOME") or os.path.join(home or environ.get("HOME") or "/", ".config")
-    for path in (environ.get("FAIRLEAD_SITE_CONFIG") or site_file, os.path.join(base, "fairlead/fairlead.toml")):
+    base = environ.get("XDG_CONFIG_HOME") or os.path.join(
+        home or environ.get("HOME") or "/", ".config"
+    )
+    for path in (
+        environ.get("FAIRLEAD_SITE_CONFIG") or site_file,
+        os.path.join(base, "fairlead/fairlead.toml"),
+    ):
         for key, value in _read(path).items():
             values[key], origins[key] = value, path
     for key, setting in SETTINGS.items():
@@ -101,13 +121,13 @@ def load(
 
 def _read(path: str) -> dict[str, Value]:
     try:
-        file = open(path, "rb")
+        file = open(path, "rb")  # noqa: SIM115 - the with statement follows, outside this try
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except PermissionError as error:
         if path.startswith("/etc/"):
             raise errors.ConfigError(f"{path}: {error.strerror}") from error
-        return {}  # a home directory that this process may not enter (root_squash) is as good as none
+        return {}  # a home directory that this process may not enter is as good as none
     except OSError as error:
         raise errors.ConfigError(f"{path}: {error.strerror}") from error
     import tomllib
@@ -124,9 +144,20 @@ def _parsed(key: str, text: str) -> Value:
     default = SETTINGS[key].default
     value: Value = text
     if isinstance(default, bool):
-        words = {"1": True, "true": True, "yes": True, "y": True, "0": False, "false": False, "no": False, "n": False}
+        words = {
+            "1": True,
+            "true": True,
+            "yes": True,
+            "y": True,
+            "0": False,
+            "false": False,
+            "no": False,
+            "n": False,
+        }
         if text.lower() not in words:
-            raise errors.ConfigError(f"${SETTINGS[key].variable}: {text!r} is neither true nor false")
+            raise errors.ConfigError(
+                f"${SETTINGS[key].variable}: {text!r} is neither true nor false"
+            )
         value = words[text.lower()]
     elif isinstance(default, tuple):
         value = tuple(text.replace(",", " ").split())
@@ -146,7 +177,13 @@ def _checked(key: str, value: object, origin: str) -> Value:
             return tuple(value)
     elif type(value) is type(setting.default):
         if setting.choices and value not in setting.choices:
-            raise errors.ConfigError(f"{origin}: {key} = {value!r} is not one of {', '.join(setting.choices)}")
+            raise errors.ConfigError(
+                f"{origin}: {key} = {value!r} is not one of {', '.join(setting.choices)}"
+            )
         return value  # type: ignore[return-value] - just proven
-    wanted = "a list of strings" if isinstance(setting.default, tuple) else type(setting.default).__name__
+    wanted = (
+        "a list of strings"
+        if isinstance(setting.default, tuple)
+        else type(setting.default).__name__
+    )
     raise errors.ConfigError(f"{origin}: {key} must be {wanted}, not {type(value).__name__}")

@@ -1,13 +1,16 @@
 """Every failure that a user can see: one class each, with a stable code and an exit status.
 
 Rules:
-- An error says what failed, on which path or reference, the kernel's or server's own words, and the remedy.
+- An error says what failed, on which path or reference, the kernel's or server's own words, and the
+  remedy.
 - Codes never change their meaning; a code that is no longer raised is retired, not reused.
-- Raise low, catch once at the edge (``cli.main``, ``run.step``); add context with ``raise ... from error``.
-- ``docs/errors.md`` is generated from the classes here (``python -m fairlead.errors``); a test holds the two together.
+- Raise low, catch once at the edge (``cli.main``, ``run.step``); add context with ``raise ... from
+  error``.
+- ``docs/errors.md`` is generated from the classes here (``python -m fairlead.errors``); a test
+  holds the two together.
 
-Exit statuses follow the container engines: 125 is a failure of Fairlead itself, 126 a command that cannot be
-executed, 127 a command that does not exist, anything else the application's own.
+Exit statuses follow the container engines: 125 is a failure of Fairlead itself, 126 a command that
+cannot be executed, 127 a command that does not exist, anything else the application's own.
 """
 
 from __future__ import annotations
@@ -19,7 +22,8 @@ class Error(Exception):
     """A failure with one line for the user.
 
     Args:
-        message: ``what: where: the kernel's or server's own words``; one line, no trailing full stop.
+        message: ``what: where: the kernel's or server's own words``; one line, no trailing full
+        stop.
         hint: what to do about it; a sentence fragment, may be empty to use the class's own remedy.
     """
 
@@ -39,7 +43,7 @@ class Error(Exception):
 
 
 def one_line(text: str) -> str:
-    """Return text with every control character made visible, so that hostile input cannot forge log lines."""
+    """Return text with control characters made visible: hostile input cannot forge log lines."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
@@ -65,7 +69,8 @@ class ReferenceError(Error):  # noqa: A001 - the field's own word; the builtin c
 
 
 class RegistryUnreachableError(Error):
-    """A registry's host does not resolve, refuses connections, breaks them or does not answer in time."""
+    """A registry's host does not resolve, refuses connections, breaks them or does not answer in
+    time."""
 
     code = "registry-unreachable"
     remedy = "check the registry's name and this node's network and proxy settings"
@@ -110,7 +115,7 @@ class DigestError(Error):
     """Content does not have the size or digest that its descriptor promised."""
 
     code = "digest"
-    remedy = "the content was altered or cut short; push the image again, or ask the registry's administrator"
+    remedy = "the content was altered or cut short; push the image again"
 
 
 class LayerError(Error):
@@ -124,14 +129,14 @@ class SpaceError(Error):
     """A file system is full, out of inodes or over quota."""
 
     code = "no-space"
-    remedy = "free space there, remove images with fairlead rm, or set store in fairlead.toml or FAIRLEAD_STORE"
+    remedy = "free space there, remove images with fairlead rm, or set FAIRLEAD_STORE"
 
 
 class StoreError(Error):
     """The store cannot be created, locked, read or written, or its owner is wrong."""
 
     code = "store"
-    remedy = "check the path's owner and permissions, or set FAIRLEAD_STORE to a node-local directory of yours"
+    remedy = "check its owner and permissions, or set FAIRLEAD_STORE to a node-local directory"
 
 
 class NamespaceError(Error):
@@ -195,9 +200,15 @@ def catalogue() -> list[type[Error]]:
     return sorted([Error, *Error.__subclasses__()], key=lambda error: error.code)
 
 
+def _meaning(error: type[Error]) -> str:
+    if error is Error:
+        return "A failure that Fairlead did not foresee."
+    return (error.__doc__ or "").splitlines()[0]
+
+
 def _markdown() -> str:
     rows = [
-        f"| `{error.code}` | {error.status} | {(error.__doc__ or '').splitlines()[0]} | {error.remedy} |"
+        f"| `{error.code}` | {error.status} | {_meaning(error)} | {error.remedy} |"
         for error in catalogue()
     ]
     return "\n".join(
@@ -209,7 +220,13 @@ def _markdown() -> str:
             "",
             "| code | exit status | meaning | remedy |",
             "|---|---|---|---|",
-            *[row.replace("A failure with one line for the user.", "A failure that Fairlead did not foresee.") for row in rows],
+            *[
+                row.replace(
+                    "A failure with one line for the user.",
+                    "A failure that Fairlead did not foresee.",
+                )
+                for row in rows
+            ],
             "",
         ]
     )

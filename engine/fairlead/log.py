@@ -2,8 +2,10 @@
 
 Rules:
 - One event, one line, prefixed ``fairlead:``; every control character from outside is escaped.
-- In a job (stderr is no terminal) progress is one quiet line per stage, at most one every few seconds.
-- Nothing here imports rich: a progress bar is asked for by the verbs that show one (``cli``), never at launch.
+- In a job (stderr is no terminal) progress is one quiet line per stage, at most one every few
+  seconds.
+- Nothing here imports rich: a progress bar is asked for by the verbs that show one (``cli``), never
+  at launch.
 """
 
 from __future__ import annotations
@@ -52,7 +54,7 @@ def debug(text: str) -> None:
 
 
 class Progress(Protocol):
-    """Where long work reports to; two implementations: quiet lines here, bars in ``cli.progress``."""
+    """Where long work reports to: quiet lines here, bars in ``cli.progress``."""
 
     def start(self, key: str, label: str, total: int | None) -> None:
         """Begin or restart an item; total in bytes, None when unknown."""
@@ -65,7 +67,7 @@ class Progress(Protocol):
 
 
 class QuietProgress:
-    """Progress for logs: a line when work that takes over a second starts to show, then every five seconds."""
+    """Progress for logs: a line when work takes over a second, then one every five seconds."""
 
     def __init__(self, label: str, *, first_s: float = 1.0, every_s: float = 5.0) -> None:
         import threading
@@ -78,7 +80,7 @@ class QuietProgress:
         self._total: dict[str, int] = {}
         self._done: dict[str, int] = {}
 
-    def start(self, key: str, label: str, total: int | None) -> None:  # noqa: ARG002
+    def start(self, key: str, label: str, total: int | None) -> None:
         """Begin an item."""
         with self._lock:
             self._total[key], self._done[key] = total or 0, 0
@@ -92,10 +94,14 @@ class QuietProgress:
                 return
             self._next = now + self._every_s
             done, total = sum(self._done.values()), sum(self._total.values())
-        share = f"{min(100, 100 * done // total)} % of {total / 1e6:,.0f} MB" if total else f"{done / 1e6:,.0f} MB"
+        share = (
+            f"{min(100, 100 * done // total)} % of {total / 1e6:,.0f} MB"
+            if total
+            else f"{done / 1e6:,.0f} MB"
+        )
         note(f"{self._label}: {share}")
 
-    def finish(self, key: str) -> None:  # noqa: ARG002
+    def finish(self, key: str) -> None:
         """End an item; its bytes stay counted."""
         return
 

@@ -1,0 +1,71 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The launch block: what Python decided, in a flat form that C executes without parsing text.
+ *
+ *   header   magic "FAIRLD1\0" | u32 size of the whole block | u32 number of records
+ *   record   u16 op | u16 number of strings | u32 flags | strings
+ *   string   u32 length | bytes | NUL
+ *
+ * Example: BIND /scratch -> /data, read-only
+ *   03 00 | 02 00 | 01 00 00 00 | 08 00 00 00 "/scratch" 00 | 05 00 00 00 "/data" 00
+ *
+ * Integers are in host order: a block never leaves the node. Written by engine/fairlead/run/block.py. Every length
+ * is checked against the block's end, every string for its NUL and for having no other; a block that fails is
+ * refused whole, before anything is done. */
+#ifndef FAIRLEAD_BLOCK_H
+#define FAIRLEAD_BLOCK_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define BLOCK_MAGIC "FAIRLD1"
+#define BLOCK_MAX_SIZE (16u << 20)
+#define BLOCK_MAX_STRINGS 512
+
+enum block_op {
+	/* compose.c, in the order in which they appear */
+	OP_ROOT = 1,     /* lower directories, topmost first; ROOT_READONLY */
+	OP_TMPFS = 2,    /* target, mount options */
+	OP_BIND = 3,     /* source, target */
+	OP_DEVICE = 4,   /* source, target; flags = major << 20 | minor, checked */
+	OP_FILE = 5,     /* target, content: a generated read-only file */
+	OP_SYMLINK = 6,  /* link's content, link's path; an existing path stays */
+	OP_COMMAND = 7,  /* command, PATH: must be found and executable once the root stands */
+
+	/* enter.c */
+	OP_WORKDIR = 16,     /* path */
+	OP_ENV_SET = 17,     /* name, value */
+	OP_ENV_UNSET = 18,   /* name */
+	OP_ARGUMENT = 19,    /* goes before the command: the image's entrypoint */
+};
+
+enum block_flag {
+	ROOT_READONLY = 1 << 0,
+
+	BIND_READONLY = 1 << 0,
+	BIND_OPTIONAL = 1 << 1,  /* no error when the source does not exist */
+	BIND_DEVICES = 1 << 2,   /* keep device nodes usable (below /dev only) */
+	BIND_SHALLOW = 1 << 3,   /* without the mounts below the source */
+	TARGET_STRICT = 1 << 8,  /* no component of the target may be a symbolic link */
+};
+
+struct block_record {
+	uint16_t op;
+	uint16_t count;
+	uint32_t flags;
+	const char *string[BLOCK_MAX_STRINGS];
+};
+
+struct block_cursor {
+	const unsigned char *at;
+	const unsigned char *end;
+	uint32_t left;
+};
+
+/* Check the whole block and point the cursor at its first record; 0 or -EBADMSG. */
+int block_open(struct block_cursor *ret_cursor, const void *data, size_t size);
+
+/* Read the next record: 1, 0 at the end. The strings point into the block. */
+int block_next(struct block_cursor *cursor, struct block_record *ret_record);
+
+#endif

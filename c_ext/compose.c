@@ -1,0 +1,369 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The container's root, built in kernel order:
+ *   1. open every lower directory and clone every bind source, while the host's tree is still in sight;
+ *   2. a tmpfs over /tmp: upper, work and root directories, generated files;
+ *   3. overlay: image (and injection) layers below, tmpfs above, so that any mount point can be made;
+ *   4. attach mounts in the block's order, each target resolved inside the root by openat2(RESOLVE_IN_ROOT);
+ *   5. pivot_root, detach the host's root.
+ * Everything is held by descriptor from the moment it is opened: a path is never resolved twice. */
+#include "compose.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <linux/mount.h>
+#include <linux/openat2.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#include "block.h"
+#include "exec.h"
+#include "files.h"
+
+/* glibc 2.36 declares these; older ones do not, and the shim is built on old ones. */
+static int sys_open_tree(int dirfd, const char *path, unsigned int flags)
+{
+	return (int)syscall(SYS_open_tree, dirfd, path, flags);
+}
+
+static int sys_move_mount(int from, int to)
+{
+	return (int)syscall(SYS_move_mount, from, "", to, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH);
+}
+
+static int sys_mount_setattr(int fd, unsigned int flags, uint64_t set)
+{
+	struct mount_attr attr = { .attr_set = set };
+
+	return (int)syscall(SYS_mount_setattr, fd, "", AT_EMPTY_PATH | flags, &attr, sizeof(attr));
+}
+
+/* A detached copy of the mount tree at the source, with the attributes that the record asks for. */
+static int clone_source(const struct block_record *record, struct report *report)
+{
+	const char *path = record->string[0];
+	unsigned int recursive = record->flags & BIND_SHALLOW ? 0 : AT_RECURSIVE;
+	uint64_t attributes = MOUNT_ATTR_NOSUID;
+	int fd, err;
+
+	fd = sys_open_tree(AT_FDCWD, path, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | recursive);
+	if (fd < 0 && (errno == ENOENT || errno == EACCES || errno == ENOTDIR) && (record->flags & BIND_OPTIONAL))
+		return -ENOENT;
+	if (fd < 0)
+		return report_set(report, STEP_SOURCE, errno, path);
+	if (!(record->flags & BIND_DEVICES))
+		attributes |= MOUNT_ATTR_NODEV;
+	if (record->flags & BIND_READONLY)
+		attributes |= MOUNT_ATTR_RDONLY;
+	if (sys_mount_setattr(fd, recursive, attributes) < 0) {
+		err = errno;
+		close(fd);
+		return report_set(report, STEP_MOUNT, err, path);
+	}
+	return fd;
+}
+
+/* Only the device that was meant: the node must be a character device of the expected number. */
+static int clone_device(const struct block_record *record, struct report *report)
+{
+	const char *path = record->string[0];
+	struct stat st;
+	int fd, tree, err;
+
+	fd = open(path, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+	if (fd < 0)
+		return report_set(report, STEP_SOURCE, errno, path);
+	if (fstat(fd, &st) < 0 || !S_ISCHR(st.st_mode) || major(st.st_rdev) != record->flags >> 20 ||
+	    minor(st.st_rdev) != (record->flags & 0xfffff)) {
+		close(fd);
+		return report_set(report, STEP_SOURCE, ENODEV, path);
+	}
+	tree = sys_open_tree(fd, "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH);
+	err = errno;
+	close(fd);
+	return tree < 0 ? report_set(report, STEP_SOURCE, err, path) : tree;
+}
+
+static int open_strict(int root, const char *path)
+{
+	struct open_how how = {
+		.flags = O_PATH | O_CLOEXEC,
+		.resolve = RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS,
+	};
+	long fd = syscall(SYS_openat2, root, path, &how, sizeof(how));
+
+	return fd < 0 ? -errno : (int)fd;
+}
+
+/* The mount point: made when it is missing, a directory or an empty file as the source wants it. */
+static int open_target(int root, const char *path, int is_dir, uint32_t flags, struct report *report)
+{
+	char parent[PATH_MAX];
+	const char *name;
+	int fd, dir;
+
+	if (flags & TARGET_STRICT) {
+		fd = open_strict(root, path);
+		if (fd >= 0 || fd != -ENOENT)
+			return fd < 0 ? report_set(report, STEP_TARGET, -fd, path) : fd;
+	}
+	if (is_dir) {
+		fd = files_mkdirs_in_root(root, path, 0755);
+		return fd < 0 ? report_set(report, STEP_TARGET, -fd, path) : fd;
+	}
+	fd = files_open_in_root(root, path, O_PATH, 0);
+	if (fd != -ENOENT)
+		return fd < 0 ? report_set(report, STEP_TARGET, -fd, path) : fd;
+	name = strrchr(path, '/');
+	if (!name || (size_t)(name - path) >= sizeof(parent) || !name[1])
+		return report_set(report, STEP_TARGET, EINVAL, path);
+	memcpy(parent, path, (size_t)(name - path));
+	parent[name - path] = '\0';
+	dir = files_mkdirs_in_root(root, parent, 0755);
+	if (dir < 0)
+		return report_set(report, STEP_TARGET, -dir, path);
+	close(dir);
+	/* In root again, because the name may be a dangling symbolic link: then its target is made. */
+	fd = files_open_in_root(root, path, O_CREAT | O_WRONLY | O_NOCTTY | O_NONBLOCK, 0644);
+	if (fd < 0)
+		return report_set(report, STEP_TARGET, -fd, path);
+	close(fd);
+	fd = files_open_in_root(root, path, O_PATH, 0);
+	return fd < 0 ? report_set(report, STEP_TARGET, -fd, path) : fd;
+}
+
+/* Attach a detached mount at path below root; closes the mount. */
+static int attach(int root, int mount_fd, const char *path, uint32_t flags, struct report *report)
+{
+	struct stat st;
+	int target, err;
+
+	if (fstat(mount_fd, &st) < 0) {
+		err = errno;
+		close(mount_fd);
+		return report_set(report, STEP_MOUNT, err, path);
+	}
+	target = open_target(root, path, S_ISDIR(st.st_mode), flags, report);
+	if (target < 0) {
+		close(mount_fd);
+		return target;
+	}
+	err = sys_move_mount(mount_fd, target) < 0 ? errno : 0;
+	close(target);
+	close(mount_fd);
+	return err ? report_set(report, STEP_MOUNT, err, path) : 0;
+}
+
+static int new_tmpfs(const char *options)
+{
+	char copy[256], *rest = copy, *option, *value;
+	int fs, mount_fd = -1, err = 0;
+
+	snprintf(copy, sizeof(copy), "%s", options);
+	fs = (int)syscall(SYS_fsopen, "tmpfs", FSOPEN_CLOEXEC);
+	if (fs < 0)
+		return -errno;
+	while (!err && (option = strsep(&rest, ","))) {
+		if (!*option)
+			continue;
+		value = strchr(option, '=');
+		if (value)
+			*value++ = '\0';
+		if (syscall(SYS_fsconfig, fs, FSCONFIG_SET_STRING, option, value ? value : "", 0) < 0)
+			err = -errno;
+	}
+	if (!err && syscall(SYS_fsconfig, fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0) < 0)
+		err = -errno;
+	if (!err) {
+		mount_fd = (int)syscall(SYS_fsmount, fs, FSMOUNT_CLOEXEC, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV);
+		err = mount_fd < 0 ? -errno : 0;
+	}
+	close(fs);
+	return err ? err : mount_fd;
+}
+
+/* A generated file lives in the stage and is bound read-only: the image's own file stays as it was. */
+static int clone_generated(int stage, unsigned int number, const char *content, struct report *report)
+{
+	char name[32];
+	size_t len = strlen(content), done = 0;
+	ssize_t n;
+	int fd, tree, err = 0;
+
+	snprintf(name, sizeof(name), "file%u", number);
+	fd = openat(stage, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+	if (fd < 0)
+		return report_set(report, STEP_FILE, errno, name);
+	while (done < len) {
+		n = write(fd, content + done, len - done);
+		if (n < 0 && errno != EINTR) {
+			err = errno;
+			break;
+		}
+		done += n > 0 ? (size_t)n : 0;
+	}
+	close(fd);
+	if (err)
+		return report_set(report, STEP_FILE, err, name);
+	tree = sys_open_tree(stage, name, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+	if (tree < 0 || sys_mount_setattr(tree, 0, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_RDONLY) < 0)
+		return report_set(report, STEP_FILE, errno, name);
+	return tree;
+}
+
+static int make_symlink(int root, const struct block_record *record, struct report *report)
+{
+	const char *path = record->string[1], *name = strrchr(path, '/');
+	char parent[PATH_MAX];
+	int dir, err = 0;
+
+	if (!name || !name[1] || (size_t)(name - path) >= sizeof(parent))
+		return report_set(report, STEP_FILE, EINVAL, path);
+	memcpy(parent, path, (size_t)(name - path));
+	parent[name - path] = '\0';
+	dir = files_mkdirs_in_root(root, parent, 0755);
+	if (dir < 0)
+		return report_set(report, STEP_FILE, -dir, path);
+	if (symlinkat(record->string[0], dir, name + 1) < 0 && errno != EEXIST)
+		err = errno;
+	close(dir);
+	return err ? report_set(report, STEP_FILE, err, path) : 0;
+}
+
+/* Step 2 and 3; returns the overlay's root and hands out the stage. */
+static int mount_root(const struct block_record *record, int *ret_stage, struct report *report)
+{
+	/* Over an existing directory, since overlay wants its upper inside this namespace. Sources below it were
+	 * cloned before and stay reachable by descriptor. */
+	static const char *const places[] = { "/tmp", "/mnt", "/run", "/var" };
+	char options[PATH_MAX];
+	size_t used;
+	int stage = -1, root, lower;
+
+	used = (size_t)snprintf(options, sizeof(options), "userxattr,lowerdir=");
+	for (unsigned int i = 0; i < record->count; i++) {
+		lower = open(record->string[i], O_PATH | O_DIRECTORY | O_CLOEXEC);
+		if (lower < 0)
+			return report_set(report, STEP_LAYER, errno, record->string[i]);
+		used += (size_t)snprintf(options + used, sizeof(options) - used, "%s/proc/self/fd/%d", i ? ":" : "", lower);
+		if (used >= sizeof(options) - 64)
+			return report_set(report, STEP_LAYER, E2BIG, record->string[i]);
+	}
+	for (unsigned int i = 0; stage < 0 && i < sizeof(places) / sizeof(*places); i++) {
+		if (mount("tmpfs", places[i], "tmpfs", MS_NOSUID | MS_NODEV, "mode=0755") == 0)
+			stage = open(places[i], O_PATH | O_DIRECTORY | O_CLOEXEC);
+	}
+	if (stage < 0)
+		return report_set(report, STEP_STAGE, errno, "tmpfs over /tmp");
+	if (mkdirat(stage, "upper", 0755) < 0 || mkdirat(stage, "work", 0755) < 0 || mkdirat(stage, "root", 0755) < 0 ||
+	    fchdir(stage) < 0)
+		return report_set(report, STEP_STAGE, errno, "tmpfs over /tmp");
+	snprintf(options + used, sizeof(options) - used, ",upperdir=upper,workdir=work");
+	if (mount("overlay", "root", "overlay", MS_NOSUID | MS_NODEV, options) < 0)
+		return report_set(report, STEP_OVERLAY, errno, record->string[record->count - 1]);
+	root = open("root", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (root < 0)
+		return report_set(report, STEP_OVERLAY, errno, "root");
+	*ret_stage = stage;
+	return root;
+}
+
+static int enter_root(int root, int readonly, struct report *report)
+{
+	if (readonly && sys_mount_setattr(root, 0, MOUNT_ATTR_RDONLY) < 0)
+		return report_set(report, STEP_MOUNT, errno, "read-only root");
+	/* pivot_root(".", "."): the old root ends up mounted over the new one and is detached from there. */
+	if (fchdir(root) < 0 || syscall(SYS_pivot_root, ".", ".") < 0 || umount2(".", MNT_DETACH) < 0 || chdir("/") < 0)
+		return report_set(report, STEP_PIVOT, errno, "pivot_root");
+	return 0;
+}
+
+/* Step 1: clones[i] belongs to record i; -1 where the record has no source, or an optional one that is missing. */
+static int clone_sources(struct block_cursor cursor, int *clones, struct report *report)
+{
+	struct block_record record;
+	int fd;
+
+	for (unsigned int i = 0; block_next(&cursor, &record); i++) {
+		clones[i] = -1;
+		if (record.op == OP_BIND)
+			fd = clone_source(&record, report);
+		else if (record.op == OP_DEVICE)
+			fd = clone_device(&record, report);
+		else
+			continue;
+		if (fd == -ENOENT && record.op == OP_BIND && (record.flags & BIND_OPTIONAL))
+			continue;
+		if (fd < 0)
+			return fd;
+		clones[i] = fd;
+	}
+	return 0;
+}
+
+static int execute(const struct block_record *record, int clone, unsigned int number, int root, int stage,
+		   struct report *report)
+{
+	const char *target = record->string[0];
+	int fd;
+
+	switch (record->op) {
+	case OP_TMPFS:
+		fd = new_tmpfs(record->string[1]);
+		if (fd < 0)
+			return report_set(report, STEP_MOUNT, -fd, target);
+		return attach(root, fd, target, record->flags, report);
+	case OP_BIND:
+		return clone < 0 ? 0 : attach(root, clone, record->string[1], record->flags, report);
+	case OP_DEVICE:
+		return attach(root, clone, record->string[1], 0, report);
+	case OP_FILE:
+		fd = clone_generated(stage, number, record->string[1], report);
+		return fd < 0 ? fd : attach(root, fd, target, record->flags, report);
+	case OP_SYMLINK:
+		return make_symlink(root, record, report);
+	default:
+		return 0; /* the enter part */
+	}
+}
+
+int compose_root(const void *block, size_t size, struct report *report)
+{
+	enum { MAX_RECORDS = 4096 };
+	struct block_cursor cursor, start;
+	struct block_record record;
+	int clones[MAX_RECORDS];
+	int root, stage = -1, err, readonly;
+	mode_t mask;
+
+	if (block_open(&start, block, size) < 0 || start.left > MAX_RECORDS)
+		return report_set(report, STEP_BLOCK, EBADMSG, "launch block");
+	cursor = start;
+	if (!block_next(&cursor, &record) || record.op != OP_ROOT)
+		return report_set(report, STEP_BLOCK, EBADMSG, "launch block without a root");
+	err = clone_sources(start, clones, report);
+	if (err < 0)
+		return err;
+	mask = umask(0022); /* mount points and generated files; the application keeps the user's */
+	readonly = record.flags & ROOT_READONLY;
+	root = mount_root(&record, &stage, report);
+	if (root < 0)
+		return root;
+	for (unsigned int i = 1; block_next(&cursor, &record); i++) {
+		err = execute(&record, clones[i], i, root, stage, report);
+		if (err < 0)
+			return err;
+	}
+	umask(mask);
+	err = enter_root(root, readonly, report);
+	close(root);
+	close(stage);
+	return err < 0 ? err : exec_check(block, size, report);
+}

@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "namespace.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+static int write_file(const char *path, const char *text)
+{
+	int fd = open(path, O_WRONLY | O_CLOEXEC);
+	int err = 0;
+
+	if (fd < 0)
+		return -errno;
+	if (write(fd, text, strlen(text)) < 0)
+		err = -errno;
+	close(fd);
+	return err;
+}
+
+int namespace_create(struct report *report)
+{
+	uid_t uid = geteuid();
+	gid_t gid = getegid();
+	char map[64];
+	int err;
+
+	/* A process that changed its uid is not dumpable, and its /proc/self files then belong to root. */
+	prctl(PR_SET_DUMPABLE, 1, 0, 0, 0);
+	if (unshare(CLONE_NEWUSER | CLONE_NEWNS) < 0)
+		return report_set(report, STEP_USERNS, errno, "unshare(CLONE_NEWUSER|CLONE_NEWNS)");
+
+	/* The kernel wants setgroups denied before an unprivileged gid_map. */
+	err = write_file("/proc/self/setgroups", "deny");
+	if (err < 0)
+		return report_set(report, STEP_USERNS, -err, "/proc/self/setgroups");
+	/* uid -> uid, not uid -> 0: PMIx servers refuse or hang on clients whose uid differs from the job's. */
+	snprintf(map, sizeof(map), "%u %u 1\n", uid, uid);
+	err = write_file("/proc/self/uid_map", map);
+	if (err < 0)
+		return report_set(report, STEP_USERNS, -err, "/proc/self/uid_map");
+	snprintf(map, sizeof(map), "%u %u 1\n", gid, gid);
+	err = write_file("/proc/self/gid_map", map);
+	if (err < 0)
+		return report_set(report, STEP_USERNS, -err, "/proc/self/gid_map");
+
+	/* Before the first mount. Slave, not private: a file system that the host's automounter brings up later
+	 * below a bound directory appears inside as well; nothing goes the other way. */
+	if (mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL) < 0)
+		return report_set(report, STEP_USERNS, errno, "make / a recursive slave");
+	return 0;
+}
+
+int namespace_join(int userns_fd, int mntns_fd, struct report *report)
+{
+	/* The user namespace first: it gives the right to enter the mount namespace that it owns. */
+	if (setns(userns_fd, CLONE_NEWUSER) < 0)
+		return report_set(report, STEP_JOIN, errno, "user namespace");
+	if (setns(mntns_fd, CLONE_NEWNS) < 0)
+		return report_set(report, STEP_JOIN, errno, "mount namespace");
+	return 0;
+}

@@ -1,0 +1,15 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef FAIRLEAD_NAMESPACE_H
+#define FAIRLEAD_NAMESPACE_H
+
+#include "report.h"
+
+/* Move the calling process, which must have no other thread, into a new user and mount namespace in which it keeps
+ * its uid and gid (single-id maps, setgroups denied, supplementary groups kept) and no mount propagates to the
+ * host. 0 or -errno with a report. */
+int namespace_create(struct report *report);
+
+/* Join the user and mount namespaces behind two descriptors. */
+int namespace_join(int userns_fd, int mntns_fd, struct report *report);
+
+#endif

@@ -1,0 +1,108 @@
+"""The ``fairlead`` command: find the verb, parse, run, turn an error into one line.
+
+A verb is a module of this package with ``add_arguments(parser)`` and ``run(arguments, config) ->
+int``; it is imported only when it is called, so that ``fairlead run`` pays for nothing but itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from typing import NoReturn
+
+import fairlead
+from fairlead import config as settings
+from fairlead import errors, log
+
+VERBS = {
+    "run": "run a command in a container, as yourself",
+    "pull": "fetch an image into the store of this node",
+    "images": "list the images in the store",
+    "rm": "remove images from the store",
+    "inspect": "show an image's configuration and layers",
+    "plan": "show what a launch would do, and why, without doing it",
+}
+
+EPILOG = """\
+An image is named as everywhere: [REGISTRY/]NAME[:TAG][@sha256:...], e.g. ubuntu:24.04, or
+REGISTRY#NAME.
+Under Slurm: srun --container=IMAGE ./app (see srun --help).
+Settings: /etc/fairlead/fairlead.toml, ~/.config/fairlead/fairlead.toml, FAIRLEAD_* variables.
+Exit status: the command's own; 125 when Fairlead fails, 126 and 127 when the command cannot be run
+or found.
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse with our one-line errors and exit status 125."""
+
+    def error(self, message: str) -> NoReturn:
+        raise errors.UsageError(message, hint=f"see {self.prog} --help")
+
+
+def parser_for(verb: str) -> argparse.ArgumentParser:
+    """Return the parser of one verb."""
+    module = importlib.import_module(f"fairlead.cli.{verb}")
+    parser = _Parser(
+        prog=f"fairlead {verb}",
+        description=(module.__doc__ or "").split("\n\n")[0],
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=getattr(module, "EPILOG", None),
+    )
+    parser.add_argument(
+        "--verbose", action="store_true", help="say what is done, for error reports"
+    )
+    module.add_arguments(parser)
+    return parser
+
+
+def _usage() -> str:
+    lines = [
+        "usage: fairlead VERB ...",
+        "",
+        "Runs OCI containers at native speed, with nothing left running.",
+        "",
+    ]
+    lines += [f"  {name:<9} {text}" for name, text in VERBS.items()]
+    return "\n".join([*lines, "", "fairlead VERB --help says more.", "", EPILOG])
+
+
+def _dispatch(argv: list[str]) -> int:
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(_usage(), end="")
+        return 0 if argv else errors.UsageError.status
+    if argv[0] in ("-V", "--version"):
+        print(f"fairlead {fairlead.__version__}")
+        return 0
+    verb = argv[0]
+    if verb not in VERBS:
+        import difflib
+
+        near = difflib.get_close_matches(verb, VERBS, 1)
+        hint = f"did you mean fairlead {near[0]}?" if near else f"verbs: {', '.join(VERBS)}"
+        raise errors.UsageError(f"unknown verb {verb!r}", hint=hint)
+    arguments = parser_for(verb).parse_args(argv[1:])
+    if arguments.verbose:
+        log.set_verbose(True)
+    module = importlib.import_module(f"fairlead.cli.{verb}")
+    status: int = module.run(arguments, settings.load())
+    return status
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; return the exit status."""
+    try:
+        return _dispatch(sys.argv[1:] if argv is None else argv)
+    except errors.Error as error:
+        log.error(error)
+        return error.status
+    except KeyboardInterrupt:
+        log.note("interrupted")
+        return 130
+    except BrokenPipeError:  # | head
+        return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,165 @@
+"""Run a command in a container, as yourself: no daemon, no privilege, no process but the command's
+own.
+
+The process that you start becomes the command: signals, exit status, terminal and resource limits
+are its own. Home, the working directory, /tmp and /dev/shm are the host's; the image's root is
+writable in memory and forgotten at the end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import signal
+
+from fairlead import config as settings
+from fairlead import errors, log
+from fairlead.plan import request as launch
+from fairlead.run import block, namespace
+from fairlead.run import launch as prepare
+
+EPILOG = """\
+examples:
+  fairlead run debian:12 cat /etc/os-release
+  fairlead run -v /scratch:/data:ro -e OMP_NUM_THREADS=4 registry.example.org/sim:2 -- ./solve
+  input.dat fairlead run -it ubuntu bash
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options that ``run`` and ``plan`` share."""
+    add = parser.add_argument
+    add(
+        "-e",
+        "--env",
+        action="append",
+        default=[],
+        metavar="NAME[=VALUE]",
+        help="set a variable, or keep the host's",
+    )
+    add(
+        "-v",
+        "--volume",
+        action="append",
+        default=[],
+        metavar="SRC[:DST[:ro]]",
+        help="bind a host file or directory",
+    )
+    add("-w", "--workdir", metavar="DIR", help="working directory inside")
+    add("--entrypoint", metavar="COMMAND", help="replace the image's entrypoint; empty: none")
+    add("--mpi", choices=launch.MPI_MODES, help="whose MPI library runs (default: auto)")
+    add(
+        "--pull",
+        choices=("always", "newer", "missing", "never"),
+        help="when to ask the registry (default: missing)",
+    )
+    add("--read-only", action="store_true", help="let nothing write to the container's root")
+    add("--no-home", action="store_true", help="do not bind the home directory")
+    add(
+        "-i",
+        "--interactive",
+        action="store_true",
+        help="accepted as by podman; stdin is always the command's",
+    )
+    add(
+        "-t",
+        "--tty",
+        action="store_true",
+        help="accepted as by podman; the terminal is always the command's",
+    )
+    add("--rm", action="store_true", help="accepted as by podman; nothing is ever left behind")
+    add("reference", metavar="IMAGE", help="image reference")
+    add(
+        "command",
+        nargs=argparse.REMAINDER,
+        metavar="COMMAND [ARG...]",
+        help="default: the image's own",
+    )
+
+
+def request_from(arguments: argparse.Namespace, config: settings.Config) -> launch.Request:
+    """Return the request for a command line."""
+    environ = dict(os.environ)
+    command = tuple(arguments.command)
+    if command[:1] == ("--",):
+        command = command[1:]
+    entrypoint = None if arguments.entrypoint is None else tuple(shlex.split(arguments.entrypoint))
+    try:
+        cwd = os.getcwd()
+    except FileNotFoundError:
+        cwd = ""
+    return launch.check(
+        launch.Request(
+            reference=arguments.reference,
+            command=command,
+            environ=environ,
+            cwd=cwd,
+            workdir=arguments.workdir,
+            use_entrypoint=True,
+            entrypoint=entrypoint,
+            mpi=config.mpi,
+            variables=tuple(_variable(text, environ) for text in arguments.env),
+            volumes=tuple(_volume(text, cwd) for text in arguments.volume),
+            mount_home=config.mount_home,
+            writable=config.writable,
+        )
+    )
+
+
+def configured(arguments: argparse.Namespace, config: settings.Config) -> settings.Config:
+    """Return the settings with the command line's on top.
+
+    Outside Slurm a local image is used without asking the registry, as podman does.
+    """
+    pull = arguments.pull or ("missing" if config.origins["pull"] == "default" else None)
+    return config.override(
+        "command line",
+        pull=pull,
+        mpi=arguments.mpi,
+        writable=False if arguments.read_only else None,
+        mount_home=False if arguments.no_home else None,
+    )
+
+
+def run(arguments: argparse.Namespace, config: settings.Config) -> int:
+    """Become the command. Returns only by raising."""
+    config = configured(arguments, config)
+    request = request_from(arguments, config)
+    plan = prepare.prepare(request, config, _progress(request.reference))
+    for note in plan.notes:
+        log.note(note)
+    launch_block = block.compile_plan(plan)
+    namespace.enter(launch_block)
+    # Python ignores these two; the command must start with the defaults.
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+    namespace.execute(launch_block, plan.command)
+
+
+def _progress(reference: str) -> log.Progress:
+    if not log.main_stream_is_terminal():
+        return log.QuietProgress(f"pulling {reference}")
+    from fairlead.cli import lazy_progress
+
+    return lazy_progress.LazyProgress(reference)
+
+
+def _variable(text: str, environ: dict[str, str]) -> tuple[str, str]:
+    name, separator, value = text.partition("=")
+    if not separator and name not in environ:
+        raise errors.UsageError(f"--env {name}: not set on the host", hint="write NAME=VALUE")
+    return name, value if separator else environ[name]
+
+
+def _volume(text: str, cwd: str) -> launch.Volume:
+    source, _, rest = text.partition(":")
+    destination, _, options = rest.partition(":")
+    if options not in ("", "ro", "rw"):
+        raise errors.UsageError(
+            f"--volume {text}: option {options!r} is neither ro nor rw", hint="write SRC[:DST[:ro]]"
+        )
+    if not source:
+        raise errors.UsageError(f"--volume {text!r}: no source", hint="write SRC[:DST[:ro]]")
+    source = os.path.normpath(os.path.join(cwd or "/", source))
+    return launch.Volume(source, destination or source, options == "ro")

@@ -1,0 +1,129 @@
+"""What this node and this user have that a plan depends on: read once, a value from then on.
+
+Rules:
+- Read-only, no network, nothing from an image.
+- Only what exists is named, so that the plan stays pure and its reasons true.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Mapping
+from typing import NamedTuple
+
+# The device nodes that every container has (runtime-spec "Default Devices"), with their fixed
+# numbers.
+DEVICES = (
+    ("/dev/null", 1, 3),
+    ("/dev/zero", 1, 5),
+    ("/dev/full", 1, 7),
+    ("/dev/random", 1, 8),
+    ("/dev/urandom", 1, 9),
+    ("/dev/tty", 5, 0),
+    ("/dev/ptmx", 5, 2),
+)
+
+# Places of the host that a plan may bind, where they exist.
+PLACES = (
+    *("/tmp", "/var/tmp", "/dev/pts", "/dev/shm", "/dev/mqueue"),  # noqa: S108
+    *("/etc/resolv.conf", "/etc/hosts", "/run/munge"),
+)
+
+
+class User(NamedTuple):
+    """The calling user as the host's name service knows them."""
+
+    uid: int
+    gid: int
+    name: str
+    home: str
+    shell: str
+    groups: tuple[tuple[int, str], ...]  # gid, name; primary and supplementary
+
+
+class Device(NamedTuple):
+    """A character device of the host."""
+
+    path: str
+    major: int
+    minor: int
+
+
+class Facts(NamedTuple):
+    """This node, seen by this user."""
+
+    hostname: str
+    user: User
+    devices: tuple[Device, ...]
+    existing: frozenset[str]  # of the paths that were asked about, those that exist
+    directories: frozenset[str]  # of the existing ones, those that are directories
+
+
+def user() -> User:
+    """Look the calling user up; works for a uid that the name service does not know."""
+    import grp
+    import pwd
+
+    uid, gid = os.getuid(), os.getgid()
+    try:
+        entry = pwd.getpwuid(uid)
+        name, home, shell = entry.pw_name, entry.pw_dir, entry.pw_shell
+    except KeyError:
+        name, home, shell = f"user{uid}", os.environ.get("HOME", "/"), "/bin/sh"
+    groups = []
+    for number in dict.fromkeys((gid, *os.getgroups())):
+        try:
+            groups.append((number, grp.getgrgid(number).gr_name))
+        except KeyError:
+            groups.append((number, f"group{number}"))
+    return User(uid, gid, name, home, shell, tuple(groups))
+
+
+def read(environ: Mapping[str, str], candidates: tuple[str, ...] = ()) -> Facts:
+    """Read the facts; candidates are paths whose existence the plan wants to know."""
+    me = user()
+    paths = {me.home, *PLACES, *_pmix_directories(environ), *candidates}
+    existing, directories = set(), set()
+    for path in paths:
+        try:
+            info = os.stat(path)
+        except OSError:
+            continue
+        existing.add(path)
+        if stat.S_ISDIR(info.st_mode):
+            directories.add(path)
+    return Facts(os.uname().nodename, me, _devices(), frozenset(existing), frozenset(directories))
+
+
+def pmix_directories(environ: Mapping[str, str], facts: Facts) -> tuple[str, ...]:
+    """Return the directories through which PMIx clients reach slurmstepd; those that exist.
+
+    Source: slurm.md section 4. The step's second directory, ``spmix_appdir_*``, is in no variable
+    of its own; it lies in PMIx's system or temporary directory.
+    """
+    return tuple(path for path in _pmix_directories(environ) if path in facts.directories)
+
+
+def _pmix_directories(environ: Mapping[str, str]) -> tuple[str, ...]:
+    found: list[str] = []
+    for name, value in environ.items():
+        if not value.startswith("/"):
+            continue
+        if name in ("PMIX_SERVER_TMPDIR", "SLURM_PMIX_TMPDIR", "PMIX_SYSTEM_TMPDIR") or (
+            name.startswith("PMIX_DSTORE_") and name.endswith("_BASE_PATH")
+        ):
+            found.append(value.rstrip("/"))
+    return tuple(dict.fromkeys(found))
+
+
+def _devices() -> tuple[Device, ...]:
+    found = []
+    for path, major, minor in DEVICES:
+        try:
+            info = os.lstat(path)
+        except OSError:
+            continue
+        if stat.S_ISCHR(info.st_mode) and info.st_rdev == os.makedev(major, minor):
+            found.append(Device(path, major, minor))
+    return tuple(found)

@@ -1,0 +1,183 @@
+"""Which of the host's directories, files and devices the container sees, and why. Pure.
+
+Order matters: later mounts lie over earlier ones, so the list goes from the kernel's trees to the
+user's wishes.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from fairlead.host import facts as host_facts
+from fairlead.plan import request as launch
+
+# A bind of the job's directory over one of these would replace the image's own programs by the
+# host's.
+IMAGE_TREES = (
+    *("/bin", "/boot", "/dev", "/etc", "/lib", "/lib32", "/lib64", "/libx32", "/opt", "/proc"),
+    *("/root", "/run", "/sbin", "/sys", "/usr", "/var/lib", "/var/cache"),
+)
+
+
+class Mount(NamedTuple):
+    """One mount of the container.
+
+    ``type`` is ``bind``, ``tmpfs``, ``file`` (source holds the content of a generated file) or
+    ``device``. ``options`` are runtime-spec mount options, plus ``optional`` (no error if the
+    source is gone), ``strict`` (the image's own path must not be a symbolic link) and ``dev``.
+    """
+
+    destination: str
+    type: str
+    source: str
+    options: tuple[str, ...]
+    reason: str
+
+
+class Link(NamedTuple):
+    """A symbolic link made in the container's /dev."""
+
+    path: str
+    content: str
+    reason: str
+
+
+def kernel_trees(facts: host_facts.Facts) -> tuple[list[Mount], list[Link]]:
+    """Return /proc, /sys and /dev."""
+    mounts = [
+        # The host's: the pid namespace is shared, which MPI's shared memory and PMIx need (mpi.md
+        # section 1).
+        Mount(
+            "/proc",
+            "bind",
+            "/proc",
+            ("rbind", "strict"),
+            "host's pid namespace, shared with the other ranks",
+        ),
+        Mount(
+            "/sys",
+            "bind",
+            "/sys",
+            ("rbind", "ro", "strict"),
+            "topology and device discovery, read-only",
+        ),
+        Mount(
+            "/dev",
+            "tmpfs",
+            "tmpfs",
+            ("mode=0755", "size=1m", "strict"),
+            "only the devices listed here",
+        ),
+    ]
+    for path, kind in (("/dev/pts", "terminals"), ("/dev/shm", "shared memory between ranks"),  # noqa: S108
+                       ("/dev/mqueue", "message queues")):  # fmt: skip
+        if path in facts.directories:
+            mounts.append(Mount(path, "bind", path, ("rbind", "dev"), kind))
+    for device in facts.devices:
+        number = f"{device.major}:{device.minor}"
+        mounts.append(
+            Mount(device.path, "device", device.path, (number,), "runtime-spec default device")
+        )
+    links = [
+        Link("/dev/fd", "/proc/self/fd", "runtime-spec"),
+        Link("/dev/stdin", "/proc/self/fd/0", "runtime-spec"),
+        Link("/dev/stdout", "/proc/self/fd/1", "runtime-spec"),
+        Link("/dev/stderr", "/proc/self/fd/2", "runtime-spec"),
+    ]
+    if not any(device.path == "/dev/ptmx" for device in facts.devices):
+        links.append(Link("/dev/ptmx", "pts/ptmx", "devpts of this host"))
+    return mounts, links
+
+
+def identity_files(facts: host_facts.Facts, passwd: str, group: str) -> list[Mount]:
+    """Return name resolution and the user's entries; passwd and group are the image's own texts."""
+    mounts = [
+        Mount(path, "bind", path, ("rbind", "ro", "optional"), "the host's name resolution")
+        for path in ("/etc/resolv.conf", "/etc/hosts")
+        if path in facts.existing
+    ]
+    me = facts.user
+    entry = f"{me.name}:x:{me.uid}:{me.gid}::{me.home}:/bin/sh"
+    lines = [entry, *_without(passwd, me.name, me.uid)]
+    mounts.append(
+        Mount("/etc/passwd", "file", _text(lines), (), "the image's entries and the user's")
+    )
+    kept = group
+    entries = []
+    for gid, name in me.groups:
+        kept = "\n".join(_without(kept, name, gid))
+        entries.append(f"{name}:x:{gid}:{me.name}")
+    mounts.append(
+        Mount("/etc/group", "file", _text([*entries, *kept.splitlines()]), (), "likewise")
+    )
+    return mounts
+
+
+def user_directories(request: launch.Request, facts: host_facts.Facts) -> list[Mount]:
+    """Return home, temporary directories, the job's directory and what the user asked for."""
+    mounts = []
+    for path in ("/tmp", "/var/tmp"):  # noqa: S108
+        if path in facts.directories:
+            mounts.append(Mount(path, "bind", path, ("rbind",), "default"))
+    home = facts.user.home
+    if request.mount_home and home not in ("", "/") and home in facts.directories:
+        mounts.append(
+            Mount(home, "bind", home, ("rbind", "optional"), "home directory (setting mount_home)")
+        )
+    cwd = request.cwd
+    if cwd and cwd in facts.directories and may_bind(cwd) and not _covered(cwd, mounts):
+        mounts.append(Mount(cwd, "bind", cwd, ("rbind", "optional"), "the job's working directory"))
+    for volume in request.volumes:
+        options = ("rbind", "ro") if volume.readonly else ("rbind",)
+        mounts.append(
+            Mount(volume.destination, "bind", volume.source, options, "asked for by --volume")
+        )
+    return mounts
+
+
+def slurm_directories(request: launch.Request, facts: host_facts.Facts) -> list[Mount]:
+    """Return what a Slurm step needs inside: PMIx's directories, munge, the batch script."""
+    mounts = []
+    if "/run/munge" in facts.directories:
+        mounts.append(
+            Mount(
+                "/run/munge",
+                "bind",
+                "/run/munge",
+                ("rbind", "optional"),
+                "PMIx security (psec/munge)",
+            )
+        )
+    for path in host_facts.pmix_directories(request.environ, facts):
+        mounts.append(Mount(path, "bind", path, ("rbind",), "PMIx server of this step"))
+    if request.step and request.step.script:
+        script = request.step.script
+        mounts.append(Mount(script, "bind", script, ("ro",), "the batch script"))
+    if request.step and request.step.helper:
+        why = "turns the sealed commands of --multi-prog back (spank_shim/seal.h)"
+        mounts.append(Mount("/.fairlead/exec", "bind", request.step.helper, ("ro",), why))
+    return mounts
+
+
+def may_bind(path: str) -> bool:
+    """Tell whether a host directory may appear at its path without hiding the image's programs."""
+    return path != "/" and not any((path + "/").startswith(tree + "/") for tree in IMAGE_TREES)
+
+
+def _covered(path: str, mounts: list[Mount]) -> bool:
+    return any((path + "/").startswith(mount.destination.rstrip("/") + "/") for mount in mounts)
+
+
+def _without(text: str, name: str, number: int) -> list[str]:
+    """Return the lines of a passwd or group text that concern neither this name nor this number."""
+    kept = []
+    for line in text.splitlines():
+        fields = line.split(":")
+        if len(fields) > 2 and (fields[0] == name or fields[2] == str(number)):
+            continue
+        kept.append(line)
+    return kept
+
+
+def _text(lines: list[str]) -> str:
+    return "\n".join(line for line in lines if line) + "\n"

@@ -1,0 +1,221 @@
+"""The plan: everything that a launch will do, as a value. Pure.
+
+``make`` turns image, request, host facts, settings and MPI verdict into a Plan; ``run`` executes
+it, ``fairlead plan`` prints it, tests assert on it without a kernel. ``to_oci`` gives the same as
+an OCI runtime-spec ``config.json``.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from fairlead import errors
+from fairlead.host import facts as host_facts
+from fairlead.image import manifest
+from fairlead.plan import env, mounts
+from fairlead.plan import request as launch
+
+
+class Injection(NamedTuple):
+    """What the MPI verdict adds to a plan."""
+
+    layer: str = ""  # directory of the injection layer, laid over the image; empty: none
+    variables: tuple[tuple[str, str], ...] = ()
+    reasons: tuple[str, ...] = ()
+
+
+class Source(NamedTuple):
+    """The image as the plan needs it."""
+
+    reference: str  # with digest
+    config: manifest.ImageConfig
+    rootfs: str
+    passwd: str
+    group: str
+
+
+class Plan(NamedTuple):
+    """A launch.
+
+    Attributes:
+        image: reference with digest.
+        layers: lower directories of the root, topmost first.
+        readonly: the root refuses writes.
+        mounts, links, variables: each with its reason.
+        arguments: words that go before the command (the image's entrypoint).
+        command: the command's words.
+        workdir: working directory inside.
+        notes: what the user should know (``User`` ignored, MPI decisions).
+    """
+
+    image: str
+    layers: tuple[str, ...]
+    readonly: bool
+    mounts: tuple[mounts.Mount, ...]
+    links: tuple[mounts.Link, ...]
+    variables: tuple[env.Variable, ...]
+    arguments: tuple[str, ...]
+    command: tuple[str, ...]
+    workdir: str
+    workdir_reason: str
+    uid: int
+    gid: int
+    hostname: str
+    notes: tuple[str, ...]
+
+
+def make(
+    source: Source, request: launch.Request, facts: host_facts.Facts, injection: Injection
+) -> Plan:
+    """Return the plan for a launch.
+
+    Raises:
+        errors.UsageError: there is no command, neither asked for nor in the image.
+    """
+    trees, links = mounts.kernel_trees(facts)
+    directories = mounts.user_directories(request, facts)
+    all_mounts = [
+        *trees,
+        *directories[: len(directories) - len(request.volumes)],
+        *mounts.slurm_directories(request, facts),
+        *mounts.identity_files(facts, source.passwd, source.group),
+        *directories[len(directories) - len(request.volumes) :],
+    ]
+    variables = env.changes(
+        request.environ, source.config.env, injection.variables, request.variables, source.reference
+    )
+    arguments, command = _command(source.config, request)
+    workdir, why = _workdir(source.config, request, facts, directories)
+    return Plan(
+        image=source.reference,
+        layers=(*((injection.layer,) if injection.layer else ()), source.rootfs),
+        readonly=not request.writable,
+        mounts=tuple(all_mounts),
+        links=tuple(links),
+        variables=variables,
+        arguments=arguments,
+        command=command,
+        workdir=workdir,
+        workdir_reason=why,
+        uid=facts.user.uid,
+        gid=facts.user.gid,
+        hostname=facts.hostname,
+        notes=_notes(source.config, facts, injection),
+    )
+
+
+def _command(
+    config: manifest.ImageConfig, request: launch.Request
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return entrypoint and command (image-spec, config.md: Cmd is Entrypoint's arguments)."""
+    if request.entrypoint is not None:
+        entrypoint = request.entrypoint
+        command = request.command
+    else:
+        entrypoint = config.entrypoint if request.use_entrypoint else ()
+        command = request.command or (config.cmd if request.use_entrypoint else ())
+    if not entrypoint and not command and not (request.step and request.step.multi_prog):
+        raise errors.UsageError(
+            f"{request.reference}: the image has no command of its own",
+            hint="name one after the reference",
+        )
+    return entrypoint, command
+
+
+def _workdir(
+    config: manifest.ImageConfig,
+    request: launch.Request,
+    facts: host_facts.Facts,
+    directories: list[mounts.Mount],
+) -> tuple[str, str]:
+    if request.workdir is not None:
+        return request.workdir, "asked for"
+    if config.workdir not in ("", "/"):
+        return config.workdir, "the image's WorkingDir"
+    visible = (
+        (request.cwd + "/").startswith(mount.destination.rstrip("/") + "/") for mount in directories
+    )
+    if request.cwd and any(visible):
+        return request.cwd, "the job's working directory"
+    if facts.user.home in {mount.destination for mount in directories}:
+        return facts.user.home, "home, since the job's working directory is not in the container"
+    return "/", "nothing better is in the container"
+
+
+def _notes(
+    config: manifest.ImageConfig, facts: host_facts.Facts, injection: Injection
+) -> tuple[str, ...]:
+    notes = list(injection.reasons)
+    wanted = config.user.split(":")[0]
+    if wanted not in ("", "root", "0", facts.user.name, str(facts.user.uid)):
+        notes.append(
+            f"the image asks for user {config.user!r}; it runs as {facts.user.name}, as every job"
+        )
+    return tuple(notes)
+
+
+def to_oci(plan: Plan, environ: dict[str, str]) -> dict[str, Any]:
+    """Return the plan as an OCI runtime-spec configuration (config.json, version 1.1.0).
+
+    Generated files are annotations here; devices are binds, as a runtime without privilege makes
+    them.
+    """
+    merged = dict(environ)
+    for variable in plan.variables:
+        if variable.value is None:
+            merged.pop(variable.name, None)
+        else:
+            merged[variable.name] = variable.value
+    entries, annotations = (
+        [],
+        {"org.fairlead.image": plan.image, "org.fairlead.layers": ":".join(plan.layers)},
+    )
+    for mount in plan.mounts:
+        if mount.type == "file":
+            annotations[f"org.fairlead.file{mount.destination.replace('/', '.')}"] = mount.source
+            continue
+        private = ("optional", "strict", "dev")
+        options = [
+            option for option in mount.options if option not in private and ":" not in option
+        ]
+        kind = "bind" if mount.type == "device" else mount.type
+        if kind == "bind" and "rbind" not in options:
+            options.insert(0, "bind")
+        entries.append(
+            {
+                "destination": mount.destination,
+                "type": kind,
+                "source": mount.source,
+                "options": options,
+            }
+        )
+    identity = [{"containerID": plan.uid, "hostID": plan.uid, "size": 1}]
+    group = [{"containerID": plan.gid, "hostID": plan.gid, "size": 1}]
+    return {
+        "ociVersion": "1.1.0",
+        "process": {
+            "terminal": False,
+            "user": {"uid": plan.uid, "gid": plan.gid},
+            "args": [*plan.arguments, *plan.command],
+            "env": [f"{name}={text}" for name, text in merged.items()],
+            "cwd": plan.workdir,
+            "capabilities": {
+                "bounding": [],
+                "effective": [],
+                "inheritable": [],
+                "permitted": [],
+                "ambient": [],
+            },
+            "noNewPrivileges": True,
+        },
+        "root": {"path": plan.layers[-1], "readonly": plan.readonly},
+        "hostname": plan.hostname,
+        "mounts": entries,
+        "linux": {
+            "namespaces": [{"type": "user"}, {"type": "mount"}],
+            "uidMappings": identity,
+            "gidMappings": group,
+            "rootfsPropagation": "rslave",
+        },
+        "annotations": annotations,
+    }

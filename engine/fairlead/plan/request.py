@@ -1,0 +1,117 @@
+"""What was asked for: a value that every door (srun, ``fairlead run``, ``fairlead plan``) fills in.
+
+Rules:
+- Everything in a Request comes from a user and is hostile until checked here; ``check`` is called
+  by every door.
+- Nothing here looks at the node or at an image.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from fairlead import errors
+
+MPI_MODES = ("auto", "host", "image")
+
+
+class Step(NamedTuple):
+    """The Slurm step that this launch belongs to."""
+
+    job_id: str
+    step_id: str
+    node_index: int
+    nodes: int
+    tasks: int
+    local_tasks: int
+    script: str = ""  # path of the batch script on the host, when the script itself runs inside
+    multi_prog: bool = False  # each task has a command of its own, which the plan does not know
+    helper: str = ""  # path of fairlead-enter on the host, when the tasks need it inside
+
+
+class Volume(NamedTuple):
+    """A bind that the user asked for (``fairlead run --volume``)."""
+
+    source: str
+    destination: str
+    readonly: bool = False
+
+
+class Request(NamedTuple):
+    """One launch.
+
+    Attributes:
+        reference: the image as the user typed it.
+        command: words; empty means the image's own command.
+        environ: the environment that the command would have on the host.
+        cwd: working directory on the host, absolute; empty when it was deleted.
+        workdir: working directory asked for inside, or None.
+        entrypoint: None: the image's, off or on by ``use_entrypoint``; a tuple overrides it.
+        mpi: auto, host or image.
+    """
+
+    reference: str
+    command: tuple[str, ...]
+    environ: dict[str, str]
+    cwd: str
+    workdir: str | None = None
+    use_entrypoint: bool = False
+    entrypoint: tuple[str, ...] | None = None
+    mpi: str = "auto"
+    variables: tuple[tuple[str, str], ...] = ()
+    volumes: tuple[Volume, ...] = ()
+    mount_home: bool = True
+    writable: bool = True
+    step: Step | None = None
+
+
+def check(request: Request) -> Request:
+    """Return the request unchanged, or say what is wrong with it.
+
+    Raises:
+        errors.UsageError: a value holds a NUL or newline where none may be, or is not one of the
+        allowed words. errors.WorkdirError: the working directory is not absolute or lies in /proc.
+    """
+    if request.mpi not in MPI_MODES:
+        raise errors.UsageError(
+            f"mpi mode {request.mpi!r}: not one of {', '.join(MPI_MODES)}",
+            hint="use --container-mpi=auto|host|image",
+        )
+    for name, _ in request.variables:
+        if not name or "=" in name:
+            raise errors.UsageError(
+                f"environment variable {name!r}: not a name", hint="write NAME=VALUE"
+            )
+    for volume in request.volumes:
+        _check_volume(volume)
+    if request.workdir is not None:
+        check_path(request.workdir, "working directory", errors.WorkdirError)
+        if (request.workdir + "/").startswith(("/proc/", "/sys/", "/dev/")):
+            raise errors.WorkdirError(
+                f"{request.workdir}: /proc, /sys and /dev cannot be a working directory"
+            )
+    return request
+
+
+def check_path(path: str, what: str, error: type[errors.Error]) -> None:
+    """Raise unless path is absolute, of bounded length and without control characters."""
+    if not path.startswith("/"):
+        raise error(f"{what} {path!r}: not an absolute path", hint="write it from /")
+    if len(path) > 4000 or any(ord(c) < 32 or ord(c) == 127 for c in path):
+        raise error(
+            f"{what} {path[:80]!r}: too long, or holds a control character",
+            hint="choose another path",
+        )
+
+
+def _check_volume(volume: Volume) -> None:
+    check_path(volume.source, "volume source", errors.UsageError)
+    check_path(volume.destination, "volume destination", errors.UsageError)
+    if ".." in volume.destination.split("/"):
+        raise errors.UsageError(
+            f"volume destination {volume.destination!r}: holds '..'", hint="write the plain path"
+        )
+    if volume.destination.rstrip("/") in ("", "/proc", "/sys", "/dev"):
+        raise errors.UsageError(
+            f"volume destination {volume.destination!r}: cannot be replaced", hint="choose another"
+        )

@@ -1,0 +1,1 @@
+"""Effects: the plan becomes namespaces, mounts and a process."""

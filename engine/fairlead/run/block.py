@@ -1,0 +1,79 @@
+"""A plan in the flat form that C executes: the launch block (``c_ext/block.h`` draws it)."""
+
+from __future__ import annotations
+
+import os
+import struct
+
+from fairlead import kernel
+from fairlead.plan import env
+from fairlead.plan import mounts as plan_mounts
+from fairlead.plan import plan as launch
+
+_FLAGS = {
+    "ro": kernel.lib.BIND_READONLY,
+    "optional": kernel.lib.BIND_OPTIONAL,
+    "dev": kernel.lib.BIND_DEVICES,
+    "strict": kernel.lib.TARGET_STRICT,
+}
+_MAGIC = b"FAIRLD1\0"
+
+
+def record(op: int, flags: int, *strings: str) -> bytes:
+    """Return one record; a string may not hold a NUL (refused by the C side)."""
+    parts = [struct.pack("=HHI", op, len(strings), flags)]
+    for string in strings:
+        data = os.fsencode(string)
+        parts += (struct.pack("=I", len(data)), data, b"\0")
+    return b"".join(parts)
+
+
+def join(records: list[bytes]) -> bytes:
+    """Return the whole block for a list of records."""
+    body = b"".join(records)
+    return _MAGIC + struct.pack("=II", len(_MAGIC) + 8 + len(body), len(records)) + body
+
+
+def compile_plan(plan: launch.Plan) -> bytes:
+    """Return the launch block of a plan.
+
+    The command is proven to exist while the root is built, once per node; a plan without one
+    (``--multi-prog``: each task has its own) leaves that to the tasks.
+    """
+    lib = kernel.lib
+    records = [record(lib.OP_ROOT, lib.ROOT_READONLY if plan.readonly else 0, *plan.layers)]
+    records += [_mount(mount) for mount in plan.mounts]
+    records += [record(lib.OP_SYMLINK, 0, link.content, link.path) for link in plan.links]
+    words = (*plan.arguments, *plan.command)
+    if words:
+        records.append(
+            record(
+                lib.OP_COMMAND, 0, words[0], env.value(plan.variables, "PATH") or env.DEFAULT_PATH
+            )
+        )
+    records.append(record(lib.OP_WORKDIR, 0, plan.workdir))
+    for variable in plan.variables:
+        if variable.value is None:
+            records.append(record(lib.OP_ENV_UNSET, 0, variable.name))
+        else:
+            records.append(record(lib.OP_ENV_SET, 0, variable.name, variable.value))
+    records += [record(lib.OP_ARGUMENT, 0, word) for word in plan.arguments]
+    return join(records)
+
+
+def _mount(mount: plan_mounts.Mount) -> bytes:
+    lib = kernel.lib
+    flags = 0
+    for option in mount.options:
+        flags |= _FLAGS.get(option, 0)
+    if mount.type == "tmpfs":
+        options = ",".join(option for option in mount.options if option not in _FLAGS)
+        return record(lib.OP_TMPFS, flags, mount.destination, options)
+    if mount.type == "file":
+        return record(lib.OP_FILE, flags, mount.destination, mount.source)
+    if mount.type == "device":
+        major, minor = mount.options[0].split(":")
+        return record(lib.OP_DEVICE, int(major) << 20 | int(minor), mount.source, mount.destination)
+    if "rbind" not in mount.options:
+        flags |= lib.BIND_SHALLOW
+    return record(lib.OP_BIND, flags, mount.source, mount.destination)

@@ -1,0 +1,76 @@
+"""From a request to a plan: read what the plan depends on, decide, and hand a value back.
+
+This is the one path that every door takes: the Slurm step, ``fairlead run`` and ``fairlead plan``.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from fairlead import config as settings
+from fairlead import kernel, log
+from fairlead.host import facts
+from fairlead.image import reference
+from fairlead.plan import plan as launch_plan
+from fairlead.plan import request as launch_request
+from fairlead.store import fetch, layout
+
+_ETC_FILE_LIMIT = 1 << 20
+
+
+def prepare(
+    request: launch_request.Request, config: settings.Config, progress: log.Progress | None = None
+) -> launch_plan.Plan:
+    """Make the image ready in the store and return the plan of the launch.
+
+    Raises:
+        errors.Error: anything that the user can be told; nothing is left half done.
+    """
+    launch_request.check(request)
+    name = reference.parse(request.reference, default_registry=config.default_registry)
+    store = layout.open_store(config)
+    image = fetch.pull(name, config, store, policy=config.pull, progress=progress)
+    injection = _injection(request, image, store)
+    candidates = (request.cwd,) if request.cwd else ()
+    passwd, group = _identity_texts(image.rootfs)
+    source = launch_plan.Source(
+        f"{image.reference}@{image.digest}", image.config, image.rootfs, passwd, group
+    )
+    return launch_plan.make(source, request, facts.read(request.environ, candidates), injection)
+
+
+def _injection(
+    request: launch_request.Request, image: fetch.Image, store: layout.Store
+) -> launch_plan.Injection:
+    from fairlead.host import index, mpi
+    from fairlead.plan import inject
+    from fairlead.run import stage
+
+    if request.mpi == "image":
+        return launch_plan.Injection(reasons=())
+    raise NotImplementedError((index, mpi, inject, stage, image, store))
+
+
+def _identity_texts(rootfs: str) -> tuple[str, str]:
+    """Read the image's passwd and group, hostile files: regular, bounded, inside the tree only."""
+    root = os.open(rootfs, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        return _read_regular(root, "/etc/passwd"), _read_regular(root, "/etc/group")
+    finally:
+        os.close(root)
+
+
+def _read_regular(root: int, path: str) -> str:
+    try:
+        fd = kernel.open_in_root(root, path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
+    except OSError:
+        return ""
+    try:
+        info = os.fstat(fd)
+        if not stat.S_ISREG(info.st_mode) or info.st_size > _ETC_FILE_LIMIT:
+            log.warning(f"the image's {path} is no regular file of at most 1 MiB and is ignored")
+            return ""
+        return os.read(fd, _ETC_FILE_LIMIT).decode(errors="surrogateescape").replace("\0", "")
+    finally:
+        os.close(fd)

@@ -1,0 +1,123 @@
+"""Build the container around this process: the point where the plan becomes kernel state.
+
+Rules:
+- The process has one thread; after ``enter`` it lives in the container and only executes or ends.
+- Every kernel failure becomes one line that names the step, the path and the setting or right that
+  is missing.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import NoReturn
+
+from fairlead import errors, kernel
+
+# Settings that stop users from creating namespaces: file, value that stops them, what to say.
+_SWITCHES = (
+    ("/proc/sys/user/max_user_namespaces", "0", "set user.max_user_namespaces above 0"),
+    ("/proc/sys/kernel/unprivileged_userns_clone", "0", "set kernel.unprivileged_userns_clone=1"),
+    (
+        "/proc/sys/kernel/apparmor_restrict_unprivileged_userns",
+        "1",
+        "set kernel.apparmor_restrict_unprivileged_userns=0, or allow userns in an AppArmor profile",
+    ),
+)
+
+
+def enter(block: bytes) -> tuple[int, int]:
+    """Move this process into new namespaces and make them the container of the block.
+
+    Returns:
+        Descriptors of the user and mount namespace.
+
+    Raises:
+        errors.NamespaceError, errors.MountError, errors.WorkdirError, errors.CommandNotFoundError,
+        errors.CommandNotExecutableError, errors.SpaceError
+    """
+    diagnosis = _diagnose()  # before: afterwards the files are those of the container
+    try:
+        fds = kernel.create_namespace()
+        kernel.compose_root(block)
+    except kernel.Failure as failure:
+        raise _explained(failure, diagnosis) from failure
+    return fds
+
+
+def execute(block: bytes, command: tuple[str, ...]) -> NoReturn:
+    """Execute the command in the container that this process entered.
+
+    Raises:
+        errors.CommandNotFoundError, errors.CommandNotExecutableError, errors.WorkdirError,
+        errors.NamespaceError
+    """
+    try:
+        kernel.exec_run(block, command)
+    except kernel.Failure as failure:
+        raise _explained(failure, "") from failure
+    raise AssertionError("exec_run returned without a failure")
+
+
+def _diagnose() -> str:
+    for path, value, remedy in _SWITCHES:
+        try:
+            with open(path, encoding="ascii") as file:
+                if file.read().strip() == value:
+                    return (
+                        f"{path.removeprefix('/proc/sys/').replace('/', '.')} is {value}: {remedy}"
+                    )
+        except OSError:
+            continue
+    return ""
+
+
+def _explained(failure: kernel.Failure, diagnosis: str) -> errors.Error:
+    """Return the user's error for a failure in the kernel."""
+    words = os.strerror(failure.errno)
+    what = f"{failure.detail}: {words}"
+    if failure.errno in (errno.ENOSPC, errno.EDQUOT) and failure.step != "userns":
+        return errors.SpaceError(f"cannot build the container: {what}")
+    match failure.step:
+        case "userns" | "privilege" | "join":
+            return _namespace_error(failure, words, diagnosis)
+        case "command" if failure.errno == errno.ENOENT:
+            return errors.CommandNotFoundError(f"{failure.detail}: not found in the container")
+        case "command":
+            reason = "no program for this machine, or its interpreter is not in the image"
+            return errors.CommandNotExecutableError(
+                f"{failure.detail}: {reason if failure.errno == errno.ENOEXEC else words}"
+            )
+        case "workdir":
+            outside = failure.errno == errno.EXDEV
+            return errors.WorkdirError(
+                f"{failure.detail}: {'lies outside the container' if outside else words}"
+            )
+        case "layer" | "overlay":
+            hint = (
+                diagnosis
+                or "it takes Linux 5.11 or later, and a store that is on no network file system"
+            )
+            return errors.MountError(f"cannot mount the image {what}", hint=hint)
+        case "target" if failure.errno == errno.ELOOP:
+            return errors.MountError(
+                f"{failure.detail}: the image has a symbolic link in place of this directory",
+                hint="rebuild the image",
+            )
+        case "source":
+            return errors.MountError(f"cannot mount {what}")
+        case _:
+            return errors.MountError(
+                f"cannot build the container ({failure.step}): {what}", hint=diagnosis
+            )
+
+
+def _namespace_error(failure: kernel.Failure, words: str, diagnosis: str) -> errors.NamespaceError:
+    hint = diagnosis
+    if not hint and failure.errno == errno.ENOSPC:
+        hint = "user.max_user_namespaces is reached on this node"
+    if not hint and failure.errno == errno.EPERM:
+        hint = "a chroot or a security module forbids it on this node"
+    return errors.NamespaceError(
+        f"cannot create a container on {os.uname().nodename}: {failure.detail}: {words}", hint=hint
+    )

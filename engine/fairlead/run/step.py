@@ -1,0 +1,139 @@
+"""The engine inside a Slurm step: started once per node by the elected task, as the job's user.
+
+The SPANK shim hands over two descriptors: 3, a socket for the one answer (``c_ext/channel.h``), and
+4, a memory file
+with the request: strings that end with NUL, first ``key=value`` facts of the step, an empty string,
+then the job's environment. The answer is the namespaces' descriptors and the launch block, or one
+line and an exit status.
+
+Rules:
+- Nothing survives this process: the namespaces live on in the descriptors that it sends.
+- The process environment is the shim's short white-list, never the job's: user-set LD_* and PYTHON*
+  stay data.
+- The answer is sent exactly once, whatever happens.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sys
+
+from fairlead import config as settings
+from fairlead import errors, kernel, log
+from fairlead.plan import request as launch
+from fairlead.run import block, namespace
+from fairlead.run import launch as prepare
+
+SOCKET_FD = 3
+REQUEST_FD = 4
+PROTOCOL = "1"
+
+
+def main() -> int:
+    """Serve one step; the return value is for the log only, the answer went through the socket."""
+    try:
+        fds = _serve(_read(REQUEST_FD))
+    except errors.Error as error:
+        kernel.send_outcome(SOCKET_FD, error.status, error.line(), None)
+        return error.status
+    except Exception as error:  # noqa: BLE001 - the edge: a defect must still become one line, not a hang
+        log.debug(repr(error))
+        line = errors.Error(f"{type(error).__name__}: {error} (at {_place(error)})").line()
+        kernel.send_outcome(SOCKET_FD, errors.Error.status, line, None)
+        return errors.Error.status
+    kernel.send_outcome(SOCKET_FD, 0, "", fds)
+    return 0
+
+
+def _place(error: BaseException) -> str:
+    trace = error.__traceback__
+    while trace and trace.tb_next:
+        trace = trace.tb_next
+    return (
+        f"{os.path.basename(trace.tb_frame.f_code.co_filename)}:{trace.tb_lineno}" if trace else "?"
+    )
+
+
+def _serve(data: bytes) -> tuple[int, int, int]:
+    facts, environ = parse(data)
+    config = settings.load()
+    plan = prepare.prepare(
+        request_from(facts, environ, config), config, log.QuietProgress(f"pulling {facts['ref']}")
+    )
+    for note in plan.notes:
+        if facts.get("nodeid") == "0":
+            log.note(note)
+    launch_block = block.compile_plan(plan)
+    block_fd = _memory_file(launch_block)
+    user_fd, mount_fd = namespace.enter(launch_block)
+    return user_fd, mount_fd, block_fd
+
+
+def _read(fd: int) -> bytes:
+    with open(fd, "rb") as file:
+        return file.read()
+
+
+def parse(data: bytes) -> tuple[dict[str, str], dict[str, str]]:
+    """Split the request into the step's facts and the job's environment.
+
+    Raises:
+        errors.SlurmError: the request is cut short or of another protocol version.
+    """
+    head, separator, tail = data.partition(b"\0\0")
+    facts = _pairs(head)
+    if not separator or facts.get("protocol") != PROTOCOL:
+        raise errors.SlurmError(
+            f"the plugin speaks protocol {facts.get('protocol', '?')}, the engine {PROTOCOL}",
+        )
+    return facts, _pairs(tail)
+
+
+def _pairs(data: bytes) -> dict[str, str]:
+    pairs = (os.fsdecode(item).partition("=") for item in data.split(b"\0") if item)
+    return {name: value for name, separator, value in pairs if separator}
+
+
+def request_from(
+    facts: dict[str, str], environ: dict[str, str], config: settings.Config
+) -> launch.Request:
+    """Return the request of a step."""
+    step = launch.Step(
+        job_id=facts.get("jobid", "0"),
+        step_id=facts.get("stepid", "0"),
+        node_index=int(facts.get("nodeid", "0")),
+        nodes=int(facts.get("nnodes", "1")),
+        tasks=int(facts.get("ntasks", "1")),
+        local_tasks=int(facts.get("local_tasks", "1")),
+        script=facts.get("script", ""),
+        multi_prog=facts.get("multi_prog") == "1",
+        helper=facts.get("helper", ""),
+    )
+    return launch.Request(
+        reference=facts.get("ref", ""),
+        command=(facts["command"],) if facts.get("command") else (),
+        environ=environ,
+        cwd=facts.get("cwd", ""),
+        workdir=facts.get("workdir") or None,
+        use_entrypoint=facts.get("entrypoint") == "1",
+        mpi=facts.get("mpi") or config.mpi,
+        mount_home=config.mount_home,
+        writable=config.writable,
+        step=step,
+    )
+
+
+def _memory_file(data: bytes) -> int:
+    fd = os.memfd_create("fairlead-block", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    os.write(fd, data)
+    fcntl.fcntl(
+        fd,
+        fcntl.F_ADD_SEALS,
+        fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL,
+    )
+    return fd
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,163 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * How --container is owned although Slurm has an option of that name since 21.08 (slurm.md section 1): Slurm parses
+ * and keeps it; before the launch message goes out it is reset, so that slurmstepd finds no container of its own
+ * (which would run uncontained without an oci.conf, and break PMIx). */
+#include "client.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "options.h"
+#include "seal.h"
+#include "slurm_api.h"
+
+static char *inherited;   /* SLURM_CONTAINER as the client found it: from the job around it */
+static char *first_choice; /* of the first component of a heterogeneous job */
+static int components;
+
+static _Noreturn void refuse(const char *line)
+{
+	slurm_spank_log("fairlead: %s", line);
+	exit(125);
+}
+
+int client_init(spank_t spank)
+{
+	const char *value = getenv("SLURM_CONTAINER");
+
+	/* Slurm sets it only if it is unset: a stale value would name the outer job's container in the tasks. */
+	inherited = value ? strdup(value) : NULL;
+	unsetenv("SLURM_CONTAINER");
+	return options_register(spank) < 0 ? -1 : 0;
+}
+
+static void export(const char *name, const char *value)
+{
+	if (value && *value)
+		setenv(name, value, 1);
+	else
+		unsetenv(name);
+}
+
+/* The option, else its variable of the user's environment, else what the job around this one chose. */
+static void export_choice(const char *name, const char *option, const char *variable)
+{
+	const char *value = *option ? option : getenv(variable);
+
+	if (value && *value)
+		setenv(name, value, 1);
+}
+
+static int has_control_character(const char *text)
+{
+	for (; *text; text++)
+		if ((unsigned char)*text < ' ' || *text == 0x7f)
+			return 1;
+	return 0;
+}
+
+static const char *settle_reference(void)
+{
+	const char *explicit = slurm_api_option("container");
+
+	if (!explicit && *options.reference)
+		explicit = options.reference; /* before 21.08 */
+	if (!explicit)
+		explicit = getenv("SLURM_CONTAINER"); /* set by Slurm since client_init: explicit, too */
+	if (!explicit)
+		explicit = inherited;
+	if (!explicit || !*explicit || strcmp(explicit, "none") == 0)
+		return NULL;
+	if (strlen(explicit) >= OPTION_MAX || has_control_character(explicit))
+		refuse("error [reference]: --container: too long, or holds a control character "
+		       "(write it as [REGISTRY/]NAME[:TAG][@sha256:...])");
+	return explicit;
+}
+
+static int has_oci_conf(void)
+{
+	const char *conf = getenv("SLURM_CONF"), *slash;
+	char path[OPTION_MAX];
+	struct stat st;
+
+	slash = conf ? strrchr(conf, '/') : NULL;
+	if (slash)
+		snprintf(path, sizeof(path), "%.*s/oci.conf", (int)(slash - conf), conf);
+	else
+		snprintf(path, sizeof(path), "/etc/slurm/oci.conf");
+	return stat(path, &st) == 0;
+}
+
+int client_settle(void)
+{
+	const char *reference = settle_reference();
+	int is_srun = spank_context() == S_CTX_LOCAL;
+
+	if (*options.error)
+		refuse(options.error);
+	if (*options.workdir && options.workdir[0] != '/')
+		refuse("error [workdir]: --container-workdir: not an absolute path (write it from /)");
+	if (components++ == 0)
+		first_choice = reference ? strdup(reference) : NULL;
+	else if ((!reference) != (!first_choice) || (reference && strcmp(reference, first_choice) != 0))
+		refuse("error [usage]: the components of a heterogeneous step must name the same container "
+		       "(give --container to each, or run separate sruns)");
+
+	export(VARIABLE_REFERENCE, reference);
+	export_choice(VARIABLE_MPI, options.mpi, "FAIRLEAD_MPI");
+	export_choice(VARIABLE_WORKDIR, options.workdir, "FAIRLEAD_WORKDIR");
+	if (options.entrypoint >= 0)
+		setenv(VARIABLE_ENTRYPOINT, options.entrypoint ? "1" : "0", 1);
+	if (options.batch)
+		setenv(VARIABLE_BATCH, "1", 1);
+	else if (spank_context() == S_CTX_ALLOCATOR)
+		unsetenv(VARIABLE_BATCH);
+
+	if (is_srun) {
+		/* The next component of a heterogeneous job must start clean; put back by client_seal(). */
+		unsetenv("SLURM_CONTAINER");
+		return 0;
+	}
+	export("SLURM_CONTAINER", reference);
+	/* The label is what squeue shows; with an oci.conf it would start a runtime on the batch step. */
+	if (!reference || has_oci_conf())
+		slurm_api_option_reset("container");
+	return 0;
+}
+
+static void replace(char **word, char *text)
+{
+	if (!text)
+		refuse("error [internal]: out of memory");
+	*word = slurm_api_strdup(text);
+	free(text);
+}
+
+int client_seal(spank_t spank)
+{
+	const char *reference = getenv(VARIABLE_REFERENCE), *multi_prog = slurm_api_option("multi-prog");
+	char **argv = NULL;
+	uint32_t step = 0;
+	int argc = 0;
+
+	/* The label stays in squeue and scontrol show step: the step was created with it. */
+	slurm_api_option_reset("container");
+	if (!reference)
+		return 0;
+	export("SLURM_CONTAINER", reference);
+	/* salloc's own shell: on the host, like a batch script; the sruns typed there inherit the container. */
+	if (spank_get_item(spank, S_JOB_STEPID, &step) == ESPANK_SUCCESS && step == STEP_INTERACTIVE)
+		return 0;
+	if (spank_get_item(spank, S_JOB_ARGV, &argc, &argv) != ESPANK_SUCCESS || argc < 1 || !argv)
+		refuse("error [slurm]: srun does not show the command to the plugin (report the Slurm release)");
+	/* The array is the one that the launch message is made of; its strings may be replaced, not their number. */
+	if (multi_prog && strcmp(multi_prog, "set") == 0 && argc >= 2)
+		replace(&argv[1], seal_programs(argv[1]));
+	else
+		replace(&argv[0], seal_command(argv[0]));
+	return 0;
+}

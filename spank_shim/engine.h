@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef FAIRLEAD_ENGINE_H
+#define FAIRLEAD_ENGINE_H
+
+#include <stddef.h>
+
+#include "channel.h"
+
+/* What the engine is told, beside the job's environment. */
+struct engine_request {
+	const char *prefix; /* installation: PREFIX/venv/bin/python, PREFIX/libexec/fairlead/engine.py */
+	const char *facts;  /* key=value strings, each with its NUL */
+	size_t facts_size;
+	char **environment; /* the job's, NULL-terminated */
+};
+
+/* Start the engine, wait for its answer and its end. Fills message and fds (channel.h); a failure to start or an
+ * engine that dies without an answer becomes a message with status 125. */
+void engine_run(const struct engine_request *request, struct channel_message *ret_message, int ret_fds[CHANNEL_FDS]);
+
+#endif

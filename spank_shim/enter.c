@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * fairlead-enter: what each task of a step becomes for a moment, between slurmstepd and the application. It joins the
+ * step's container, drops what the application must not have and executes it. Linked statically: with --multi-prog on
+ * old Slurm it starts inside the image, whose C library may be any.
+ *
+ *   _FAIRLEAD_ENTER=USERNS:MNTNS:BLOCK   inherited descriptors; -1:-1 when the task has joined already
+ *   _FAIRLEAD_COMMAND=WORD               the command, where Slurm could only replace argv[0] */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "block.h"
+#include "exec.h"
+#include "namespace.h"
+#include "seal.h"
+
+static _Noreturn void refuse(const char *line, int status)
+{
+	dprintf(STDERR_FILENO, "fairlead: %s\n", line);
+	_exit(status);
+}
+
+static _Noreturn void refuse_report(const struct report *report)
+{
+	char line[1600];
+	int status = exec_describe(report, line, sizeof(line));
+
+	refuse(line, status);
+}
+
+static void *map_block(int fd, size_t *ret_size)
+{
+	struct stat st;
+	void *block;
+
+	if (fstat(fd, &st) < 0 || st.st_size <= 0 || st.st_size > BLOCK_MAX_SIZE)
+		return NULL;
+	block = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+	*ret_size = (size_t)st.st_size;
+	return block == MAP_FAILED ? NULL : block;
+}
+
+int main(int argc, char *argv[])
+{
+	const char *numbers = getenv("_FAIRLEAD_ENTER"), *command = getenv("_FAIRLEAD_COMMAND"), *opened;
+	int userns, mntns, block_fd;
+	struct report report = { 0 };
+	size_t size;
+	void *block;
+
+	if (!numbers || sscanf(numbers, "%d:%d:%d", &userns, &mntns, &block_fd) != 3)
+		refuse("error [slurm]: fairlead-enter is started by the Slurm plugin only (use fairlead run)", 125);
+	block = map_block(block_fd, &size);
+	if (!block)
+		refuse("error [slurm]: the step's launch block cannot be read", 125);
+	if (userns >= 0 && namespace_join(userns, mntns, &report) < 0)
+		refuse_report(&report);
+
+	/* Slurm 23.02.5 and later put us before the words; older ones replaced the first word by us. */
+	if (command) {
+		argv[0] = strdup(command);
+	} else {
+		argv++;
+		argc--;
+	}
+	if (argc > 1 && strcmp(argv[0], SEAL_PROGRAM) == 0)
+		argv++;
+	opened = argv[0] ? seal_open(argv[0]) : NULL;
+	if (opened)
+		argv[0] = (char *)opened;
+	unsetenv("_FAIRLEAD_ENTER");
+	unsetenv("_FAIRLEAD_COMMAND");
+	exec_run(block, size, argv, &report);
+	refuse_report(&report);
+}

@@ -1,0 +1,362 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * One container per node and step. The first task that takes the lock builds it (through the engine) and parks the
+ * descriptors as a message in a socket pair that all tasks inherited; every task peeks at the message and thereby gets
+ * its own copies. The lock is robust: when the builder is killed, the next task takes over. When the step ends,
+ * slurmstepd's end closes the socket and with it the namespaces: nothing has to be cleaned up. */
+#include "remote.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "engine.h"
+#include "namespace.h"
+#include "options.h"
+#include "seal.h"
+#include "slurm_api.h"
+
+#ifndef FAIRLEAD_PREFIX
+#define FAIRLEAD_PREFIX "/opt/fairlead"
+#endif
+
+#define PROTOCOL "1"
+#define SPEAK_AFTER_S 3 /* how long a node other than the first lets the first one speak */
+
+enum state { STATE_NONE, STATE_READY, STATE_FAILED };
+
+struct shared {
+	pthread_mutex_t lock;
+	int state;
+	int status;
+};
+
+struct facts {
+	uint32_t job, step, nodes, node, local_tasks, tasks;
+	char reference[OPTION_MAX], mpi[16], workdir[OPTION_MAX], entrypoint[4], cwd[OPTION_MAX];
+	int multi_prog;
+	const char *script;  /* of a batch step */
+	const char *command; /* argv[0] without its seal */
+};
+
+static char prefix[OPTION_MAX] = FAIRLEAD_PREFIX;
+static char early_error[256];
+static struct shared *shared;
+static int parked[2] = { -1, -1 };
+
+static void remember(const char *what, int err)
+{
+	if (!*early_error)
+		snprintf(early_error, sizeof(early_error), "error [slurm]: %s: %s", what, strerror(err));
+}
+
+void remote_init(spank_t spank, int argc, char *argv[])
+{
+	if (options_register(spank) < 0)
+		remember("cannot register the options", EINVAL);
+	for (int i = 0; i < argc; i++)
+		if (strncmp(argv[i], "prefix=/", 8) == 0)
+			snprintf(prefix, sizeof(prefix), "%s", argv[i] + 7);
+}
+
+static void job_variable(spank_t spank, const char *name, char *ret, size_t size)
+{
+	if (spank_getenv(spank, name, ret, (int)size) != ESPANK_SUCCESS)
+		*ret = '\0';
+}
+
+/* Whether this step runs in a container, by the job's own words and the kind of step. */
+static int wanted(spank_t spank)
+{
+	char reference[OPTION_MAX], batch[4];
+	uint32_t step = 0;
+
+	job_variable(spank, VARIABLE_REFERENCE, reference, sizeof(reference));
+	if (!*reference || spank_get_item(spank, S_JOB_STEPID, &step) != ESPANK_SUCCESS)
+		return 0;
+	if (step == STEP_EXTERN || step == STEP_INTERACTIVE)
+		return 0; /* adopts processes; or is salloc's shell, on the host like a batch script */
+	job_variable(spank, VARIABLE_BATCH, batch, sizeof(batch));
+	return step != STEP_BATCH || strcmp(batch, "1") == 0;
+}
+
+void remote_user_init(spank_t spank)
+{
+	pthread_mutexattr_t attributes;
+	void *memory;
+
+	if (!wanted(spank))
+		return;
+	memory = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (memory == MAP_FAILED) {
+		remember("shared memory", errno);
+		return;
+	}
+	shared = memory;
+	pthread_mutexattr_init(&attributes);
+	pthread_mutexattr_setpshared(&attributes, PTHREAD_PROCESS_SHARED);
+	pthread_mutexattr_setrobust(&attributes, PTHREAD_MUTEX_ROBUST);
+	pthread_mutex_init(&shared->lock, &attributes);
+	pthread_mutexattr_destroy(&attributes);
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, parked) < 0)
+		remember("socket pair", errno);
+}
+
+static void on_term(int signal)
+{
+	(void)signal;
+	_exit(125);
+}
+
+/* slurmstepd's handlers were inherited; with them SIGTERM would be lost until KillWait is over. Its name, too: the
+ * process tracker spares processes called slurmstepd. */
+static void become_task(void)
+{
+	static const int signals[] = { SIGINT, SIGQUIT, SIGHUP, SIGPIPE, SIGCHLD, SIGUSR1, SIGUSR2, SIGALRM, SIGCONT,
+				       SIGTSTP, SIGTTIN, SIGTTOU };
+	sigset_t none;
+
+	for (size_t i = 0; i < sizeof(signals) / sizeof(*signals); i++)
+		signal(signals[i], SIG_DFL);
+	signal(SIGTERM, on_term);
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+	prctl(PR_SET_NAME, "fairlead-init");
+}
+
+static _Noreturn void refuse(int status, const char *format, ...) __attribute__((format(printf, 2, 3)));
+static _Noreturn void refuse(int status, const char *format, ...)
+{
+	char line[2200];
+	va_list list;
+
+	va_start(list, format);
+	vsnprintf(line, sizeof(line), format, list);
+	va_end(list);
+	slurm_spank_log("fairlead: %s", line);
+	_exit(status);
+}
+
+static void check_identity(spank_t spank)
+{
+	uid_t uid = (uid_t)-1, real, effective, saved;
+
+	if (spank_get_item(spank, S_JOB_UID, &uid) != ESPANK_SUCCESS || getresuid(&real, &effective, &saved) < 0 ||
+	    real != uid || effective != uid || saved != uid)
+		refuse(125, "error [slurm]: this task does not run as the job's user");
+	if (uid == 0)
+		refuse(125, "error [root]: containers do not run as root (submit the job as an ordinary user)");
+}
+
+static void read_facts(spank_t spank, struct facts *ret, char ***ret_argv)
+{
+	char **argv = NULL, *seal;
+	int argc = 0;
+
+	memset(ret, 0, sizeof(*ret));
+	spank_get_item(spank, S_JOB_ID, &ret->job);
+	spank_get_item(spank, S_JOB_STEPID, &ret->step);
+	spank_get_item(spank, S_JOB_NNODES, &ret->nodes);
+	spank_get_item(spank, S_JOB_NODEID, &ret->node);
+	spank_get_item(spank, S_JOB_LOCAL_TASK_COUNT, &ret->local_tasks);
+	spank_get_item(spank, S_JOB_TOTAL_TASK_COUNT, &ret->tasks);
+	job_variable(spank, VARIABLE_REFERENCE, ret->reference, sizeof(ret->reference));
+	job_variable(spank, VARIABLE_MPI, ret->mpi, sizeof(ret->mpi));
+	job_variable(spank, VARIABLE_WORKDIR, ret->workdir, sizeof(ret->workdir));
+	job_variable(spank, VARIABLE_ENTRYPOINT, ret->entrypoint, sizeof(ret->entrypoint));
+	if (!getcwd(ret->cwd, sizeof(ret->cwd)) || ret->cwd[0] != '/')
+		ret->cwd[0] = '\0';
+	if (spank_get_item(spank, S_JOB_ARGV, &argc, &argv) != ESPANK_SUCCESS || argc < 1 || !argv || !argv[0])
+		refuse(125, "error [slurm]: slurmstepd does not show the command to the plugin");
+	seal = (char *)seal_open(argv[0]);
+	if (seal)
+		argv[0] = seal;
+	ret->multi_prog = argc >= 2 && !seal && strstr(argv[1], SEAL_PROGRAM) != NULL;
+	ret->script = ret->step == STEP_BATCH ? argv[0] : NULL;
+	ret->command = argv[0];
+	*ret_argv = argv;
+}
+
+static void add(FILE *out, const char *key, const char *value)
+{
+	if (value && *value)
+		fprintf(out, "%s=%s%c", key, value, 0);
+}
+
+static void add_number(FILE *out, const char *key, uint32_t value)
+{
+	fprintf(out, "%s=%u%c", key, value, 0);
+}
+
+static void build(spank_t spank, const struct facts *facts, struct channel_message *message, int fds[CHANNEL_FDS])
+{
+	struct engine_request request = { .prefix = prefix };
+	char *text = NULL, helper[OPTION_MAX + 64];
+	FILE *out = open_memstream(&text, &request.facts_size);
+
+	if (!out || spank_get_item(spank, S_JOB_ENV, &request.environment) != ESPANK_SUCCESS)
+		refuse(125, "error [slurm]: slurmstepd does not show the environment to the plugin");
+	snprintf(helper, sizeof(helper), "%s/libexec/fairlead/fairlead-enter", prefix);
+	add(out, "protocol", PROTOCOL);
+	add(out, "ref", facts->reference);
+	add(out, "mpi", facts->mpi);
+	add(out, "workdir", facts->workdir);
+	add(out, "entrypoint", facts->entrypoint);
+	add(out, "cwd", facts->cwd);
+	add(out, "script", facts->script);
+	add(out, "command", facts->multi_prog ? NULL : facts->command);
+	add(out, "multi_prog", facts->multi_prog ? "1" : NULL);
+	add(out, "helper", facts->multi_prog ? helper : NULL);
+	add_number(out, "jobid", facts->job);
+	add_number(out, "stepid", facts->step);
+	add_number(out, "nnodes", facts->nodes);
+	add_number(out, "nodeid", facts->node);
+	add_number(out, "ntasks", facts->tasks);
+	add_number(out, "local_tasks", facts->local_tasks);
+	if (fclose(out) != 0)
+		refuse(125, "error [slurm]: out of memory");
+	request.facts = text;
+	engine_run(&request, message, fds);
+	free(text);
+}
+
+/* One node failed: the others would wait for its ranks in MPI_Init for ever. scancel, because libslurm's calls are not
+ * safe in a process forked from a threaded one. */
+static void end_step(spank_t spank, const struct facts *facts)
+{
+	static const char *const places[] = { "/usr/bin/scancel", "/usr/local/bin/scancel", "/opt/slurm/bin/scancel" };
+	char **environment = NULL, step[64];
+	const char *argv[] = { "scancel", "--quiet", "--signal=TERM", step, NULL };
+	pid_t child;
+
+	if (facts->nodes < 2 || facts->step >= STEP_INTERACTIVE ||
+	    spank_get_item(spank, S_JOB_ENV, &environment) != ESPANK_SUCCESS)
+		return;
+	snprintf(step, sizeof(step), "%u.%u", facts->job, facts->step);
+	child = fork();
+	if (child == 0) {
+		for (size_t i = 0; i < sizeof(places) / sizeof(*places); i++)
+			execve(places[i], (char *const *)argv, environment);
+		_exit(127);
+	}
+	if (child > 0)
+		while (waitpid(child, NULL, 0) < 0 && errno == EINTR)
+			;
+}
+
+/* One line for the step, not one per node: the first node speaks at once and ends the step; the others wait for that
+ * and speak only if it does not come, because then the failure is theirs alone. */
+static _Noreturn void fail(spank_t spank, const struct facts *facts, const struct channel_message *message)
+{
+	shared->status = message->status;
+	shared->state = STATE_FAILED;
+	pthread_mutex_unlock(&shared->lock);
+	if (facts->node > 0)
+		sleep(SPEAK_AFTER_S);
+	slurm_spank_log("fairlead: %s", message->text);
+	signal(SIGTERM, SIG_IGN); /* our own, on its way back */
+	end_step(spank, facts);
+	_exit(message->status);
+}
+
+static int lock(void)
+{
+	int err = pthread_mutex_lock(&shared->lock);
+
+	if (err == EOWNERDEAD)
+		err = pthread_mutex_consistent(&shared->lock); /* the builder was killed; its work is ours */
+	return err;
+}
+
+/* Descriptors of the step's container, building it if this task is the first. */
+static void get_container(spank_t spank, const struct facts *facts, int fds[CHANNEL_FDS])
+{
+	struct channel_message message;
+	int err = lock();
+
+	if (err)
+		refuse(125, "error [slurm]: cannot take the step's lock: %s", strerror(err));
+	if (shared->state == STATE_NONE) {
+		build(spank, facts, &message, fds);
+		if (message.status != 0)
+			fail(spank, facts, &message);
+		err = channel_send(parked[0], 0, NULL, fds);
+		if (err < 0) {
+			message.status = 125;
+			snprintf(message.text, sizeof(message.text), "error [slurm]: cannot share the container: %s",
+				 strerror(-err));
+			fail(spank, facts, &message);
+		}
+		shared->state = STATE_READY;
+		pthread_mutex_unlock(&shared->lock);
+		return;
+	}
+	pthread_mutex_unlock(&shared->lock);
+	if (shared->state == STATE_FAILED)
+		_exit(shared->status); /* the line was printed by the builder */
+	err = channel_receive(parked[1], MSG_PEEK | MSG_DONTWAIT, &message, fds);
+	if (err != 1)
+		refuse(125, "error [slurm]: cannot join the container: %s", strerror(err ? -err : EPIPE));
+}
+
+/* From here slurmstepd goes on with TaskProlog, on the host, and then executes fairlead-enter, which joins the
+ * container and executes the application. Where the command cannot be replaced (--multi-prog before 23.02.5), the task
+ * joins here, TaskProlog runs inside, and the sealed command finds fairlead-enter in the container. */
+static void hand_over(spank_t spank, const struct facts *facts, char **argv, int fds[CHANNEL_FDS])
+{
+	char helper[OPTION_MAX + 64], numbers[64];
+	struct report report;
+	int err;
+
+	snprintf(helper, sizeof(helper), "%s/libexec/fairlead/fairlead-enter", prefix);
+	if (access(helper, X_OK) < 0)
+		refuse(125, "error [slurm]: %s: %s (check the installation on this node)", helper, strerror(errno));
+	err = slurm_api_prepend(spank, helper);
+	if (err == -EIO)
+		refuse(125, "error [slurm]: slurmstepd refused to change the command");
+	if (err == -ENOSYS && !facts->multi_prog) {
+		if (spank_setenv(spank, "_FAIRLEAD_COMMAND", facts->command, 1) != ESPANK_SUCCESS)
+			refuse(125, "error [slurm]: cannot set the task's environment");
+		argv[0] = strdup(helper);
+	}
+	if (err == -ENOSYS && facts->multi_prog) {
+		if (namespace_join(fds[CHANNEL_USERNS], fds[CHANNEL_MNTNS], &report) < 0)
+			refuse(125, "error [namespace]: cannot join the container: %s: %s", report.detail,
+			       strerror(report.err));
+		fds[CHANNEL_USERNS] = fds[CHANNEL_MNTNS] = -1;
+	}
+	for (int i = 0; i < CHANNEL_FDS; i++)
+		if (fds[i] >= 0 && fcntl(fds[i], F_SETFD, 0) < 0)
+			refuse(125, "error [slurm]: descriptor: %s", strerror(errno));
+	snprintf(numbers, sizeof(numbers), "%d:%d:%d", fds[CHANNEL_USERNS], fds[CHANNEL_MNTNS], fds[CHANNEL_BLOCK]);
+	if (spank_setenv(spank, "_FAIRLEAD_ENTER", numbers, 1) != ESPANK_SUCCESS)
+		refuse(125, "error [slurm]: cannot set the task's environment");
+}
+
+void remote_task_init(spank_t spank)
+{
+	int fds[CHANNEL_FDS];
+	struct facts facts;
+	char **argv;
+
+	if (!wanted(spank))
+		return; /* a sealed command then fails to execute, as it must */
+	if (*early_error || !shared || parked[0] < 0)
+		refuse(125, "%s", *early_error ? early_error : "error [slurm]: the plugin was not prepared");
+	check_identity(spank);
+	become_task();
+	read_facts(spank, &facts, &argv);
+	get_container(spank, &facts, fds);
+	hand_over(spank, &facts, argv, fds);
+	signal(SIGTERM, SIG_DFL);
+}

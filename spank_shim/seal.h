@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Fail closed on a node without the plugin: srun's side turns the command into a path that exists on no host, and
+ * only the plugin's side in slurmstepd turns it back. What the user sees from a node without the plugin is
+ * slurmstepd's own "execve(): /.fairlead/this node has no fairlead plugin: ./app: No such file or directory".
+ *
+ * With --multi-prog the configuration's text is what travels; there every program becomes the argument of
+ * SEAL_PROGRAM, which exists in the container only. */
+#ifndef FAIRLEAD_SEAL_H
+#define FAIRLEAD_SEAL_H
+
+#define SEAL_PREFIX "/.fairlead/this node has no fairlead plugin: "
+#define SEAL_PROGRAM "/.fairlead/exec"
+
+/* The sealed command; the caller frees it. NULL when memory ran out. */
+char *seal_command(const char *command);
+
+/* The command behind a seal: a pointer into the text, or NULL when it is not sealed. */
+const char *seal_open(const char *sealed);
+
+/* The text of a --multi-prog configuration with every program behind SEAL_PROGRAM; the caller frees it. */
+char *seal_programs(const char *text);
+
+#endif

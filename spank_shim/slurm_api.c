@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "slurm_api.h"
+
+#include <dlfcn.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ISO C has no conversion from object to function pointer; POSIX dlsym needs one. */
+static void symbol(const char *name, void *ret_function, size_t size)
+{
+	void *address = dlsym(RTLD_DEFAULT, name);
+
+	memcpy(ret_function, &address, size);
+}
+
+unsigned int slurm_api_number(void)
+{
+	long (*version)(void);
+
+	symbol("slurm_api_version", &version, sizeof(version));
+	return version ? (unsigned int)version() >> 16 : 0;
+}
+
+unsigned int slurm_api_release(void)
+{
+	/* Source: slurm.md section 1; libslurm's number counts releases, first irregularly, then two a year. */
+	static const unsigned int early[] = { 0x140b00, 0x150800, 0x160500, 0x170200, 0x170b00 };
+	unsigned int number = slurm_api_number(), year;
+
+	if (number < 36)
+		return 0;
+	if (number <= 40)
+		return early[number - 36];
+	year = 24 + (number - 41) / 2;
+	return year << 16 | ((number - 41) % 2 ? 0x0b00 : 0x0500);
+}
+
+int slurm_api_owns_container(void)
+{
+	return slurm_api_number() >= 37;
+}
+
+const char *slurm_api_option(const char *name)
+{
+	void *options = dlsym(RTLD_DEFAULT, "opt");
+	char *(*get)(void *, const char *);
+
+	symbol("slurm_option_get", &get, sizeof(get));
+	return options && get ? get(options, name) : NULL;
+}
+
+void slurm_api_option_reset(const char *name)
+{
+	void *options = dlsym(RTLD_DEFAULT, "opt");
+	_Bool (*reset)(void *, const char *);
+
+	symbol("slurm_option_reset", &reset, sizeof(reset));
+	if (options && reset)
+		reset(options, name);
+}
+
+char *slurm_api_strdup(const char *text)
+{
+	char *(*duplicate)(const char *);
+
+	symbol("slurm_xstrdup", &duplicate, sizeof(duplicate));
+	return duplicate ? duplicate(text) : strdup(text);
+}
+
+int slurm_api_prepend(spank_t spank, const char *word)
+{
+	spank_err_t (*prepend)(spank_t, int, const char *[]);
+	const char *words[] = { word, NULL };
+
+	symbol("spank_prepend_task_argv", &prepend, sizeof(prepend));
+	if (!prepend)
+		return -ENOSYS;
+	return prepend(spank, 1, words) == ESPANK_SUCCESS ? 0 : -EIO;
+}

@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What the shim needs from Slurm beyond spank.h, taken at run time so that one binary serves 20.11 to 26.05: no
+ * structure layout is assumed, and a symbol that is missing is a NULL, not a plugin that will not load. */
+#ifndef FAIRLEAD_SLURM_API_H
+#define FAIRLEAD_SLURM_API_H
+
+#include <slurm/spank.h>
+#include <stdint.h>
+
+/* libslurm's API number, 36 for 20.11, 38 for 22.05, 42 for 24.11 ...; 0 when unknown. */
+unsigned int slurm_api_number(void);
+
+/* The release in the form of SLURM_VERSION_NUMBER, minor part only, for plugin_version; 0 when unknown. */
+unsigned int slurm_api_release(void);
+
+/* --container became Slurm's own option with 21.08. */
+int slurm_api_owns_container(void);
+
+/* Value of a client option (srun, sbatch, salloc) or NULL; the caller frees nothing (Slurm's own copy). */
+const char *slurm_api_option(const char *name);
+
+/* Clear a client option. */
+void slurm_api_option_reset(const char *name);
+
+/* A copy that Slurm's xfree accepts. */
+char *slurm_api_strdup(const char *text);
+
+/* spank_prepend_task_argv (23.02.5 and later): 0, or -ENOSYS where it does not exist, or -EIO. */
+int slurm_api_prepend(spank_t spank, const char *word);
+
+enum { STEP_BATCH = 0xfffffffb, STEP_EXTERN = 0xfffffffc, STEP_INTERACTIVE = 0xfffffffa };
+
+#endif
