@@ -3,7 +3,6 @@
 /* files.h */
 int files_rename_noreplace(int old_dirfd, const char *old_path, int new_dirfd, const char *new_path);
 int files_open_in_root(int rootfd, const char *path, int flags, unsigned int mode);
-int files_mkdirs_in_root(int rootfd, const char *path, unsigned int mode);
 
 /* report.h */
 struct report { int err; int step; char detail[1024]; };
@@ -50,3 +49,20 @@ int exec_run(const void *block, size_t size, char *const argv[], struct report *
 
 /* channel.h */
 int channel_send(int socket, int status, const char *text, const int *fds);
+
+/* layer.h, sink.h, tree.h */
+#define SINK_WARNINGS ...
+struct sink_stats { uint64_t entries; uint64_t bytes; uint64_t skipped_devices; uint64_t warnings[...]; char examples[...][256]; };
+struct sink_report { int err; int refused; char entry[1024]; char detail[192]; };
+struct layer_limits { uint64_t entries; uint64_t bytes; uint32_t depth; uint32_t extended_bytes; uint32_t sparse_regions; };
+struct layer;
+int layer_open_tree(int rootfd, const struct layer_limits *limits, struct layer **ret_layer);
+int layer_begin(struct layer *layer);
+int layer_feed(struct layer *layer, const void *data, size_t size);
+int layer_end(struct layer *layer);
+void layer_close(struct layer *layer);
+const struct sink_report *layer_report(const struct layer *layer);
+const struct sink_stats *layer_stats(const struct layer *layer);
+int tree_remove(int dirfd, const char *name);
+struct block_cursor { ...; };
+int block_open(struct block_cursor *ret_cursor, const void *data, size_t size);

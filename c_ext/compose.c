@@ -91,6 +91,41 @@ static int clone_device(const struct block_record *record, struct report *report
 	return tree < 0 ? report_set(report, STEP_SOURCE, err, path) : tree;
 }
 
+/* The root under construction, and the file systems of our own in which mount points may be made. */
+struct container {
+	int root;
+	int stage;
+	uint64_t devices[8];
+	size_t device_count;
+};
+
+static void may_create_on(struct container *container, int fd)
+{
+	struct stat st;
+
+	if (container->device_count < sizeof(container->devices) / sizeof(*container->devices) && fstat(fd, &st) == 0)
+		container->devices[container->device_count++] = st.st_dev;
+}
+
+static int make_directories(const struct container *container, const char *path)
+{
+	return files_mkdirs_in_root(container->root, path, 0755, container->devices, container->device_count);
+}
+
+/* The directory of a path and its last name; the path is a mount point's, so it has one. */
+static int open_parent(const struct container *container, const char *path, const char **ret_name)
+{
+	const char *name = strrchr(path, '/');
+	char parent[PATH_MAX];
+
+	if (!name || !name[1] || (size_t)(name - path) >= sizeof(parent))
+		return -EINVAL;
+	memcpy(parent, path, (size_t)(name - path));
+	parent[name - path] = '\0';
+	*ret_name = name + 1;
+	return make_directories(container, parent);
+}
+
 static int open_strict(int root, const char *path)
 {
 	struct open_how how = {
@@ -102,63 +137,63 @@ static int open_strict(int root, const char *path)
 	return fd < 0 ? -errno : (int)fd;
 }
 
-/* The mount point: made when it is missing, a directory or an empty file as the source wants it. */
-static int open_target(int root, const char *path, int is_dir, uint32_t flags, struct report *report)
+/* An empty file to mount over. A dangling link there (resolv.conf often is one) gives way: its target may lie in a
+ * directory of the host, and the root's own upper layer is ours to change. */
+static int make_file(const struct container *container, const char *path)
 {
-	char parent[PATH_MAX];
 	const char *name;
-	int fd, dir;
+	int dir, fd, err;
 
-	if (flags & TARGET_STRICT) {
-		fd = open_strict(root, path);
-		if (fd >= 0 || fd != -ENOENT)
-			return fd < 0 ? report_set(report, STEP_TARGET, -fd, path) : fd;
-	}
-	if (is_dir) {
-		fd = files_mkdirs_in_root(root, path, 0755);
-		return fd < 0 ? report_set(report, STEP_TARGET, -fd, path) : fd;
-	}
-	fd = files_open_in_root(root, path, O_PATH, 0);
-	if (fd != -ENOENT)
-		return fd < 0 ? report_set(report, STEP_TARGET, -fd, path) : fd;
-	name = strrchr(path, '/');
-	if (!name || (size_t)(name - path) >= sizeof(parent) || !name[1])
-		return report_set(report, STEP_TARGET, EINVAL, path);
-	memcpy(parent, path, (size_t)(name - path));
-	parent[name - path] = '\0';
-	dir = files_mkdirs_in_root(root, parent, 0755);
+	dir = open_parent(container, path, &name);
 	if (dir < 0)
-		return report_set(report, STEP_TARGET, -dir, path);
+		return dir;
+	err = files_on_devices(dir, container->devices, container->device_count);
+	if (!err && unlinkat(dir, name, 0) < 0 && errno != ENOENT)
+		err = -errno;
+	fd = err ? err : openat(dir, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+	if (!err && fd < 0)
+		err = -errno;
 	close(dir);
-	/* In root again, because the name may be a dangling symbolic link: then its target is made. */
-	fd = files_open_in_root(root, path, O_CREAT | O_WRONLY | O_NOCTTY | O_NONBLOCK, 0644);
-	if (fd < 0)
-		return report_set(report, STEP_TARGET, -fd, path);
+	if (err)
+		return err;
 	close(fd);
-	fd = files_open_in_root(root, path, O_PATH, 0);
-	return fd < 0 ? report_set(report, STEP_TARGET, -fd, path) : fd;
+	return files_open_in_root(container->root, path, O_PATH, 0);
 }
 
-/* Attach a detached mount at path below root; closes the mount. */
-static int attach(int root, int mount_fd, const char *path, uint32_t flags, struct report *report)
+/* The mount point: made when it is missing, a directory or an empty file as the source wants it. */
+static int open_target(const struct container *container, const char *path, int is_dir, uint32_t flags)
+{
+	int fd = flags & TARGET_STRICT ? open_strict(container->root, path) : -ENOENT;
+
+	if (fd != -ENOENT)
+		return fd;
+	fd = files_open_in_root(container->root, path, O_PATH, 0);
+	if (fd != -ENOENT)
+		return fd;
+	return is_dir ? make_directories(container, path) : make_file(container, path);
+}
+
+/* Attach a detached mount at path below the root; closes the mount. */
+static int attach(const struct container *container, int mount_fd, const char *path, uint32_t flags,
+		  struct report *report)
 {
 	struct stat st;
-	int target, err;
+	int target = -1, err = 0;
 
 	if (fstat(mount_fd, &st) < 0) {
-		err = errno;
-		close(mount_fd);
-		return report_set(report, STEP_MOUNT, err, path);
+		err = report_set(report, STEP_MOUNT, errno, path);
+		goto out;
 	}
-	target = open_target(root, path, S_ISDIR(st.st_mode), flags, report);
-	if (target < 0) {
-		close(mount_fd);
-		return target;
-	}
-	err = sys_move_mount(mount_fd, target) < 0 ? errno : 0;
-	close(target);
+	target = open_target(container, path, S_ISDIR(st.st_mode), flags);
+	if (target < 0)
+		err = report_set(report, STEP_TARGET, -target, path);
+	else if (sys_move_mount(mount_fd, target) < 0)
+		err = report_set(report, STEP_MOUNT, errno, path);
+out:
+	if (target >= 0)
+		close(target);
 	close(mount_fd);
-	return err ? report_set(report, STEP_MOUNT, err, path) : 0;
+	return err;
 }
 
 static int new_tmpfs(const char *options)
@@ -218,27 +253,22 @@ static int clone_generated(int stage, unsigned int number, const char *content, 
 	return tree;
 }
 
-static int make_symlink(int root, const struct block_record *record, struct report *report)
+static int make_symlink(const struct container *container, const struct block_record *record, struct report *report)
 {
-	const char *path = record->string[1], *name = strrchr(path, '/');
-	char parent[PATH_MAX];
-	int dir, err = 0;
+	const char *path = record->string[1], *name;
+	int dir = open_parent(container, path, &name), err;
 
-	if (!name || !name[1] || (size_t)(name - path) >= sizeof(parent))
-		return report_set(report, STEP_FILE, EINVAL, path);
-	memcpy(parent, path, (size_t)(name - path));
-	parent[name - path] = '\0';
-	dir = files_mkdirs_in_root(root, parent, 0755);
 	if (dir < 0)
 		return report_set(report, STEP_FILE, -dir, path);
-	if (symlinkat(record->string[0], dir, name + 1) < 0 && errno != EEXIST)
-		err = errno;
+	err = files_on_devices(dir, container->devices, container->device_count);
+	if (!err && symlinkat(record->string[0], dir, name) < 0 && errno != EEXIST)
+		err = -errno;
 	close(dir);
-	return err ? report_set(report, STEP_FILE, err, path) : 0;
+	return err ? report_set(report, STEP_FILE, -err, path) : 0;
 }
 
-/* Step 2 and 3; returns the overlay's root and hands out the stage. */
-static int mount_root(const struct block_record *record, int *ret_stage, struct report *report)
+/* Steps 2 and 3. */
+static int mount_root(const struct block_record *record, struct container *ret, struct report *report)
 {
 	/* Over an existing directory, since overlay wants its upper inside this namespace. Sources below it were
 	 * cloned before and stay reachable by descriptor. */
@@ -271,8 +301,10 @@ static int mount_root(const struct block_record *record, int *ret_stage, struct 
 	root = open("root", O_PATH | O_DIRECTORY | O_CLOEXEC);
 	if (root < 0)
 		return report_set(report, STEP_OVERLAY, errno, "root");
-	*ret_stage = stage;
-	return root;
+	ret->root = root;
+	ret->stage = stage;
+	may_create_on(ret, root);
+	return 0;
 }
 
 static int enter_root(int root, int readonly, struct report *report)
@@ -308,7 +340,7 @@ static int clone_sources(struct block_cursor cursor, int *clones, struct report 
 	return 0;
 }
 
-static int execute(const struct block_record *record, int clone, unsigned int number, int root, int stage,
+static int execute(struct container *container, const struct block_record *record, int clone, unsigned int number,
 		   struct report *report)
 {
 	const char *target = record->string[0];
@@ -319,16 +351,17 @@ static int execute(const struct block_record *record, int clone, unsigned int nu
 		fd = new_tmpfs(record->string[1]);
 		if (fd < 0)
 			return report_set(report, STEP_MOUNT, -fd, target);
-		return attach(root, fd, target, record->flags, report);
+		may_create_on(container, fd);
+		return attach(container, fd, target, record->flags, report);
 	case OP_BIND:
-		return clone < 0 ? 0 : attach(root, clone, record->string[1], record->flags, report);
+		return clone < 0 ? 0 : attach(container, clone, record->string[1], record->flags, report);
 	case OP_DEVICE:
-		return attach(root, clone, record->string[1], 0, report);
+		return attach(container, clone, record->string[1], 0, report);
 	case OP_FILE:
-		fd = clone_generated(stage, number, record->string[1], report);
-		return fd < 0 ? fd : attach(root, fd, target, record->flags, report);
+		fd = clone_generated(container->stage, number, record->string[1], report);
+		return fd < 0 ? fd : attach(container, fd, target, record->flags, report);
 	case OP_SYMLINK:
-		return make_symlink(root, record, report);
+		return make_symlink(container, record, report);
 	default:
 		return 0; /* the enter part */
 	}
@@ -337,10 +370,11 @@ static int execute(const struct block_record *record, int clone, unsigned int nu
 int compose_root(const void *block, size_t size, struct report *report)
 {
 	enum { MAX_RECORDS = 4096 };
+	struct container container = { .root = -1, .stage = -1 };
 	struct block_cursor cursor, start;
 	struct block_record record;
 	int clones[MAX_RECORDS];
-	int root, stage = -1, err, readonly;
+	int err, readonly;
 	mode_t mask;
 
 	if (block_open(&start, block, size) < 0 || start.left > MAX_RECORDS)
@@ -351,19 +385,17 @@ int compose_root(const void *block, size_t size, struct report *report)
 	err = clone_sources(start, clones, report);
 	if (err < 0)
 		return err;
-	mask = umask(0022); /* mount points and generated files; the application keeps the user's */
 	readonly = record.flags & ROOT_READONLY;
-	root = mount_root(&record, &stage, report);
-	if (root < 0)
-		return root;
-	for (unsigned int i = 1; block_next(&cursor, &record); i++) {
-		err = execute(&record, clones[i], i, root, stage, report);
-		if (err < 0)
-			return err;
-	}
+	mask = umask(0022); /* mount points and generated files; the application keeps the user's */
+	err = mount_root(&record, &container, report);
+	for (unsigned int i = 1; !err && block_next(&cursor, &record); i++)
+		err = execute(&container, &record, clones[i], i, report);
 	umask(mask);
-	err = enter_root(root, readonly, report);
-	close(root);
-	close(stage);
-	return err < 0 ? err : exec_check(block, size, report);
+	if (!err)
+		err = enter_root(container.root, readonly, report);
+	if (container.root >= 0)
+		close(container.root);
+	if (container.stage >= 0)
+		close(container.stage);
+	return err ? err : exec_check(block, size, report);
 }

@@ -38,51 +38,72 @@ int files_open_in_root(int rootfd, const char *path, int flags, unsigned int mod
 	return -EAGAIN;
 }
 
-int files_mkdirs_in_root(int rootfd, const char *path, unsigned int mode)
+int files_on_devices(int dirfd, const uint64_t *devices, size_t count)
 {
-	char prefix[PATH_MAX];
-	size_t done = 0, len = strlen(path);
-	int fd, dir;
+	struct stat st;
 
-	if (len >= sizeof(prefix))
-		return -ENAMETOOLONG;
-	fd = files_open_in_root(rootfd, path, O_PATH | O_DIRECTORY, 0);
+	if (fstat(dirfd, &st) < 0)
+		return -errno;
+	for (size_t i = 0; i < count; i++)
+		if (devices[i] == st.st_dev)
+			return 0;
+	return -EXDEV;
+}
+
+/* The text of a link in dir, resolved against the path of that directory. */
+static int link_path(int dir, const char *dir_path, const char *name, char *ret, size_t size)
+{
+	char target[PATH_MAX];
+	ssize_t len = readlinkat(dir, name, target, sizeof(target) - 1);
+	int n;
+
+	if (len < 0)
+		return -errno;
+	target[len] = '\0';
+	n = target[0] == '/' ? snprintf(ret, size, "%s", target) : snprintf(ret, size, "%s/%s", dir_path, target);
+	return n < 0 || (size_t)n >= size ? -ENAMETOOLONG : 0;
+}
+
+/* depth bounds both missing components and dangling links; a frame holds two paths, so it stays small. */
+static int make_path(int rootfd, const char *path, unsigned int mode, const uint64_t *devices, size_t count,
+		     unsigned int depth)
+{
+	char parent[PATH_MAX], name[NAME_MAX + 1];
+	size_t len = strlen(path), start;
+	int dir, err, fd = files_open_in_root(rootfd, path, O_PATH | O_DIRECTORY, 0);
+
 	if (fd != -ENOENT)
 		return fd;
+	while (len && path[len - 1] == '/')
+		len--;
+	for (start = len; start && path[start - 1] != '/'; start--)
+		;
+	if (!depth || len - start >= sizeof(name) || start >= sizeof(parent))
+		return depth ? -ENAMETOOLONG : -ELOOP;
+	memcpy(parent, path, start);
+	parent[start] = '\0';
+	memcpy(name, path + start, len - start);
+	name[len - start] = '\0';
 
-	/* Walk from the root; each missing component is made in its parent's descriptor. The parent is looked up
-	 * anew with the whole prefix, because ".." and symlinks may lead anywhere inside the root. */
-	while (done < len) {
-		size_t start = done + strspn(path + done, "/");
-		size_t end = start + strcspn(path + start, "/");
+	dir = make_path(rootfd, parent, mode, devices, count, depth - 1);
+	if (dir < 0)
+		return dir;
+	err = files_on_devices(dir, devices, count);
+	if (!err && mkdirat(dir, name, mode) < 0)
+		err = -errno;
+	if (err == -EEXIST) {
+		/* Missing and yet existing: a dangling link (/home -> var/home). What it names is made instead. */
+		char target[PATH_MAX];
 
-		if (start == len)
-			break;
-		memcpy(prefix, path, end);
-		prefix[end] = '\0';
-		fd = files_open_in_root(rootfd, prefix, O_PATH | O_DIRECTORY, 0);
-		if (fd == -ENOENT) {
-			prefix[start] = '\0';
-			dir = files_open_in_root(rootfd, prefix, O_PATH | O_DIRECTORY, 0);
-			if (dir < 0)
-				return dir;
-			memcpy(prefix, path + start, end - start);
-			prefix[end - start] = '\0';
-			fd = mkdirat(dir, prefix, mode) < 0 && errno != EEXIST ? -errno : 0;
-			close(dir);
-			if (fd < 0)
-				return fd;
-			memcpy(prefix, path, end);
-			prefix[end] = '\0';
-			/* A dangling symlink by that name: mkdirat said EEXIST and this says ENOENT. */
-			fd = files_open_in_root(rootfd, prefix, O_PATH | O_DIRECTORY, 0);
-		}
-		if (fd < 0)
-			return fd;
-		if (end == len || path[end + strspn(path + end, "/")] == '\0')
-			return fd;
-		close(fd);
-		done = end;
+		err = link_path(dir, parent, name, target, sizeof(target));
+		close(dir);
+		return err ? err : make_path(rootfd, target, mode, devices, count, depth - 1);
 	}
-	return files_open_in_root(rootfd, path, O_PATH | O_DIRECTORY, 0);
+	close(dir);
+	return err ? err : files_open_in_root(rootfd, path, O_PATH | O_DIRECTORY, 0);
+}
+
+int files_mkdirs_in_root(int rootfd, const char *path, unsigned int mode, const uint64_t *devices, size_t count)
+{
+	return make_path(rootfd, path, mode, devices, count, 64);
 }

@@ -183,6 +183,13 @@ class MpiError(Error):
     remedy = "use --container-mpi=image to run the image's own MPI"
 
 
+class RootError(Error):
+    """Root asked for a container: an image's programs never run with the node's root identity."""
+
+    code = "root"
+    remedy = "run it as an ordinary user, e.g. runuser -u USER -- fairlead run ..."
+
+
 class SlurmError(Error):
     """What the Slurm plugin handed over is incomplete or contradictory."""
 

@@ -1,17 +1,19 @@
 """Typed calls into the C extension; the only module that imports it.
 
 Rules:
-- The C side returns -errno and never prints; here that becomes an ``OSError`` with the path, or the error class
-  that fits. Paths are bytes on the C side (``os.fsencode``).
-- No policy: what to mount, which limits, and what an error means to the user is decided by the callers.
+- The C side returns -errno and never prints; here that becomes an ``OSError`` with the path, or the
+  error class that fits. Paths are bytes on the C side (``os.fsencode``).
+- No policy: what to mount, which limits, and what an error means to the user is decided by the
+  callers.
 """
 
 from __future__ import annotations
 
+import errno
 import os
-from typing import Any
+from typing import Any, NamedTuple, Self
 
-from fairlead import _c_ext
+from fairlead import _c_ext, errors
 
 lib: Any = _c_ext.lib
 ffi: Any = _c_ext.ffi
@@ -23,17 +25,253 @@ def _check(result: int, path: str) -> int:
     return result
 
 
-# -- files -----------------------------------------------------------------------------------------------------
+# -- files -----------------------------------------------------------------------------------------
+# ------------
 
 
 def rename_noreplace(old: str, new: str, *, old_dirfd: int = -100, new_dirfd: int = -100) -> None:
-    """Rename, failing with FileExistsError when the new name is taken (renameat2, RENAME_NOREPLACE).
+    """Rename, failing with FileExistsError when the new name is taken (renameat2,
+    RENAME_NOREPLACE).
 
     The default descriptors are AT_FDCWD.
     """
-    _check(lib.files_rename_noreplace(old_dirfd, os.fsencode(old), new_dirfd, os.fsencode(new)), new)
+    names = os.fsencode(old), os.fsencode(new)
+    _check(lib.files_rename_noreplace(old_dirfd, names[0], new_dirfd, names[1]), new)
 
 
 def open_in_root(root_fd: int, path: str, flags: int) -> int:
-    """Open path as if root_fd were ``/``: symlinks and ``..`` cannot leave it (openat2, RESOLVE_IN_ROOT)."""
+    """Open path as if root_fd were ``/``: nothing leads out of it (openat2, RESOLVE_IN_ROOT)."""
     return _check(lib.files_open_in_root(root_fd, os.fsencode(path), flags, 0), path)
+
+
+# -- namespaces
+# ------------------------------------------------------------------------------------------------
+
+
+class Failure(Exception):  # noqa: N818 - internal, always turned into an errors.Error
+    """A step of building or entering the container failed in the kernel.
+
+    Attributes:
+        step: name of the step, lower case, as in ``report.h`` (``userns``, ``overlay``, ``source``
+        ...).
+        errno: the kernel's error number.
+        detail: path or name concerned.
+    """
+
+    def __init__(self, step: str, errno: int, detail: str) -> None:
+        super().__init__(f"{step}: {detail}: {os.strerror(errno)}")
+        self.step, self.errno, self.detail = step, errno, detail
+
+
+_STEPS = {getattr(lib, name): name[5:].lower() for name in dir(lib) if name.startswith("STEP_")}
+
+
+def _report(result: int, report: Any) -> None:
+    if result < 0:
+        detail = os.fsdecode(ffi.string(report.detail))
+        raise Failure(_STEPS[report.step], report.err, detail)
+
+
+def create_namespace() -> tuple[int, int]:
+    """Move this process, which must have one thread only, into a new user and mount namespace.
+
+    Returns:
+        Descriptors of the user and of the mount namespace, close-on-exec.
+
+    Raises:
+        Failure: with step ``userns``.
+
+    Source: user_namespaces(7); slurm.md "Pitfalls".
+    """
+    report = ffi.new("struct report *")
+    _report(lib.namespace_create(report), report)
+    flags = os.O_RDONLY | os.O_CLOEXEC
+    return os.open("/proc/self/ns/user", flags), os.open("/proc/self/ns/mnt", flags)
+
+
+def compose_root(block: bytes) -> None:
+    """Execute the compose part of a launch block: mounts, pivot_root, check of working directory
+    and command.
+
+    Raises:
+        Failure: the process's mount namespace is then half made; the process must end.
+    """
+    report = ffi.new("struct report *")
+    _report(lib.compose_root(block, len(block), report), report)
+
+
+def exec_run(block: bytes, argv: tuple[str, ...]) -> None:
+    """Drop privileges, apply the block's working directory and environment, execute. Returns only
+    by raising.
+
+    Raises:
+        Failure: with step ``workdir``, ``command`` or ``privilege``.
+    """
+    words = [ffi.new("char[]", os.fsencode(word)) for word in argv]
+    vector = ffi.new("char *[]", [*words, ffi.NULL])
+    report = ffi.new("struct report *")
+    _report(lib.exec_run(block, len(block), vector, report), report)
+
+
+# -- channel ---------------------------------------------------------------------------------------
+# ------------
+
+
+def send_outcome(socket_fd: int, status: int, text: str, fds: tuple[int, int, int] | None) -> None:
+    """Send the engine's one message to the task that started it (``channel.h``)."""
+    array = ffi.new("int[]", list(fds)) if fds else ffi.NULL
+    line = text.encode(errors="surrogateescape")[:2000]
+    _check(lib.channel_send(socket_fd, status, line, array), "channel to slurmstepd")
+
+
+# -- layers ----------------------------------------------------------------------------------------
+
+
+class Limits(NamedTuple):
+    """Bounds on what one image may cost, over all its layers; exceeding one is a LayerError.
+
+    Attributes:
+        entries: number of entries.
+        bytes: sum of the files' logical sizes, holes included.
+        depth: directories above an entry, and levels of the tree.
+        extended_bytes: size of one extended header (PAX records, a GNU long name).
+        sparse_regions: pieces of data in one sparse file.
+    """
+
+    entries: int = 10_000_000
+    bytes: int = 1 << 40
+    depth: int = 1024
+    extended_bytes: int = 1 << 20
+    sparse_regions: int = 1 << 17
+
+
+class LayerStats(NamedTuple):
+    """What one layer held, and a line for each kind of thing in it that may surprise a user."""
+
+    entries: int
+    bytes: int
+    skipped_devices: int
+    warnings: tuple[str, ...]
+
+
+# In the order of enum sink_warning.
+_WARNINGS = (
+    "names that are absolute or hold '..', kept inside the root",
+    "paths that stand more than once, the last one kept",
+    "whiteouts that are not empty, their content ignored",
+    "extended attributes that the file system of the store cannot hold, left out",
+)
+
+
+class LayerTree:
+    """Layers of an image, applied in order to one merged tree of the calling user (``layer.h``).
+
+    Between ``begin_layer`` and ``end_layer`` the archive is fed in pieces of any size. After an
+    error the tree is garbage: remove it with ``remove_tree``. Not for use by two threads at once;
+    the calls run without the interpreter's lock.
+
+    Args:
+        root_fd: the directory that becomes the root; stays the caller's, must outlive this.
+    """
+
+    def __init__(self, root_fd: int, limits: Limits | None = None) -> None:
+        self._root_fd = root_fd
+        self._layer: Any = None
+        handle = ffi.new("struct layer **")
+        bounds = ffi.new("struct layer_limits *", tuple(limits or Limits()))
+        _check(lib.layer_open_tree(root_fd, bounds, handle), self._root())
+        self._layer = handle[0]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Free what is held; the tree on disk stays as it is."""
+        if self._layer is not None:
+            lib.layer_close(self._layer)
+            self._layer = None
+
+    def begin_layer(self) -> None:
+        """Start the next layer.
+
+        Raises:
+            errors.SpaceError, errors.StoreError: the tree cannot be read.
+        """
+        self._done(lib.layer_begin(self._open()))
+
+    def feed(self, data: bytes | bytearray | memoryview) -> None:
+        """Apply the next bytes of the layer's uncompressed archive.
+
+        Raises:
+            errors.LayerError: the archive is damaged or holds what the layer rules refuse.
+            errors.SpaceError: the file system is full, over quota or read-only.
+            errors.StoreError: the kernel refuses otherwise.
+        """
+        view = ffi.from_buffer(data)
+        self._done(lib.layer_feed(self._open(), view, len(view)))
+
+    def end_layer(self) -> LayerStats:
+        """Finish the layer: directories get their modes and times.
+
+        Raises:
+            errors.LayerError: the archive is cut short.
+            errors.SpaceError, errors.StoreError: as for ``feed``.
+        """
+        self._done(lib.layer_end(self._open()))
+        stats = lib.layer_stats(self._layer)
+        warnings = tuple(
+            f"{count} {text} (first: {os.fsdecode(ffi.string(example))})"
+            for count, text, example in zip(stats.warnings, _WARNINGS, stats.examples, strict=True)
+            if count
+        )
+        return LayerStats(stats.entries, stats.bytes, stats.skipped_devices, warnings)
+
+    def _open(self) -> Any:
+        if self._layer is None:
+            raise ValueError("the layer tree is closed")
+        return self._layer
+
+    def _root(self) -> str:
+        try:
+            return os.readlink(f"/proc/self/fd/{self._root_fd}")
+        except OSError:
+            return f"descriptor {self._root_fd}"
+
+    def _done(self, result: int) -> None:
+        if result >= 0:
+            return
+        report = lib.layer_report(self._layer)
+        entry = os.fsdecode(ffi.string(report.entry))
+        detail = os.fsdecode(ffi.string(report.detail))
+        if report.refused:
+            raise errors.LayerError(f"entry {entry!r}: {detail}" if entry else f"archive: {detail}")
+        cause = OSError(report.err, os.strerror(report.err), entry)
+        if report.err in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+            raise errors.space(cause, os.path.join(self._root(), entry.lstrip("/"))) from cause
+        raise errors.StoreError(
+            f"cannot {detail} {os.path.join(self._root(), entry.lstrip('/'))}: {cause.strerror}"
+        ) from cause
+
+
+def remove_tree(path: str) -> None:
+    """Remove path and everything below it, whatever the modes and however deep; absent is no error.
+
+    No symbolic link is followed at or below path, and no mount is entered.
+
+    Raises:
+        OSError: the first failure; what is left can be removed by a later call.
+    """
+    parent, name = os.path.split(path.rstrip("/"))
+    if name in ("", ".", ".."):
+        raise ValueError(f"not the name of a tree: {path!r}")
+    try:
+        dirfd = os.open(parent or ".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    try:
+        _check(lib.tree_remove(dirfd, os.fsencode(name)), path)
+    finally:
+        os.close(dirfd)

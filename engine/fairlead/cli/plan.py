@@ -36,12 +36,13 @@ def run(arguments: argparse.Namespace, config: settings.Config) -> int:
     return 0
 
 
-def reasons(plan: launch.Plan) -> dict[str, dict[str, str]]:
+def reasons(plan: launch.Plan) -> dict[str, dict[str, str] | list[str]]:
     """Return why each mount, variable and the working directory are what they are."""
     return {
         "mounts": {mount.destination: mount.reason for mount in plan.mounts},
         "variables": {variable.name: variable.reason for variable in plan.variables},
         "workdir": {plan.workdir: plan.workdir_reason},
+        "mpi": list(plan.mpi),
     }
 
 
@@ -65,5 +66,6 @@ def text(plan: launch.Plan) -> str:
         lines.append(f"variable   {change}: {variable.reason}")
     lines.append(f"workdir    {plan.workdir}: {plan.workdir_reason}")
     lines.append(f"command    {' '.join((*plan.arguments, *plan.command))}")
+    lines += [f"mpi        {line}" for line in plan.mpi]
     lines += [f"note       {note}" for note in plan.notes]
     return "\n".join(lines) + "\n"

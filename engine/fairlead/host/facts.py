@@ -12,6 +12,8 @@ import stat
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from fairlead.host import slurm
+
 # The device nodes that every container has (runtime-spec "Default Devices"), with their fixed
 # numbers.
 DEVICES = (
@@ -58,6 +60,7 @@ class Facts(NamedTuple):
     devices: tuple[Device, ...]
     existing: frozenset[str]  # of the paths that were asked about, those that exist
     directories: frozenset[str]  # of the existing ones, those that are directories
+    pmix: tuple[str, ...] = ()  # directories through which PMIx reaches this step's server
 
 
 def user() -> User:
@@ -83,7 +86,7 @@ def user() -> User:
 def read(environ: Mapping[str, str], candidates: tuple[str, ...] = ()) -> Facts:
     """Read the facts; candidates are paths whose existence the plan wants to know."""
     me = user()
-    paths = {me.home, *PLACES, *_pmix_directories(environ), *candidates}
+    paths = {me.home, *PLACES, *candidates}
     existing, directories = set(), set()
     for path in paths:
         try:
@@ -93,28 +96,29 @@ def read(environ: Mapping[str, str], candidates: tuple[str, ...] = ()) -> Facts:
         existing.add(path)
         if stat.S_ISDIR(info.st_mode):
             directories.add(path)
-    return Facts(os.uname().nodename, me, _devices(), frozenset(existing), frozenset(directories))
+    return Facts(
+        os.uname().nodename,
+        me,
+        _devices(),
+        frozenset(existing),
+        frozenset(directories),
+        pmix_directories(environ),
+    )
 
 
-def pmix_directories(environ: Mapping[str, str], facts: Facts) -> tuple[str, ...]:
-    """Return the directories through which PMIx clients reach slurmstepd; those that exist.
+def pmix_directories(environ: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the directories through which PMIx clients of this step reach slurmstepd.
 
-    Source: slurm.md section 4. The step's second directory, ``spmix_appdir_*``, is in no variable
-    of its own; it lies in PMIx's system or temporary directory.
+    Source: slurm.md section 4.
     """
-    return tuple(path for path in _pmix_directories(environ) if path in facts.directories)
-
-
-def _pmix_directories(environ: Mapping[str, str]) -> tuple[str, ...]:
-    found: list[str] = []
+    found = [slurm.pmix_client_directory(environ)]
     for name, value in environ.items():
-        if not value.startswith("/"):
-            continue
-        if name in ("PMIX_SERVER_TMPDIR", "SLURM_PMIX_TMPDIR", "PMIX_SYSTEM_TMPDIR") or (
+        if name in ("PMIX_SERVER_TMPDIR", "SLURM_PMIX_TMPDIR") or (
             name.startswith("PMIX_DSTORE_") and name.endswith("_BASE_PATH")
         ):
             found.append(value.rstrip("/"))
-    return tuple(dict.fromkeys(found))
+    paths = (path for path in dict.fromkeys(found) if path.startswith("/") and os.path.isdir(path))
+    return tuple(paths)
 
 
 def _devices() -> tuple[Device, ...]:

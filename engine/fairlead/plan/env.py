@@ -38,7 +38,7 @@ class Variable(NamedTuple):
 def changes(
     environ: dict[str, str],
     image: tuple[tuple[str, str], ...],
-    injected: tuple[tuple[str, str], ...],
+    injected: tuple[tuple[str, str | None], ...],
     asked: tuple[tuple[str, str], ...],
     container: str,
 ) -> tuple[Variable, ...]:
@@ -47,7 +47,8 @@ def changes(
     Args:
         environ: the job's environment.
         image: the image configuration's Env.
-        injected: what the MPI injection sets; an LD_LIBRARY_PATH goes before the image's own.
+        injected: what the MPI injection sets or, with None, unsets; an LD_LIBRARY_PATH goes before
+            the image's own.
         asked: what the user asked for on the command line.
         container: the image's reference with digest, for FAIRLEAD_CONTAINER.
     """
@@ -61,11 +62,10 @@ def changes(
         result[name] = Variable(name, value, "image")
     if "PATH" not in result:
         result["PATH"] = Variable("PATH", DEFAULT_PATH, "the image sets none")
-    for name, value in injected:
+    for name, text in injected:
         before = result.get(name)
-        if name == "LD_LIBRARY_PATH" and before and before.value:
-            value = f"{value}:{before.value}"  # noqa: PLW2901 - the joined form is the one meant
-        result[name] = Variable(name, value, "host MPI")
+        joined = name == "LD_LIBRARY_PATH" and before and before.value
+        result[name] = Variable(name, f"{text}:{joined}" if joined else text, "MPI")
     result["FAIRLEAD_CONTAINER"] = Variable(
         "FAIRLEAD_CONTAINER", container, "tells programs where they run"
     )

@@ -148,7 +148,7 @@ def slurm_directories(request: launch.Request, facts: host_facts.Facts) -> list[
                 "PMIx security (psec/munge)",
             )
         )
-    for path in host_facts.pmix_directories(request.environ, facts):
+    for path in facts.pmix:
         mounts.append(Mount(path, "bind", path, ("rbind",), "PMIx server of this step"))
     if request.step and request.step.script:
         script = request.step.script

@@ -20,8 +20,9 @@ class Injection(NamedTuple):
     """What the MPI verdict adds to a plan."""
 
     layer: str = ""  # directory of the injection layer, laid over the image; empty: none
-    variables: tuple[tuple[str, str], ...] = ()
-    reasons: tuple[str, ...] = ()
+    variables: tuple[tuple[str, str | None], ...] = ()  # None: unset
+    notes: tuple[str, ...] = ()  # what the user should know at each launch
+    report: tuple[str, ...] = ()  # what was decided and done, for ``fairlead plan``
 
 
 class Source(NamedTuple):
@@ -46,6 +47,7 @@ class Plan(NamedTuple):
         command: the command's words.
         workdir: working directory inside.
         notes: what the user should know (``User`` ignored, MPI decisions).
+        mpi: what was decided about MPI, and why.
     """
 
     image: str
@@ -62,6 +64,7 @@ class Plan(NamedTuple):
     gid: int
     hostname: str
     notes: tuple[str, ...]
+    mpi: tuple[str, ...]
 
 
 def make(
@@ -101,6 +104,7 @@ def make(
         gid=facts.user.gid,
         hostname=facts.hostname,
         notes=_notes(source.config, facts, injection),
+        mpi=injection.report,
     )
 
 
@@ -145,7 +149,7 @@ def _workdir(
 def _notes(
     config: manifest.ImageConfig, facts: host_facts.Facts, injection: Injection
 ) -> tuple[str, ...]:
-    notes = list(injection.reasons)
+    notes = list(injection.notes)
     wanted = config.user.split(":")[0]
     if wanted not in ("", "root", "0", facts.user.name, str(facts.user.uid)):
         notes.append(

@@ -8,8 +8,9 @@ from __future__ import annotations
 import os
 import stat
 
+import fairlead
 from fairlead import config as settings
-from fairlead import kernel, log
+from fairlead import errors, kernel, log
 from fairlead.host import facts
 from fairlead.image import reference
 from fairlead.plan import plan as launch_plan
@@ -27,6 +28,8 @@ def prepare(
     Raises:
         errors.Error: anything that the user can be told; nothing is left half done.
     """
+    if os.geteuid() == 0:
+        raise errors.RootError("containers do not run as root")
     launch_request.check(request)
     name = reference.parse(request.reference, default_registry=config.default_registry)
     store = layout.open_store(config)
@@ -43,13 +46,47 @@ def prepare(
 def _injection(
     request: launch_request.Request, image: fetch.Image, store: layout.Store
 ) -> launch_plan.Injection:
+    """Decide whose MPI runs and make the layer that brings it.
+
+    Index and layer are kept beside the image's tree and vanish with it; what is known of the
+    host's MPI is kept in the store's ``host`` directory.
+
+    Raises:
+        errors.MpiError: the host's MPI was asked for and does not fit.
+    """
+    if request.mpi == "image":
+        return launch_plan.Injection(variables=_pmix_client(request.environ))
     from fairlead.host import index, mpi
     from fairlead.plan import inject
     from fairlead.run import stage
 
-    if request.mpi == "image":
-        return launch_plan.Injection(reasons=())
-    raise NotImplementedError((index, mpi, inject, stage, image, store))
+    place = os.path.dirname(image.rootfs)
+    found = index.load(image.rootfs, os.path.join(place, "mpi.json"))
+    profiles = mpi.profiles(request.environ, store.path("host"))
+    verdict = inject.decide(request.mpi, found, profiles)
+    if request.mpi == "host" and verdict.refused:
+        raise errors.MpiError(f"the host's MPI cannot run in {image.reference}: {verdict.refused}")
+    name = f"mpi-{fairlead.__version__}-{stage.key(verdict)}"
+    staged = stage.compose(verdict, found, image.rootfs, os.path.join(place, name))
+    notes = verdict.warnings
+    if verdict.choice == "image":
+        notes = (*verdict.reasons[:1], *notes)
+    variables = (*((name, None) for name in staged.unset), *staged.env)
+    if verdict.choice == "image":
+        variables = _pmix_client(request.environ)
+    return launch_plan.Injection(staged.directory, variables, notes, staged.report)
+
+
+def _pmix_client(environ: dict[str, str]) -> tuple[tuple[str, str | None], ...]:
+    """Return what the image's own PMIx client needs to meet Slurm's server without complaint.
+
+    The server offers munge and native security; a client built without munge prints ten lines per
+    rank before it takes the other (mpi.md section 2).
+    """
+    offered = environ.get("PMIX_SECURITY_MODE", "").split(",")
+    if "native" not in offered or "PMIX_MCA_psec" in environ:
+        return ()
+    return (("PMIX_MCA_psec", "native"),)
 
 
 def _identity_texts(rootfs: str) -> tuple[str, str]:

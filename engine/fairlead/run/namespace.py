@@ -104,6 +104,11 @@ def _explained(failure: kernel.Failure, diagnosis: str) -> errors.Error:
                 f"{failure.detail}: the image has a symbolic link in place of this directory",
                 hint="rebuild the image",
             )
+        case "target" if failure.errno == errno.EXDEV:
+            return errors.MountError(
+                f"{failure.detail}: does not exist in the host's directory that is bound there",
+                hint="create it on the host first, or mount elsewhere",
+            )
         case "source":
             return errors.MountError(f"cannot mount {what}")
         case _:

@@ -1,0 +1,74 @@
+"""What the container sees of the host, and in which order."""
+
+import pytest
+
+import plans
+from fairlead.plan import mounts
+from fairlead.plan import request as launch
+
+
+def destinations(plan):
+    return [mount.destination for mount in plan.mounts]
+
+
+def test_kernel_trees_come_first_and_the_users_wishes_last():
+    request = plans.request(volumes=(launch.Volume("/opt/host", "/etc/hosts"),))
+    order = destinations(plans.make(request_=request))
+    assert order[:3] == ["/proc", "/sys", "/dev"]
+    assert order[-1] == "/etc/hosts"
+
+
+def test_home_cwd_and_tmp_are_the_hosts():
+    assert {"/home/ada", "/scratch/run", "/tmp", "/var/tmp"} <= set(destinations(plans.make()))
+
+
+def test_home_can_be_left_out():
+    assert "/home/ada" not in destinations(plans.make(request_=plans.request(mount_home=False)))
+
+
+def test_cwd_below_home_is_not_bound_twice():
+    facts = plans.FACTS._replace(directories=plans.PLACES | {"/home/ada/run"})
+    plan = plans.make(facts_=facts, request_=plans.request(cwd="/home/ada/run"))
+    assert "/home/ada/run" not in destinations(plan)
+    assert plan.workdir == "/home/ada/run"
+
+
+@pytest.mark.parametrize("path", ["/", "/usr/share", "/etc", "/opt/host", "/lib", "/var/lib/x"])
+def test_cwd_never_hides_the_images_own_trees(path):
+    assert not mounts.may_bind(path)
+
+
+@pytest.mark.parametrize("path", ["/usrlocal", "/scratch", "/data/usr", "/optics"])
+def test_forbidden_trees_are_compared_by_component(path):
+    assert mounts.may_bind(path)
+
+
+def test_pmix_directories_of_the_step_are_bound_at_their_own_paths():
+    facts = plans.FACTS._replace(pmix=("/spool/pmix.1.0", "/fast/spmix_appdir_1000_1.0"))
+    plan = plans.make(facts_=facts)
+    assert {"/spool/pmix.1.0", "/fast/spmix_appdir_1000_1.0"} <= set(destinations(plan))
+
+
+def test_passwd_names_the_user_once_and_keeps_the_images_entries():
+    text = "root:x:0:0::/root:/bin/sh\nada:x:5:5::/:/bin/sh\nother:x:1000:1::/:/bin/sh\n"
+    passwd = next(m for m in mounts.identity_files(plans.FACTS, text, "") if m.destination == "/etc/passwd")
+    assert passwd.source.splitlines() == ["ada:x:1000:1000::/home/ada:/bin/sh", "root:x:0:0::/root:/bin/sh"]
+
+
+def test_group_names_every_group_of_the_user():
+    group = next(m for m in mounts.identity_files(plans.FACTS, "", "wheel:x:2000:\n") if m.destination == "/etc/group")
+    assert group.source.splitlines() == ["ada:x:1000:ada", "physics:x:2000:ada"]
+
+
+def test_every_mount_has_a_reason():
+    assert all(mount.reason for mount in plans.make().mounts)
+
+
+def test_kernel_trees_refuse_an_images_symbolic_link():
+    strict = {m.destination for m in plans.make().mounts if "strict" in m.options}
+    assert strict == {"/proc", "/sys", "/dev"}
+
+
+def test_devices_are_an_allow_list_with_numbers():
+    devices = [m for m in plans.make().mounts if m.type == "device"]
+    assert [(m.destination, m.options) for m in devices] == [("/dev/null", ("1:3",)), ("/dev/ptmx", ("5:2",))]
