@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "block.h"
+#include "program.h"
 
 #define MAX_ARGUMENTS 128 /* entrypoint words */
 
@@ -85,6 +86,8 @@ int exec_check(const void *block, size_t size, struct report *report)
 		if (record.op != OP_COMMAND)
 			continue;
 		err = exec_find(record.string[0], record.string[1], path, sizeof(path));
+		if (!err)
+			err = program_check(path);
 		if (err < 0)
 			return report_set(report, STEP_COMMAND, -err, record.string[0]);
 	}

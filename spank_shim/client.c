@@ -25,22 +25,40 @@ static _Noreturn void refuse(const char *line)
 	exit(125);
 }
 
-int client_init(spank_t spank)
-{
-	const char *value = getenv("SLURM_CONTAINER");
-
-	/* Slurm sets it only if it is unset: a stale value would name the outer job's container in the tasks. */
-	inherited = value ? strdup(value) : NULL;
-	unsetenv("SLURM_CONTAINER");
-	return options_register(spank) < 0 ? -1 : 0;
-}
-
 static void export(const char *name, const char *value)
 {
 	if (value && *value)
 		setenv(name, value, 1);
 	else
 		unsetenv(name);
+}
+
+static void open_environment(void)
+{
+	const char *value = getenv(SEAL_VARIABLE), *saved = getenv(SEAL_VARIABLE_SAVED);
+
+	if (value && strcmp(value, SEAL_VALUE) == 0) {
+		export(SEAL_VARIABLE, saved);
+		unsetenv(SEAL_VARIABLE_SAVED);
+	}
+}
+
+static void seal_environment(void)
+{
+	export(SEAL_VARIABLE_SAVED, getenv(SEAL_VARIABLE));
+	setenv(SEAL_VARIABLE, SEAL_VALUE, 1);
+}
+
+int client_init(spank_t spank)
+{
+	const char *value = getenv("SLURM_CONTAINER");
+
+	open_environment();
+
+	/* Slurm sets it only if it is unset: a stale value would name the outer job's container in the tasks. */
+	inherited = value ? strdup(value) : NULL;
+	unsetenv("SLURM_CONTAINER");
+	return options_register(spank) < 0 ? -1 : 0;
 }
 
 /* The option, else its variable of the user's environment, else what the job around this one chose. */
@@ -96,6 +114,7 @@ int client_settle(void)
 {
 	const char *reference = settle_reference();
 	int is_srun = spank_context() == S_CTX_LOCAL;
+	const char *directory;
 
 	if (*options.error)
 		refuse(options.error);
@@ -109,7 +128,9 @@ int client_settle(void)
 
 	export(VARIABLE_REFERENCE, reference);
 	export_choice(VARIABLE_MPI, options.mpi, "FAIRLEAD_MPI");
-	export_choice(VARIABLE_WORKDIR, options.workdir, "FAIRLEAD_WORKDIR");
+	/* srun --chdir=DIR is meant for where the command runs, so it beats the image's WorkingDir. */
+	directory = is_srun && !*options.workdir && slurm_api_given('D') ? slurm_api_option("chdir") : NULL;
+	export_choice(VARIABLE_WORKDIR, directory ? directory : options.workdir, "FAIRLEAD_WORKDIR");
 	if (options.entrypoint >= 0)
 		setenv(VARIABLE_ENTRYPOINT, options.entrypoint ? "1" : "0", 1);
 	if (options.batch)
@@ -123,6 +144,8 @@ int client_settle(void)
 		return 0;
 	}
 	export("SLURM_CONTAINER", reference);
+	if (reference)
+		seal_environment();
 	/* The label is what squeue shows; with an oci.conf it would start a runtime on the batch step. */
 	if (!reference || has_oci_conf())
 		slurm_api_option_reset("container");

@@ -12,6 +12,13 @@
 #define SEAL_PREFIX "/.fairlead/this node has no fairlead plugin: "
 #define SEAL_PROGRAM "/.fairlead/exec"
 
+/* The sruns of a batch script may start on a node without the plugin, where nothing seals their commands. So sbatch and
+ * salloc leave a value in the job's environment that srun refuses ("unrecognized --hint argument ..."), and only the
+ * plugin in srun takes it out again before srun reads its variables. A hint that the user gave is kept beside it. */
+#define SEAL_VARIABLE "SLURM_HINT"
+#define SEAL_VALUE "this-node-has-no-fairlead-plugin"
+#define SEAL_VARIABLE_SAVED "SLURM_FAIRLEAD_HINT"
+
 /* The sealed command; the caller frees it. NULL when memory ran out. */
 char *seal_command(const char *command);
 

@@ -50,6 +50,15 @@ const char *slurm_api_option(const char *name)
 	return options && get ? get(options, name) : NULL;
 }
 
+int slurm_api_given(int letter)
+{
+	void *options = dlsym(RTLD_DEFAULT, "opt");
+	_Bool (*given)(void *, int);
+
+	symbol("slurm_option_set_by_cli", &given, sizeof(given));
+	return options && given && given(options, letter);
+}
+
 void slurm_api_option_reset(const char *name)
 {
 	void *options = dlsym(RTLD_DEFAULT, "opt");

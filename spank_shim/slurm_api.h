@@ -20,6 +20,9 @@ int slurm_api_owns_container(void);
 /* Value of a client option (srun, sbatch, salloc) or NULL; the caller frees nothing (Slurm's own copy). */
 const char *slurm_api_option(const char *name);
 
+/* Whether the command line set an option, named by its letter. */
+int slurm_api_given(int letter);
+
 /* Clear a client option. */
 void slurm_api_option_reset(const char *name);
 

@@ -51,8 +51,8 @@ SETTINGS: dict[str, Setting] = {
     "pull": Setting(
         "newer",
         "FAIRLEAD_PULL",
-        "when to ask the registry: always, newer (the local image if the registry is out of reach), "
-        "missing, never",
+        "when to ask the registry: always, newer (the local image if the registry does not "
+        "answer), missing, never",
         ("always", "newer", "missing", "never"),
     ),
     "mpi": Setting(
@@ -180,7 +180,7 @@ def _checked(key: str, value: object, origin: str) -> Value:
             raise errors.ConfigError(
                 f"{origin}: {key} = {value!r} is not one of {', '.join(setting.choices)}"
             )
-        return value  # type: ignore[return-value] - just proven
+        return value
     wanted = (
         "a list of strings"
         if isinstance(setting.default, tuple)

@@ -69,8 +69,7 @@ class ReferenceError(Error):  # noqa: A001 - the field's own word; the builtin c
 
 
 class RegistryUnreachableError(Error):
-    """A registry's host does not resolve, refuses connections, breaks them or does not answer in
-    time."""
+    """A registry does not resolve, refuses or breaks connections, or does not answer in time."""
 
     code = "registry-unreachable"
     remedy = "check the registry's name and this node's network and proxy settings"
@@ -222,18 +221,12 @@ def _markdown() -> str:
         [
             "# Errors",
             "",
-            "Generated from `engine/fairlead/errors.py` by `python -m fairlead.errors`; do not edit.",
+            "Generated from `engine/fairlead/errors.py` by `python -m fairlead.errors`.",
             "Every error is one line: `fairlead: error [CODE]: what: where: why (remedy)`.",
             "",
             "| code | exit status | meaning | remedy |",
             "|---|---|---|---|",
-            *[
-                row.replace(
-                    "A failure with one line for the user.",
-                    "A failure that Fairlead did not foresee.",
-                )
-                for row in rows
-            ],
+            *rows,
             "",
         ]
     )

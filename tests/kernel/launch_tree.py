@@ -20,14 +20,25 @@ from fairlead.run import block, namespace
 def main(tree, command, *, env=(), workdir="", request=None, layer="", passwd="", thread=False):
     """Plan, enter, execute; returns the exit status of a failure."""
     config = manifest.ImageConfig(
-        "sha256:" + "0" * 64, manifest.Platform("linux", "amd64"), tuple(map(tuple, env)), (), (), workdir, "", (), (), ""
+        "sha256:" + "0" * 64,
+        manifest.Platform("linux", "amd64"),
+        tuple(map(tuple, env)),
+        (),
+        (),
+        workdir,
+        "",
+        (),
+        (),
+        "",
     )
     given = dict(request or {})
     given["volumes"] = tuple(launch.Volume(*volume) for volume in given.get("volumes", ()))
     asked = launch.Request("tree", tuple(command), dict(os.environ), os.getcwd(), **given)
     source = plan.Source("tree@sha256:0", config, tree, passwd, "")
     try:
-        made = plan.make(source, launch.check(asked), facts.read(os.environ, (asked.cwd,)), plan.Injection(layer))
+        made = plan.make(
+            source, launch.check(asked), facts.read(os.environ, (asked.cwd,)), plan.Injection(layer)
+        )
         data = block.compile_plan(made)
         if thread:
             threading.Thread(target=time.sleep, args=(5,), daemon=True).start()

@@ -94,7 +94,7 @@ def test_every_mount_is_nosuid_and_only_devices_are_devices(contained):
     for line in output(contained("cat", "/proc/self/mountinfo")).splitlines():
         fields = line.split()
         target, options = fields[4], fields[5].split(",")
-        if target.startswith("/dev/") and target not in ("/dev/mqueue",):
+        if target.startswith("/dev/") and target != "/dev/mqueue":
             continue
         assert "nosuid" in options, line
         assert "nodev" in options, line
@@ -137,13 +137,21 @@ def test_no_descriptor_leaks_in(contained):
 
 
 def test_cgroups_cannot_be_written(contained):
-    result = contained("sh", "-c", "echo 0 > $(ls -d /sys/fs/cgroup/*/cgroup.procs /sys/fs/cgroup/cgroup.procs | head -1)")
+    result = contained(
+        "sh",
+        "-c",
+        "echo 0 > $(ls -d /sys/fs/cgroup/*/cgroup.procs /sys/fs/cgroup/cgroup.procs | head -1)",
+    )
     assert result.returncode != 0
     assert "Read-only" in result.stderr
 
 
 def test_devices_work_and_are_the_listed_ones(contained):
-    output(contained("sh", "-c", "echo x > /dev/null; dd if=/dev/zero of=/dev/null count=1 2>/dev/null"))
+    output(
+        contained(
+            "sh", "-c", "echo x > /dev/null; dd if=/dev/zero of=/dev/null count=1 2>/dev/null"
+        )
+    )
     names = set(output(contained("ls", "/dev")).split())
     assert names <= {"fd", "full", "mqueue", "null", "ptmx", "pts", "random", "shm", "stderr", "stdin", "stdout", "tty",
                      "urandom", "zero"}  # fmt: skip
@@ -193,7 +201,10 @@ def test_mount_point_through_a_link_stays_in_the_root(contained, place, tree):
     source = os.path.join(place, "source")
     os.mkdir(source)
     own(source)
-    assert output(contained("ls", "/elsewhere", request={"volumes": [[source, "/data/deep"]]})) == "deep\n"
+    assert (
+        output(contained("ls", "/elsewhere", request={"volumes": [[source, "/data/deep"]]}))
+        == "deep\n"
+    )
     assert not os.path.exists("/elsewhere")
 
 
@@ -203,7 +214,9 @@ def test_dangling_link_as_mount_point_creates_nothing_outside(contained, place, 
     with open(source, "w", encoding="ascii") as file:
         file.write("content")
     own(source)
-    assert "content" in output(contained("cat", "/hosts", request={"volumes": [[source, "/hosts"]]}))
+    assert "content" in output(
+        contained("cat", "/hosts", request={"volumes": [[source, "/hosts"]]})
+    )
     assert not os.path.exists("/var/tmp/nowhere")
 
 

@@ -6,7 +6,9 @@ from fairlead.plan import plan
 from fairlead.plan import request as launch
 
 USER = facts.User(1000, 1000, "ada", "/home/ada", "/bin/bash", ((1000, "ada"), (2000, "physics")))
-PLACES = frozenset({"/home/ada", "/scratch/run", "/tmp", "/var/tmp", "/dev/pts", "/dev/shm", "/opt/host"})
+PLACES = frozenset(
+    {"/home/ada", "/scratch/run", "/tmp", "/var/tmp", "/dev/pts", "/dev/shm", "/opt/host"}
+)
 FACTS = facts.Facts(
     "n1",
     USER,
@@ -35,7 +37,9 @@ def image(**changes):
 
 def source(**changes):
     """Return an image as the plan takes it."""
-    return plan.Source("reg/img:1@sha256:0", image(**changes), "/store/tree", "root:x:0:0::/root:/bin/sh\n", "")
+    return plan.Source(
+        "reg/img:1@sha256:0", image(**changes), "/store/tree", "root:x:0:0::/root:/bin/sh\n", ""
+    )
 
 
 def request(**changes):
@@ -46,4 +50,6 @@ def request(**changes):
 
 def make(*, injection=None, facts_=FACTS, request_=None, **image_changes):
     """Return the plan for an image with the changes."""
-    return plan.make(source(**image_changes), request_ or request(), facts_, injection or plan.Injection())
+    return plan.make(
+        source(**image_changes), request_ or request(), facts_, injection or plan.Injection()
+    )

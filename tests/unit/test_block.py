@@ -59,5 +59,7 @@ def test_string_with_a_nul_is_refused():
 def test_block_without_a_root_is_refused_before_anything_is_done():
     data = block.join([block.record(kernel.lib.OP_WORKDIR, 0, "/")])
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    result = subprocess.run([sys.executable, "-c", READ], input=data, capture_output=True, env=environ)
+    result = subprocess.run(
+        [sys.executable, "-c", READ], input=data, capture_output=True, env=environ
+    )
     assert result.stdout.decode().strip() == "block"

@@ -16,7 +16,13 @@ def test_jobs_variables_that_the_image_does_not_name_are_untouched():
 
 
 def test_image_cannot_change_what_slurm_and_pmi_need():
-    hostile = (("SLURM_PROCID", "9"), ("PMI_FD", "1"), ("PMIX_RANK", "7"), ("PMI2_X", "1"), ("HOME", "/root"))
+    hostile = (
+        ("SLURM_PROCID", "9"),
+        ("PMI_FD", "1"),
+        ("PMIX_RANK", "7"),
+        ("PMI2_X", "1"),
+        ("HOME", "/root"),
+    )
     assert not {name for name, _ in hostile} & set(changed({}, hostile))
 
 

@@ -28,6 +28,8 @@ def test_hostile_text_stays_one_line():
 
 def test_page_is_generated_from_the_classes():
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    page = subprocess.run([sys.executable, "-m", "fairlead.errors"], capture_output=True, text=True, env=environ)
+    page = subprocess.run(
+        [sys.executable, "-m", "fairlead.errors"], capture_output=True, text=True, env=environ
+    )
     with open(os.path.join(ROOT, "docs/errors.md"), encoding="utf-8") as file:
         assert file.read() == page.stdout

@@ -1,8 +1,8 @@
 """What the container sees of the host, and in which order."""
 
+import plans
 import pytest
 
-import plans
 from fairlead.plan import mounts
 from fairlead.plan import request as launch
 
@@ -51,12 +51,21 @@ def test_pmix_directories_of_the_step_are_bound_at_their_own_paths():
 
 def test_passwd_names_the_user_once_and_keeps_the_images_entries():
     text = "root:x:0:0::/root:/bin/sh\nada:x:5:5::/:/bin/sh\nother:x:1000:1::/:/bin/sh\n"
-    passwd = next(m for m in mounts.identity_files(plans.FACTS, text, "") if m.destination == "/etc/passwd")
-    assert passwd.source.splitlines() == ["ada:x:1000:1000::/home/ada:/bin/sh", "root:x:0:0::/root:/bin/sh"]
+    passwd = next(
+        m for m in mounts.identity_files(plans.FACTS, text, "") if m.destination == "/etc/passwd"
+    )
+    assert passwd.source.splitlines() == [
+        "ada:x:1000:1000::/home/ada:/bin/sh",
+        "root:x:0:0::/root:/bin/sh",
+    ]
 
 
 def test_group_names_every_group_of_the_user():
-    group = next(m for m in mounts.identity_files(plans.FACTS, "", "wheel:x:2000:\n") if m.destination == "/etc/group")
+    group = next(
+        m
+        for m in mounts.identity_files(plans.FACTS, "", "wheel:x:2000:\n")
+        if m.destination == "/etc/group"
+    )
     assert group.source.splitlines() == ["ada:x:1000:ada", "physics:x:2000:ada"]
 
 
@@ -71,4 +80,7 @@ def test_kernel_trees_refuse_an_images_symbolic_link():
 
 def test_devices_are_an_allow_list_with_numbers():
     devices = [m for m in plans.make().mounts if m.type == "device"]
-    assert [(m.destination, m.options) for m in devices] == [("/dev/null", ("1:3",)), ("/dev/ptmx", ("5:2",))]
+    assert [(m.destination, m.options) for m in devices] == [
+        ("/dev/null", ("1:3",)),
+        ("/dev/ptmx", ("5:2",)),
+    ]

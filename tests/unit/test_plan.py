@@ -2,9 +2,9 @@
 
 import json
 
+import plans
 import pytest
 
-import plans
 from fairlead import errors
 from fairlead.plan import plan as launch_plan
 from fairlead.plan import request as launch
@@ -25,14 +25,18 @@ def test_entrypoint_goes_before_the_command_when_asked():
 
 
 def test_images_command_is_the_default_with_the_entrypoint():
-    plan = plans.make(request_=plans.request(use_entrypoint=True, command=()), entrypoint=("/e",), cmd=("serve",))
+    plan = plans.make(
+        request_=plans.request(use_entrypoint=True, command=()), entrypoint=("/e",), cmd=("serve",)
+    )
     assert (plan.arguments, plan.command) == (("/e",), ("serve",))
 
 
 def test_entrypoint_can_be_replaced_or_emptied():
     given = plans.request(use_entrypoint=True, entrypoint=("/other",))
     assert plans.make(request_=given, entrypoint=("/entry",)).arguments == ("/other",)
-    assert plans.make(request_=given._replace(entrypoint=()), entrypoint=("/entry",)).arguments == ()
+    assert (
+        plans.make(request_=given._replace(entrypoint=()), entrypoint=("/entry",)).arguments == ()
+    )
 
 
 def test_no_command_anywhere_is_an_error():
@@ -69,7 +73,11 @@ def test_images_user_is_ignored_with_a_word():
 
 
 def test_injection_layer_lies_over_the_image():
-    plan = plans.make(injection=launch_plan.Injection("/store/inject", (("LD_LIBRARY_PATH", "/x"),), ("why",), ("how",)))
+    plan = plans.make(
+        injection=launch_plan.Injection(
+            "/store/inject", (("LD_LIBRARY_PATH", "/x"),), ("why",), ("how",)
+        )
+    )
     assert plan.layers == ("/store/inject", "/store/tree")
     assert "why" in plan.notes
     assert plan.mpi == ("how",)

@@ -12,7 +12,16 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 @pytest.fixture(scope="module")
 def seal(tmp_path_factory):
     library = str(tmp_path_factory.mktemp("seal") / "seal.so")
-    command = ["gcc", "-std=gnu17", "-D_GNU_SOURCE", "-fPIC", "-shared", "-o", library, "spank_shim/seal.c"]
+    command = [
+        "gcc",
+        "-std=gnu17",
+        "-D_GNU_SOURCE",
+        "-fPIC",
+        "-shared",
+        "-o",
+        library,
+        "spank_shim/seal.c",
+    ]
     subprocess.run(command, cwd=ROOT, check=True)
     loaded = ctypes.CDLL(library)
     for name in ("seal_command", "seal_open", "seal_programs"):

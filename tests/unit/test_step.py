@@ -30,7 +30,14 @@ def test_other_protocol_or_a_cut_request_is_refused(data):
 
 def test_step_options_become_the_request():
     settings = config.load({"HOME": "/nowhere"}, site_file="/nonexistent")
-    facts = {"ref": "x", "command": "./app", "mpi": "image", "entrypoint": "1", "nodeid": "2", "nnodes": "4"}
+    facts = {
+        "ref": "x",
+        "command": "./app",
+        "mpi": "image",
+        "entrypoint": "1",
+        "nodeid": "2",
+        "nnodes": "4",
+    }
     request = step.request_from(facts, {}, settings)
     assert (request.reference, request.command, request.mpi) == ("x", ("./app",), "image")
     assert request.use_entrypoint

@@ -1,5 +1,4 @@
-"""Run a command in a container, as yourself: no daemon, no privilege, no process but the command's
-own.
+"""Run a command in a container, as yourself: no daemon, no privilege, no further process.
 
 The process that you start becomes the command: signals, exit status, terminal and resource limits
 are its own. Home, the working directory, /tmp and /dev/shm are the host's; the image's root is

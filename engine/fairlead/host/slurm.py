@@ -1,7 +1,7 @@
 """What Slurm keeps in its configuration and nowhere in a step's environment.
 
 PMIx servers in slurmstepd use two directories. ``PMIX_SERVER_TMPDIR`` names the first. The second,
-``spmix_appdir_UID_JOB.STEP``, holds PMIx 5's shared segments; without it MPI_Init is fatal there. It
+``spmix_appdir_UID_JOB.STEP``, holds PMIx 5's shared segments; without it MPI_Init fails there. It
 lies in ``PMIxCliTmpDirBase`` of mpi.conf, else in ``TmpFS`` of slurm.conf, else in /tmp.
 
 Source: slurm.md section 4; Slurm's pmixp_info.c and mpi.conf(5).

@@ -177,6 +177,10 @@ def _obstacle(
     libraries = [library for library in index.libraries if library.abi_class == abi_class]
     if any(library.libc == "musl" for library in libraries) or (index.libc == "musl"):
         return "the image's programs run on musl, the host's MPI needs glibc"
+    if index.unseen:
+        return (
+            f"the image cannot be looked at in full ({index.unseen[0]}), so a libmpi may hide there"
+        )
     if not profile:
         described = _describe(index, abi_class)
         if not host:

@@ -115,10 +115,11 @@ def identity_files(facts: host_facts.Facts, passwd: str, group: str) -> list[Mou
 
 def user_directories(request: launch.Request, facts: host_facts.Facts) -> list[Mount]:
     """Return home, temporary directories, the job's directory and what the user asked for."""
-    mounts = []
-    for path in ("/tmp", "/var/tmp"):  # noqa: S108
-        if path in facts.directories:
-            mounts.append(Mount(path, "bind", path, ("rbind",), "default"))
+    mounts = [
+        Mount(path, "bind", path, ("rbind",), "default")
+        for path in ("/tmp", "/var/tmp")  # noqa: S108
+        if path in facts.directories
+    ]
     home = facts.user.home
     if request.mount_home and home not in ("", "/") and home in facts.directories:
         mounts.append(
@@ -148,8 +149,8 @@ def slurm_directories(request: launch.Request, facts: host_facts.Facts) -> list[
                 "PMIx security (psec/munge)",
             )
         )
-    for path in facts.pmix:
-        mounts.append(Mount(path, "bind", path, ("rbind",), "PMIx server of this step"))
+    why = "PMIx server of this step"
+    mounts += [Mount(path, "bind", path, ("rbind",), why) for path in facts.pmix]
     if request.step and request.step.script:
         script = request.step.script
         mounts.append(Mount(script, "bind", script, ("ro",), "the batch script"))

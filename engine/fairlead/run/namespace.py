@@ -21,7 +21,7 @@ _SWITCHES = (
     (
         "/proc/sys/kernel/apparmor_restrict_unprivileged_userns",
         "1",
-        "set kernel.apparmor_restrict_unprivileged_userns=0, or allow userns in an AppArmor profile",
+        "set kernel.apparmor_restrict_unprivileged_userns=0, or add an AppArmor profile",
     ),
 )
 

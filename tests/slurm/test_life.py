@@ -1,0 +1,187 @@
+"""How much is started, what is left, and how a step ends early."""
+
+import contextlib
+import os
+import re
+import shutil
+import time
+
+import jobs
+import psutil
+import pytest
+from jobs import SMALL, output, srun
+
+PLUGSTACK = "/etc/slurm/plugstack.conf.d"
+
+
+def plugin_line():
+    """The plugstack line of the installed plugin: its file, and the line."""
+    for name in os.listdir(PLUGSTACK):
+        path = os.path.join(PLUGSTACK, name)
+        with open(path, encoding="utf-8") as file:
+            line = next((line for line in file if "spank_fairlead.so" in line), None)
+        if line:
+            return path, line.strip()
+    raise AssertionError(f"no plugin in {PLUGSTACK}")
+
+
+def installed_prefix():
+    line = plugin_line()[1]
+    given = re.search(r"prefix=(\S+)", line)
+    return given.group(1) if given else line.split()[1].removesuffix("/lib/fairlead/spank_fairlead.so")
+
+
+@contextlib.contextmanager
+def prefix(path):
+    """Let the plugin use another installation; every step reads plugstack.conf anew."""
+    file, line = plugin_line()
+    with open(file, encoding="utf-8") as before:
+        text = before.read()
+    try:
+        with open(file, "w", encoding="utf-8") as after:
+            after.write(f"{' '.join(line.split()[:2])} prefix={path}\n")
+        yield
+    finally:
+        with open(file, "w", encoding="utf-8") as after:
+            after.write(text)
+
+
+@pytest.fixture
+def other_prefix():
+    """A copy of the installation's outer shape, for a test to break; the engine in it is the real one."""
+    place = f"/var/tmp/fairlead-prefix-{os.getpid()}"
+    os.makedirs(f"{place}/venv/bin")
+    os.symlink(f"{installed_prefix()}/libexec", f"{place}/libexec")
+    yield place
+    shutil.rmtree(place)
+
+
+def processes_of_the_user():
+    return {
+        process.pid: (process.info["name"], process.info["cmdline"])
+        for process in psutil.process_iter(["name", "cmdline", "uids", "status"])
+        if process.info["uids"] and process.info["uids"].real == jobs.USER.pw_uid
+        and process.info["status"] != psutil.STATUS_ZOMBIE  # of a pid 1 that does not reap
+    }
+
+
+def host_mounts():
+    with open("/proc/self/mountinfo", encoding="utf-8") as file:
+        return file.read()
+
+
+def run_entries():
+    return {os.path.join(path, name) for path, _, names in os.walk("/run") for name in names}
+
+
+@contextlib.contextmanager
+def sleeping_step(*options, seconds="60"):
+    """A contained step whose tasks sleep; ended and waited for at the end."""
+    process = jobs.start("srun", f"--container={SMALL}", *options, "sh", "-c", f"echo up; exec sleep {seconds}")
+    try:
+        assert process.stdout.readline() == "up\n"
+        yield process
+    finally:
+        process.terminate()
+        process.communicate()
+        jobs.run("scancel", "--user", jobs.USER.pw_name)
+
+
+def test_one_engine_start_per_node_and_step_and_none_per_task(other_prefix):
+    log = f"{other_prefix}/starts"
+    with open(log, "w", encoding="utf-8"):
+        os.chmod(log, 0o666)
+    wrapper = f"{other_prefix}/venv/bin/python"
+    with open(wrapper, "w", encoding="utf-8") as file:
+        file.write(f'#!/bin/sh\necho start >> {log}\nexec {installed_prefix()}/venv/bin/python "$@"\n')
+    os.chmod(wrapper, 0o755)
+    with prefix(other_prefix):
+        output(srun("-N2", "-n8", "true", container=SMALL))
+    with open(log, encoding="utf-8") as file:
+        assert file.read().count("start") == 2
+
+
+def test_nothing_is_left_once_the_application_runs():
+    mounts, entries = host_mounts(), run_entries()
+    with sleeping_step("-n2"):
+        names = [name for name, _ in processes_of_the_user().values()]
+        assert names.count("sleep") == 2
+        assert set(names) <= {"srun", "sleep"}, names
+        assert host_mounts() == mounts
+        assert run_entries() == entries
+    jobs.wait_for(lambda: not processes_of_the_user())
+
+
+def test_no_descriptor_of_ours_reaches_the_application():
+    with sleeping_step():
+        pid = next(pid for pid, (name, _) in processes_of_the_user().items() if name == "sleep")
+        targets = [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
+        assert not [target for target in targets if "memfd" in target or "ns" in target.split(":")[0]], targets
+        assert len(targets) == 3, targets
+
+
+def test_no_zombie_and_no_child_of_ours_below_the_application():
+    with sleeping_step():
+        pid = next(pid for pid, (name, _) in processes_of_the_user().items() if name == "sleep")
+        assert psutil.Process(pid).children() == []
+        assert psutil.Process(pid).parent().name() == "slurmstepd"
+        siblings = psutil.Process(pid).parent().children()
+        assert not [child for child in siblings if child.status() == psutil.STATUS_ZOMBIE]
+
+
+def test_scancel_ends_a_running_container_at_once():
+    with sleeping_step() as process:
+        begin = time.monotonic()
+        jobs.run("scancel", "--user", jobs.USER.pw_name)
+        process.wait(timeout=20)
+        assert time.monotonic() - begin < 10
+    jobs.wait_for(lambda: not processes_of_the_user())
+
+
+def test_signal_reaches_the_application_once():
+    script = "trap 'echo got' USR1; echo up; for i in 1 2 3 4 5 6 7 8 9 10; do sleep 0.2; done"
+    process = jobs.start("srun", f"--container={SMALL}", "sh", "-c", script)
+    assert process.stdout.readline() == "up\n"
+    job = jobs.output(jobs.run("squeue", "-h", "-u", jobs.USER.pw_name, "-o", "%A")).split()[0]
+    jobs.run("scancel", "--signal=USR1", f"{job}.0")
+    shown, _ = process.communicate(timeout=30)
+    assert shown.count("got") == 1
+
+
+@pytest.fixture
+def stuck_engine(other_prefix):
+    """An engine that never answers: as one in the middle of a long pull."""
+    wrapper = f"{other_prefix}/venv/bin/python"
+    with open(wrapper, "w", encoding="utf-8") as file:
+        file.write("#!/bin/sh\nexec sleep 300\n")
+    os.chmod(wrapper, 0o755)
+    with prefix(other_prefix):
+        yield
+
+
+def test_step_can_be_cancelled_while_the_engine_works(stuck_engine):
+    process = jobs.start("srun", "-N2", "-n4", f"--container={SMALL}", "true")
+    jobs.wait_for(lambda: [1 for name, _ in processes_of_the_user().values() if name == "sleep"])
+    begin = time.monotonic()
+    jobs.run("scancel", "--user", jobs.USER.pw_name)
+    process.communicate(timeout=30)
+    assert time.monotonic() - begin < 10
+    jobs.wait_for(lambda: not processes_of_the_user(), 5)
+    assert jobs.nodes_out_of_service() == []
+
+
+def test_killed_builder_is_replaced_by_another_task(stuck_engine):
+    """The elected task dies; its engine dies with it; the next task builds (and hangs likewise here)."""
+    process = jobs.start("srun", "--no-kill", "-n2", f"--container={SMALL}", "true")
+    try:
+        engines = jobs.wait_for(lambda: [pid for pid, (name, _) in processes_of_the_user().items() if name == "sleep"])
+        builder = psutil.Process(engines[0]).ppid()
+        os.kill(builder, 9)
+        again = jobs.wait_for(
+            lambda: [pid for pid, (name, _) in processes_of_the_user().items() if name == "sleep" and pid != engines[0]], 5
+        )
+        assert psutil.Process(again[0]).ppid() != builder
+        assert engines[0] not in processes_of_the_user()
+    finally:
+        jobs.run("scancel", "--user", jobs.USER.pw_name)
+        process.communicate(timeout=30)

@@ -1,0 +1,88 @@
+"""MPI ranks talk inside containers, on two nodes, through the host's library or the image's own."""
+
+import re
+import subprocess
+
+import jobs
+import pytest
+from jobs import BULLSEYE, MPI, MPICH, PYTHON, output, srun
+
+LINE = re.compile(r"rank (\d) of (\d) on \S+ \((\S+)\): (.*), (the host's MPI|the image's own MPI): (\S+), build-id (\w+)")
+
+
+def build_id(path):
+    notes = subprocess.run(["readelf", "-n", path], capture_output=True, text=True).stdout
+    return re.search(r"Build ID: (\w+)", notes).group(1)
+
+
+def hello(image, pmi, *options, **variables):
+    shown = output(srun(f"--mpi={pmi}", "-N2", "-n4", *options, "./hello_mpi", container=image, **variables))
+    ranks = LINE.findall(shown)
+    assert sorted(rank for rank, *_ in ranks) == ["0", "1", "2", "3"], shown
+    assert {size for _, size, *_ in ranks} == {"4"}
+    assert len({node for _, _, node, *_ in ranks}) == 2
+    return ranks
+
+
+@pytest.mark.parametrize(
+    ("image", "pmi", "library"),
+    [
+        (MPI, "pmix", "/usr/lib/x86_64-linux-gnu/libmpi.so.40"),
+        (MPICH, "pmi2", "/usr/lib/x86_64-linux-gnu/libmpich.so.12"),
+    ],
+)
+@pytest.mark.parametrize("mode", ["", "--container-mpi=host"])
+def test_hosts_library_is_the_one_in_the_maps(image, pmi, library, mode):
+    ranks = hello(image, pmi, *([mode] if mode else []))
+    assert {whose for *_, whose, _, _ in ranks} == {"the host's MPI"}
+    assert all(build_id(library).startswith(found) for *_, found in ranks)
+
+
+@pytest.mark.parametrize(("image", "pmi"), [(MPI, "pmix"), (MPICH, "pmi2")])
+def test_images_own_library_runs_when_asked(image, pmi):
+    ranks = hello(image, pmi, "--container-mpi=image")
+    assert {whose for *_, whose, _, _ in ranks} == {"the image's own MPI"}
+
+
+def test_mode_comes_from_the_environment_too():
+    ranks = hello(MPI, "pmix", FAIRLEAD_MPI="image")
+    assert {whose for *_, whose, _, _ in ranks} == {"the image's own MPI"}
+
+
+def test_host_newer_than_the_image_falls_back_with_one_line():
+    result = srun("--mpi=pmix", "-N2", "-n4", "./hello_mpi", container=BULLSEYE)
+    assert {whose for *_, whose, _, _ in LINE.findall(output(result))} == {"the image's own MPI"}
+    lines = [line for line in result.stderr.splitlines() if "the image's own OpenMPI 4.1.0 runs" in line]
+    assert len(lines) == 1
+    assert re.search(r"needs GLIBC_2\.\d+ .* the image's libc\.so\.6 has up to GLIBC_2\.31", lines[0])
+    assert "psec" not in result.stderr
+
+
+def test_host_newer_than_the_image_is_refused_when_the_host_is_asked_for():
+    result = srun("--mpi=pmix", "-N2", "-n4", "--container-mpi=host", "./hello_mpi", container=BULLSEYE)
+    assert result.returncode == 125
+    assert len(jobs.error_lines(result)) == 1
+    assert "error [mpi]" in jobs.error_lines(result)[0]
+    assert "GLIBC_2.3" in jobs.error_lines(result)[0]
+    assert result.stdout == ""
+
+
+def test_single_copy_between_ranks_of_a_node():
+    shown = output(srun("--mpi=pmix", "-n2", "./cma", container=MPI))
+    assert shown.count("ok, single copy by cma, 4 MiB exchange ok") == 2
+
+
+def test_mpi4py_world_on_two_nodes():
+    shown = output(srun("--mpi=pmix", "-N2", "-n4", "python3", "hello_mpi.py", container=PYTHON))
+    ranks = re.findall(r"rank (\d) of 4 on \S+ \((n\d)\): Open MPI v4\S+: (\S+)", shown)
+    assert sorted(rank for rank, _, _ in ranks) == ["0", "1", "2", "3"], shown
+    assert {path for _, _, path in ranks} == {"/.fairlead/mpi/openmpi-4/lib/libmpi.so.40"}
+
+
+def test_pytest_mpi_suite_inside_on_two_nodes():
+    command = ("python3", "-m", "pytest", "-q", "-p", "no:cacheprovider", "--with-mpi", "test_mpi4py.py")
+    result = srun("--mpi=pmix", "-N2", "-n4", *command, container=PYTHON)
+    shown = output(result)
+    assert len(re.findall(r"\d+ passed", shown)) == 4, shown
+    assert "skipped" not in shown
+    assert "failed" not in shown
