@@ -36,9 +36,9 @@ class Setting(NamedTuple):
 
 SETTINGS: dict[str, Setting] = {
     "store": Setting(
-        "/var/tmp/fairlead-%u",  # noqa: S108 - the store's owner and mode are checked when it is opened
+        "/var/tmp/fairlead-%u.%g",  # noqa: S108 - the store's owner and mode are checked when it is opened
         "FAIRLEAD_STORE",
-        "directory for images, node-local; %u becomes the numeric uid",
+        "directory for images, node-local; %u and %g become the numeric uid and gid",
     ),
     "default_registry": Setting(
         "docker.io", "FAIRLEAD_DEFAULT_REGISTRY", "registry of a reference that names none"
@@ -115,7 +115,8 @@ def load(
         text = environ.get(setting.variable)
         if text:
             values[key], origins[key] = _parsed(key, text), f"${setting.variable}"
-    values["store"] = str(values["store"]).replace("%u", str(os.getuid()))
+    store = str(values["store"]).replace("%u", str(os.getuid()))
+    values["store"] = store.replace("%g", str(os.getegid()))
     return Config(**values, origins=origins)  # type: ignore[arg-type]
 
 

@@ -34,6 +34,7 @@ def prepare(
     name = reference.parse(request.reference, default_registry=config.default_registry)
     store = layout.open_store(config)
     image = fetch.pull(name, config, store, policy=config.pull, progress=progress)
+    _check_group(image.rootfs)
     injection = _injection(request, image, store)
     candidates = (request.cwd,) if request.cwd else ()
     passwd, group = _identity_texts(image.rootfs)
@@ -75,6 +76,20 @@ def _injection(
     if verdict.choice == "image":
         variables = _pmix_client(request.environ)
     return launch_plan.Injection(staged.directory, variables, notes, staged.report)
+
+
+def _check_group(rootfs: str) -> None:
+    """Refuse a tree that was unpacked under another group than the launch has.
+
+    The container maps one uid and one gid; a tree of another gid could be read there, but every
+    write below one of its directories would fail with EOVERFLOW.
+    """
+    group = os.stat(rootfs).st_gid
+    if group != os.getegid():
+        raise errors.StoreError(
+            f"{rootfs}: was unpacked under group {group}, this runs under {os.getegid()}",
+            hint="let the store's path hold %g, or run under that group",
+        )
 
 
 def _pmix_client(environ: dict[str, str]) -> tuple[tuple[str, str | None], ...]:
