@@ -1,7 +1,7 @@
 """Builds ``fairlead._c_ext``: the C sources of this folder behind a cffi module.
 
-The declarations that Python sees stand in ``cdef.h``, in one place; the C side includes the real headers, so a
-mismatch is a compile error.
+The declarations that Python sees stand in ``cdef.h``, in one place; the C side includes the real
+headers, so a mismatch is a compile error.
 """
 
 import os
@@ -9,7 +9,7 @@ import os
 from cffi import FFI
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-SOURCES = sorted(name for name in os.listdir(HERE) if name.endswith(".c") and not name.startswith("_"))
+SOURCES = sorted(name for name in os.listdir(HERE) if name.endswith(".c") and name[0] != "_")
 HEADERS = sorted(name for name in os.listdir(HERE) if name.endswith(".h") and name != "cdef.h")
 
 ffibuilder = FFI()
@@ -20,7 +20,7 @@ ffibuilder.set_source(
     "".join(f'#include "{name}"\n' for name in HEADERS),
     sources=[os.path.join("c_ext", name) for name in SOURCES],
     include_dirs=["c_ext"],
-    extra_compile_args=["-std=gnu17", "-O2", "-D_GNU_SOURCE", "-fvisibility=hidden", "-Wall", "-Wextra"],
+    extra_compile_args=["-std=gnu17", "-O2", "-D_GNU_SOURCE", "-fvisibility=hidden", "-Wall"],
 )
 
 if __name__ == "__main__":

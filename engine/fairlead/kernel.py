@@ -13,10 +13,12 @@ import errno
 import os
 from typing import Any, NamedTuple, Self
 
-from fairlead import _c_ext, errors
+from fairlead import errors
+from fairlead._c_ext import ffi as _ffi
+from fairlead._c_ext import lib as _lib
 
-lib: Any = _c_ext.lib
-ffi: Any = _c_ext.ffi
+ffi: Any = _ffi
+lib: Any = _lib
 
 
 def _check(result: int, path: str) -> int:
@@ -30,8 +32,7 @@ def _check(result: int, path: str) -> int:
 
 
 def rename_noreplace(old: str, new: str, *, old_dirfd: int = -100, new_dirfd: int = -100) -> None:
-    """Rename, failing with FileExistsError when the new name is taken (renameat2,
-    RENAME_NOREPLACE).
+    """Rename, or raise FileExistsError when the new name is taken (renameat2 NOREPLACE).
 
     The default descriptors are AT_FDCWD.
     """
@@ -90,8 +91,7 @@ def create_namespace() -> tuple[int, int]:
 
 
 def compose_root(block: bytes) -> None:
-    """Execute the compose part of a launch block: mounts, pivot_root, check of working directory
-    and command.
+    """Execute the compose part of a launch block: mounts, pivot, check of directory and command.
 
     Raises:
         Failure: the process's mount namespace is then half made; the process must end.
@@ -101,8 +101,7 @@ def compose_root(block: bytes) -> None:
 
 
 def exec_run(block: bytes, argv: tuple[str, ...]) -> None:
-    """Drop privileges, apply the block's working directory and environment, execute. Returns only
-    by raising.
+    """Drop privileges, apply the block's environment, execute; returns only by raising.
 
     Raises:
         Failure: with step ``workdir``, ``command`` or ``privilege``.

@@ -29,7 +29,9 @@ def line(*options, container, command=("true",), status=125, **variables):
     return lines[0]
 
 
-@pytest.mark.parametrize("text", ["bad ref", "UPPER/case:1", "x:" + "t" * 200, "x@sha256:short", "../x", "x:1:2"])
+@pytest.mark.parametrize(
+    "text", ["bad ref", "UPPER/case:1", "x:" + "t" * 200, "x@sha256:short", "../x", "x:1:2"]
+)
 def test_malformed_reference(text):
     assert "error [reference]" in line(container=text)
 
@@ -44,15 +46,21 @@ def test_closed_port():
 
 
 def test_image_that_does_not_exist():
-    assert f"error [image-not-found]: {REGISTRY}/demo/absent:1" in line(container=f"{REGISTRY}/demo/absent:1")
+    assert f"error [image-not-found]: {REGISTRY}/demo/absent:1" in line(
+        container=f"{REGISTRY}/demo/absent:1"
+    )
 
 
 def test_tag_that_does_not_exist():
-    assert f"error [image-not-found]: {REGISTRY}/demo/small:99" in line(container=f"{REGISTRY}/demo/small:99")
+    assert f"error [image-not-found]: {REGISTRY}/demo/small:99" in line(
+        container=f"{REGISTRY}/demo/small:99"
+    )
 
 
 def test_missing_command_is_127():
-    assert "error [command-not-found]: no-such" in line(container=SMALL, command=("no-such",), status=127)
+    assert "error [command-not-found]: no-such" in line(
+        container=SMALL, command=("no-such",), status=127
+    )
 
 
 def test_command_that_is_not_executable_is_126():
@@ -62,7 +70,11 @@ def test_command_that_is_not_executable_is_126():
 
 @pytest.mark.parametrize(
     ("name", "content"),
-    [("text", b"no program"), ("script", b"#!/opt/absent/sh\n"), ("foreign", b"\x7fELF\x02\x01\x01" + b"\0" * 9 + b"\x02\0\xf3\0" + b"\0" * 60)],
+    [
+        ("text", b"no program"),
+        ("script", b"#!/opt/absent/sh\n"),
+        ("foreign", b"\x7fELF\x02\x01\x01" + b"\0" * 9 + b"\x02\0\xf3\0" + b"\0" * 60),
+    ],
 )
 def test_file_that_the_kernel_would_not_execute_is_126(name, content):
     with registry(images.image([images.layer({f"bin/{name}": images.program(content)})])) as server:
@@ -98,7 +110,11 @@ def test_wrong_option_is_told_by_srun_before_anything_starts(option, words):
 def registry(image=None, **options):
     """A registry that misbehaves, with one image in it."""
     with faults.FaultyRegistry() as server:
-        server.add("x", "1", image or images.image([images.layer({"bin/true": images.program(os.urandom(2000))})]))
+        server.add(
+            "x",
+            "1",
+            image or images.image([images.layer({"bin/true": images.program(os.urandom(2000))})]),
+        )
         yield server
 
 
@@ -132,7 +148,9 @@ def test_registry_that_resets():
 
 def test_wrong_platform_lists_what_there_is():
     other = images.image([images.layer({"x": b""})])
-    with registry(images.index((other, images.platform("s390x")), (other, images.platform("arm64", "v8")))) as server:
+    with registry(
+        images.index((other, images.platform("s390x")), (other, images.platform("arm64", "v8")))
+    ) as server:
         found = line(container=named(server))
     assert "error [platform]" in found
     assert "linux/s390x" in found
@@ -148,8 +166,16 @@ def test_layer_that_breaks_the_rules():
 
 
 def test_not_an_image():
-    manifest = {"config": {"mediaType": "application/vnd.example.model", "digest": "sha256:" + "0" * 64, "size": 2}}
-    with registry(images.image([images.layer({"weights": b"1"})], manifest_over=manifest)) as server:
+    manifest = {
+        "config": {
+            "mediaType": "application/vnd.example.model",
+            "digest": "sha256:" + "0" * 64,
+            "size": 2,
+        }
+    }
+    with registry(
+        images.image([images.layer({"weights": b"1"})], manifest_over=manifest)
+    ) as server:
         found = line(container=named(server))
     assert "error [manifest]" in found
     assert "not a container image" in found

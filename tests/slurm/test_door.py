@@ -10,7 +10,16 @@ WHERE = 'echo "${FAIRLEAD_CONTAINER:-host}"'
 
 
 def test_tasks_run_in_the_image_on_every_node_as_the_user():
-    shown = output(srun("-N2", "-n4", "sh", "-c", "cat /etc/image 2>/dev/null; id -u; ls /bin/busybox", container=SMALL))
+    shown = output(
+        srun(
+            "-N2",
+            "-n4",
+            "sh",
+            "-c",
+            "cat /etc/image 2>/dev/null; id -u; ls /bin/busybox",
+            container=SMALL,
+        )
+    )
     assert shown.count(f"{jobs.USER.pw_uid}\n") == 4
     assert shown.count("/bin/busybox\n") == 4
 
@@ -29,14 +38,22 @@ def test_option_beats_the_variable():
 
 def test_help_shows_our_options():
     shown = jobs.run("srun", "--help").stdout
-    for option in ("--container-mpi", "--container-workdir", "--container-entrypoint", "--container-batch"):
+    for option in (
+        "--container-mpi",
+        "--container-workdir",
+        "--container-entrypoint",
+        "--container-batch",
+    ):
         assert option in shown
     assert "Ignoring conflicting option" not in jobs.run("srun", "--help").stderr
 
 
 def test_one_namespace_pair_per_node_and_step():
     command = "echo $SLURMD_NODENAME $(readlink /proc/self/ns/user) $(readlink /proc/self/ns/mnt) $(readlink /proc/self/ns/net)"
-    seen = {tuple(line.split()) for line in output(srun("-N2", "-n6", "sh", "-c", command, container=SMALL)).splitlines()}
+    seen = {
+        tuple(line.split())
+        for line in output(srun("-N2", "-n6", "sh", "-c", command, container=SMALL)).splitlines()
+    }
     assert len(seen) == 2
     assert len({user for _, user, _, _ in seen}) == 2
     assert {net for *_, net in seen} == {os.readlink("/proc/self/ns/net")}
@@ -49,7 +66,10 @@ def test_two_steps_of_a_job_do_not_share_a_namespace():
 
 
 def test_batch_script_runs_on_the_host_and_its_steps_inherit():
-    lines = batch(f"{WHERE}\nsrun sh -c '{WHERE}'\nsrun --container=none sh -c '{WHERE}'\n", f"--container={SMALL}").split()
+    lines = batch(
+        f"{WHERE}\nsrun sh -c '{WHERE}'\nsrun --container=none sh -c '{WHERE}'\n",
+        f"--container={SMALL}",
+    ).split()
     assert lines[0] == "host"
     assert lines[1].startswith(SMALL)
     assert lines[2] == "host"
@@ -64,14 +84,20 @@ def test_sbatch_container_variable():
 
 
 def test_step_overrides_the_jobs_container_in_every_variable():
-    shown = batch(f"srun --container={SMALL} sh -c '{WHERE}; echo $SLURM_CONTAINER'\n", f"--container={MPI}")
+    shown = batch(
+        f"srun --container={SMALL} sh -c '{WHERE}; echo $SLURM_CONTAINER'\n", f"--container={MPI}"
+    )
     container, label = shown.split()
     assert container.startswith(SMALL)
     assert label == SMALL
 
 
 def test_batch_script_inside():
-    shown = batch(f"{WHERE}; test -e /bin/busybox && echo inside\n", f"--container={SMALL}", "--container-batch")
+    shown = batch(
+        f"{WHERE}; test -e /bin/busybox && echo inside\n",
+        f"--container={SMALL}",
+        "--container-batch",
+    )
     assert shown.split()[0].startswith(SMALL)
     assert "inside" in shown
 
@@ -87,13 +113,19 @@ def test_export_none_keeps_the_container():
 
 def test_job_array_tasks_each_get_the_container():
     for index in ("1", "2"):
-        shown = batch(f'srun sh -c \'echo "$SLURM_ARRAY_TASK_ID {index}"; {WHERE}\'\n', f"--container={SMALL}", f"--array={index}")
+        shown = batch(
+            f"srun sh -c 'echo \"$SLURM_ARRAY_TASK_ID {index}\"; {WHERE}'\n",
+            f"--container={SMALL}",
+            f"--array={index}",
+        )
         assert f"{index} {index}" in shown
         assert SMALL in shown
 
 
 def test_salloc_steps_inherit():
-    result = jobs.run("salloc", "-n2", f"--container={SMALL}", "sh", "-c", f"{WHERE}; srun sh -c '{WHERE}'")
+    result = jobs.run(
+        "salloc", "-n2", f"--container={SMALL}", "sh", "-c", f"{WHERE}; srun sh -c '{WHERE}'"
+    )
     lines = output(result).split()
     assert lines[0] == "host"
     assert len([line for line in lines[1:] if line.startswith(SMALL)]) == 2
@@ -105,7 +137,12 @@ def test_parallel_steps_of_one_job():
 
 
 def test_pty_gives_a_terminal_inside():
-    command = ["script", "-qec", f"srun --pty --container={SMALL} sh -c 'test -t 0 && tty && echo terminal'", "/dev/null"]
+    command = [
+        "script",
+        "-qec",
+        f"srun --pty --container={SMALL} sh -c 'test -t 0 && tty && echo terminal'",
+        "/dev/null",
+    ]
     shown = output(jobs.run(*command, TERM="xterm"))
     assert "terminal" in shown
     assert "/dev/pts/" in shown
@@ -152,7 +189,9 @@ def test_task_prolog_runs_on_the_host_and_its_exports_arrive():
         file.write("#!/bin/sh\ntest -e /usr/bin/apt-get && echo export FROM_PROLOG=host\n")
     os.chmod(prolog, 0o755)
     try:
-        shown = output(srun(f"--task-prolog={prolog}", "sh", "-c", "echo $FROM_PROLOG", container=SMALL))
+        shown = output(
+            srun(f"--task-prolog={prolog}", "sh", "-c", "echo $FROM_PROLOG", container=SMALL)
+        )
     finally:
         os.unlink(prolog)
     assert shown == "host\n"

@@ -46,7 +46,16 @@ def test_node_without_the_plugin_runs_jobs_without_a_container(bare_node):
 
 
 def test_one_node_of_two_without_the_plugin(bare_node, marker):
-    result = srun("-w", f"n1,{bare_node}", "-N2", "-n2", "sh", "-c", f'test "$SLURMD_NODENAME" = n1 || touch {marker}', container=SMALL)
+    result = srun(
+        "-w",
+        f"n1,{bare_node}",
+        "-N2",
+        "-n2",
+        "sh",
+        "-c",
+        f'test "$SLURMD_NODENAME" = n1 || touch {marker}',
+        container=SMALL,
+    )
     assert result.returncode != 0
     assert "this node has no fairlead plugin" in result.stderr
 
@@ -102,7 +111,10 @@ def test_engine_that_is_killed(other_prefix, marker):  # noqa: F811
 
 
 def test_engine_that_answers_nonsense(other_prefix, marker):  # noqa: F811
-    broken(other_prefix, "#!/usr/bin/python3\nimport socket\nsocket.socket(fileno=3).send(b'x' * 100)\n")
+    broken(
+        other_prefix,
+        "#!/usr/bin/python3\nimport socket\nsocket.socket(fileno=3).send(b'x' * 100)\n",
+    )
     with prefix(other_prefix):
         refused(marker, "error [slurm]", "answer")
 
@@ -110,7 +122,10 @@ def test_engine_that_answers_nonsense(other_prefix, marker):  # noqa: F811
 def test_missing_helper_program(other_prefix, marker):  # noqa: F811
     os.unlink(f"{other_prefix}/libexec")
     os.makedirs(f"{other_prefix}/libexec/fairlead")
-    os.symlink(f"{installed_prefix()}/libexec/fairlead/engine.py", f"{other_prefix}/libexec/fairlead/engine.py")
+    os.symlink(
+        f"{installed_prefix()}/libexec/fairlead/engine.py",
+        f"{other_prefix}/libexec/fairlead/engine.py",
+    )
     os.symlink(f"{installed_prefix()}/venv/bin/python", f"{other_prefix}/venv/bin/python")
     with prefix(other_prefix):
         result = srun("-n2", "touch", marker, container=SMALL)
@@ -126,6 +141,11 @@ def test_batch_script_inside_with_a_broken_engine_does_not_drain(other_prefix, m
 
 def test_root_gets_no_container(marker):
     environ = {"PATH": jobs.PATH, "HOME": "/root"}
-    result = subprocess.run(["srun", f"--container={SMALL}", "touch", marker], env=environ, capture_output=True, text=True)
+    result = subprocess.run(
+        ["srun", f"--container={SMALL}", "touch", marker],
+        env=environ,
+        capture_output=True,
+        text=True,
+    )
     assert result.returncode == 125
     assert "error [root]" in result.stderr

@@ -28,7 +28,9 @@ def plugin_line():
 def installed_prefix():
     line = plugin_line()[1]
     given = re.search(r"prefix=(\S+)", line)
-    return given.group(1) if given else line.split()[1].removesuffix("/lib/fairlead/spank_fairlead.so")
+    return (
+        given.group(1) if given else line.split()[1].removesuffix("/lib/fairlead/spank_fairlead.so")
+    )
 
 
 @contextlib.contextmanager
@@ -60,7 +62,8 @@ def processes_of_the_user():
     return {
         process.pid: (process.info["name"], process.info["cmdline"])
         for process in psutil.process_iter(["name", "cmdline", "uids", "status"])
-        if process.info["uids"] and process.info["uids"].real == jobs.USER.pw_uid
+        if process.info["uids"]
+        and process.info["uids"].real == jobs.USER.pw_uid
         and process.info["status"] != psutil.STATUS_ZOMBIE  # of a pid 1 that does not reap
     }
 
@@ -77,7 +80,9 @@ def run_entries():
 @contextlib.contextmanager
 def sleeping_step(*options, seconds="60"):
     """A contained step whose tasks sleep; ended and waited for at the end."""
-    process = jobs.start("srun", f"--container={SMALL}", *options, "sh", "-c", f"echo up; exec sleep {seconds}")
+    process = jobs.start(
+        "srun", f"--container={SMALL}", *options, "sh", "-c", f"echo up; exec sleep {seconds}"
+    )
     try:
         assert process.stdout.readline() == "up\n"
         yield process
@@ -93,7 +98,9 @@ def test_one_engine_start_per_node_and_step_and_none_per_task(other_prefix):
         os.chmod(log, 0o666)
     wrapper = f"{other_prefix}/venv/bin/python"
     with open(wrapper, "w", encoding="utf-8") as file:
-        file.write(f'#!/bin/sh\necho start >> {log}\nexec {installed_prefix()}/venv/bin/python "$@"\n')
+        file.write(
+            f'#!/bin/sh\necho start >> {log}\nexec {installed_prefix()}/venv/bin/python "$@"\n'
+        )
     os.chmod(wrapper, 0o755)
     with prefix(other_prefix):
         output(srun("-N2", "-n8", "true", container=SMALL))
@@ -116,7 +123,9 @@ def test_no_descriptor_of_ours_reaches_the_application():
     with sleeping_step():
         pid = next(pid for pid, (name, _) in processes_of_the_user().items() if name == "sleep")
         targets = [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
-        assert not [target for target in targets if "memfd" in target or "ns" in target.split(":")[0]], targets
+        assert not [
+            target for target in targets if "memfd" in target or "ns" in target.split(":")[0]
+        ], targets
         assert len(targets) == 3, targets
 
 
@@ -174,11 +183,18 @@ def test_killed_builder_is_replaced_by_another_task(stuck_engine):
     """The elected task dies; its engine dies with it; the next task builds (and hangs likewise here)."""
     process = jobs.start("srun", "--no-kill", "-n2", f"--container={SMALL}", "true")
     try:
-        engines = jobs.wait_for(lambda: [pid for pid, (name, _) in processes_of_the_user().items() if name == "sleep"])
+        engines = jobs.wait_for(
+            lambda: [pid for pid, (name, _) in processes_of_the_user().items() if name == "sleep"]
+        )
         builder = psutil.Process(engines[0]).ppid()
         os.kill(builder, 9)
         again = jobs.wait_for(
-            lambda: [pid for pid, (name, _) in processes_of_the_user().items() if name == "sleep" and pid != engines[0]], 5
+            lambda: [
+                pid
+                for pid, (name, _) in processes_of_the_user().items()
+                if name == "sleep" and pid != engines[0]
+            ],
+            5,
         )
         assert psutil.Process(again[0]).ppid() != builder
         assert engines[0] not in processes_of_the_user()

@@ -7,7 +7,9 @@ import jobs
 import pytest
 from jobs import BULLSEYE, MPI, MPICH, PYTHON, output, srun
 
-LINE = re.compile(r"rank (\d) of (\d) on \S+ \((\S+)\): (.*), (the host's MPI|the image's own MPI): (\S+), build-id (\w+)")
+LINE = re.compile(
+    r"rank (\d) of (\d) on \S+ \((\S+)\): (.*), (the host's MPI|the image's own MPI): (\S+), build-id (\w+)"
+)
 
 
 def build_id(path):
@@ -16,7 +18,9 @@ def build_id(path):
 
 
 def hello(image, pmi, *options, **variables):
-    shown = output(srun(f"--mpi={pmi}", "-N2", "-n4", *options, "./hello_mpi", container=image, **variables))
+    shown = output(
+        srun(f"--mpi={pmi}", "-N2", "-n4", *options, "./hello_mpi", container=image, **variables)
+    )
     ranks = LINE.findall(shown)
     assert sorted(rank for rank, *_ in ranks) == ["0", "1", "2", "3"], shown
     assert {size for _, size, *_ in ranks} == {"4"}
@@ -52,14 +56,20 @@ def test_mode_comes_from_the_environment_too():
 def test_host_newer_than_the_image_falls_back_with_one_line():
     result = srun("--mpi=pmix", "-N2", "-n4", "./hello_mpi", container=BULLSEYE)
     assert {whose for *_, whose, _, _ in LINE.findall(output(result))} == {"the image's own MPI"}
-    lines = [line for line in result.stderr.splitlines() if "the image's own OpenMPI 4.1.0 runs" in line]
+    lines = [
+        line for line in result.stderr.splitlines() if "the image's own OpenMPI 4.1.0 runs" in line
+    ]
     assert len(lines) == 1
-    assert re.search(r"needs GLIBC_2\.\d+ .* the image's libc\.so\.6 has up to GLIBC_2\.31", lines[0])
+    assert re.search(
+        r"needs GLIBC_2\.\d+ .* the image's libc\.so\.6 has up to GLIBC_2\.31", lines[0]
+    )
     assert "psec" not in result.stderr
 
 
 def test_host_newer_than_the_image_is_refused_when_the_host_is_asked_for():
-    result = srun("--mpi=pmix", "-N2", "-n4", "--container-mpi=host", "./hello_mpi", container=BULLSEYE)
+    result = srun(
+        "--mpi=pmix", "-N2", "-n4", "--container-mpi=host", "./hello_mpi", container=BULLSEYE
+    )
     assert result.returncode == 125
     assert len(jobs.error_lines(result)) == 1
     assert "error [mpi]" in jobs.error_lines(result)[0]
@@ -80,7 +90,16 @@ def test_mpi4py_world_on_two_nodes():
 
 
 def test_pytest_mpi_suite_inside_on_two_nodes():
-    command = ("python3", "-m", "pytest", "-q", "-p", "no:cacheprovider", "--with-mpi", "test_mpi4py.py")
+    command = (
+        "python3",
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "--with-mpi",
+        "test_mpi4py.py",
+    )
     result = srun("--mpi=pmix", "-N2", "-n4", *command, container=PYTHON)
     shown = output(result)
     assert len(re.findall(r"\d+ passed", shown)) == 4, shown

@@ -6,6 +6,7 @@ import plans
 import pytest
 
 from fairlead import errors
+from fairlead.plan import oci
 from fairlead.plan import plan as launch_plan
 from fairlead.plan import request as launch
 
@@ -85,7 +86,7 @@ def test_injection_layer_lies_over_the_image():
 
 def test_oci_form_is_a_runtime_configuration():
     plan = plans.make()
-    spec = json.loads(json.dumps(launch_plan.to_oci(plan, {"SLURM_JOB_ID": "7", "PATH": "/host"})))
+    spec = json.loads(json.dumps(oci.config(plan, {"SLURM_JOB_ID": "7", "PATH": "/host"})))
     assert spec["ociVersion"].startswith("1.")
     assert spec["process"]["args"] == ["./app"]
     assert spec["process"]["noNewPrivileges"] is True

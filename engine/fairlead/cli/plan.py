@@ -11,6 +11,7 @@ import json
 
 from fairlead import config as settings
 from fairlead.cli import run as run_verb
+from fairlead.plan import oci
 from fairlead.plan import plan as launch
 from fairlead.run import launch as prepare
 
@@ -29,7 +30,7 @@ def run(arguments: argparse.Namespace, config: settings.Config) -> int:
     request = run_verb.request_from(arguments, config)
     plan = prepare.prepare(request, config)
     if arguments.json:
-        document = {"config": launch.to_oci(plan, request.environ), "reasons": reasons(plan)}
+        document = {"config": oci.config(plan, request.environ), "reasons": reasons(plan)}
         print(json.dumps(document, indent=2))
     else:
         print(text(plan), end="")

@@ -1,13 +1,13 @@
 """The plan: everything that a launch will do, as a value. Pure.
 
 ``make`` turns image, request, host facts, settings and MPI verdict into a Plan; ``run`` executes
-it, ``fairlead plan`` prints it, tests assert on it without a kernel. ``to_oci`` gives the same as
-an OCI runtime-spec ``config.json``.
+it, ``fairlead plan`` prints it, ``plan.oci`` gives it as an OCI runtime-spec ``config.json``, tests
+assert on it without a kernel.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from fairlead import errors
 from fairlead.host import facts as host_facts
@@ -156,70 +156,3 @@ def _notes(
             f"the image asks for user {config.user!r}; it runs as {facts.user.name}, as every job"
         )
     return tuple(notes)
-
-
-def to_oci(plan: Plan, environ: dict[str, str]) -> dict[str, Any]:
-    """Return the plan as an OCI runtime-spec configuration (config.json, version 1.1.0).
-
-    Generated files are annotations here; devices are binds, as a runtime without privilege makes
-    them.
-    """
-    merged = dict(environ)
-    for variable in plan.variables:
-        if variable.value is None:
-            merged.pop(variable.name, None)
-        else:
-            merged[variable.name] = variable.value
-    entries, annotations = (
-        [],
-        {"org.fairlead.image": plan.image, "org.fairlead.layers": ":".join(plan.layers)},
-    )
-    for mount in plan.mounts:
-        if mount.type == "file":
-            annotations[f"org.fairlead.file{mount.destination.replace('/', '.')}"] = mount.source
-            continue
-        private = ("optional", "strict", "dev")
-        options = [
-            option for option in mount.options if option not in private and ":" not in option
-        ]
-        kind = "bind" if mount.type == "device" else mount.type
-        if kind == "bind" and "rbind" not in options:
-            options.insert(0, "bind")
-        entries.append(
-            {
-                "destination": mount.destination,
-                "type": kind,
-                "source": mount.source,
-                "options": options,
-            }
-        )
-    identity = [{"containerID": plan.uid, "hostID": plan.uid, "size": 1}]
-    group = [{"containerID": plan.gid, "hostID": plan.gid, "size": 1}]
-    return {
-        "ociVersion": "1.1.0",
-        "process": {
-            "terminal": False,
-            "user": {"uid": plan.uid, "gid": plan.gid},
-            "args": [*plan.arguments, *plan.command],
-            "env": [f"{name}={text}" for name, text in merged.items()],
-            "cwd": plan.workdir,
-            "capabilities": {
-                "bounding": [],
-                "effective": [],
-                "inheritable": [],
-                "permitted": [],
-                "ambient": [],
-            },
-            "noNewPrivileges": True,
-        },
-        "root": {"path": plan.layers[-1], "readonly": plan.readonly},
-        "hostname": plan.hostname,
-        "mounts": entries,
-        "linux": {
-            "namespaces": [{"type": "user"}, {"type": "mount"}],
-            "uidMappings": identity,
-            "gidMappings": group,
-            "rootfsPropagation": "rslave",
-        },
-        "annotations": annotations,
-    }

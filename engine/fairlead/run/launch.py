@@ -55,7 +55,7 @@ def _injection(
     Raises:
         errors.MpiError: the host's MPI was asked for and does not fit.
     """
-    if request.mpi == "image":
+    if request.mpi == "image" or (request.mpi == "auto" and not _is_rank(request.environ)):
         return launch_plan.Injection(variables=_pmix_client(request.environ))
     from fairlead.host import index, mpi
     from fairlead.plan import inject
@@ -90,6 +90,15 @@ def _check_group(rootfs: str) -> None:
             f"{rootfs}: was unpacked under group {group}, this runs under {os.getegid()}",
             hint="let the store's path hold %g, or run under that group",
         )
+
+
+def _is_rank(environ: dict[str, str]) -> bool:
+    """Tell whether a launcher (srun with PMI, mpirun) started this as a rank of an MPI job.
+
+    A program that is alone gains nothing from the host's MPI and may lose: OpenMPI 4 wants its own
+    orted for a singleton.
+    """
+    return not environ.keys().isdisjoint(("PMIX_RANK", "PMI_FD", "PMI_RANK", "PMI2_RANK"))
 
 
 def _pmix_client(environ: dict[str, str]) -> tuple[tuple[str, str | None], ...]:

@@ -9,8 +9,8 @@ What a staged directory holds::
     TARGET/manifest.json     every entry with its source and its reason
 
 Rules:
-- Copies, never links to files that another user owns: what runs is what was examined, whatever
-  happens to the host.
+- Copies, never links to files that another user owns: nothing changes under a running job when the
+  host's MPI is updated.
 - Each host file is copied once; every other name for it is a symlink, because the loader tells
   libraries apart by inode.
 - Wherever the image keeps a libmpi (private copies behind DT_RPATH included) its path leads to the

@@ -1,0 +1,99 @@
+"""What an image brings of MPI: its libraries, who uses them, and the glibc underneath.
+
+Rules:
+- The tree is hostile input: read by the bounded ELF reader, no symlink is followed out of it,
+  nothing in it runs.
+- Made once per image by one walk over the tree (``host.survey``) and stored by the caller beside
+  the tree; an image never changes, so the stored index is used as it is.
+- Everything here is a fact; whether the host's MPI fits is decided in ``plan.inject``.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, NamedTuple
+
+from fairlead import log
+from fairlead.host import mpi
+
+FORMAT = 1
+
+
+class Library(NamedTuple):
+    """An MPI library file of the image; ``path`` is resolved within the image."""
+
+    path: str
+    soname: str
+    role: str
+    family: str
+    abi_class: str
+    version: str
+    libc: str
+
+
+class Index(NamedTuple):
+    """What was found in one image.
+
+    Attributes:
+        libraries: every MPI library file, wherever it lies, symlinks left out.
+        private: (path, soname) of OpenMPI's internal libraries (libopen-rte, libopen-pal,
+            libmca_common_*).
+        neighbours: (directory, names) of the shared libraries beside an MPI library in a directory
+            of its own.
+        libc: ``glibc``, ``musl`` or "" (no dynamic program found).
+        interpreters: the loaders that programs name.
+        glibc: (soname, versions that it defines) of every glibc library that the loader finds.
+        libraries_found: (soname, resolved path) of what the loader finds by its cache and default
+            directories.
+        needs: (ABI class, symbols one per line, data with the size in the image's library) that
+            programs use.
+        users: some files that use MPI; ``rpath`` in notes. Those outside the image (home
+            directories) are unknown.
+        static: programs that have an MPI linked in, which nobody can replace.
+        unseen: directories that could not be looked at: what lies there is unknown.
+        notes: what looks odd.
+    """
+
+    libraries: tuple[Library, ...]
+    private: tuple[tuple[str, str], ...]
+    neighbours: tuple[tuple[str, tuple[str, ...]], ...]
+    libc: str
+    interpreters: tuple[str, ...]
+    glibc: tuple[tuple[str, tuple[str, ...]], ...]
+    libraries_found: tuple[tuple[str, str], ...]
+    needs: tuple[tuple[str, str], ...]
+    users: tuple[str, ...]
+    static: tuple[str, ...]
+    unseen: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def load(rootfs: str, cache_path: str) -> Index:
+    """Return the index of an image's tree, from the cache if there is one.
+
+    Args:
+        rootfs: the unpacked tree.
+        cache_path: a file that the caller keeps as long as the tree; created here.
+    """
+    try:
+        with open(cache_path, "rb") as file:
+            record = json.loads(file.read())
+        if record["format"] == FORMAT:
+            return _index(record["index"])
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        log.debug(f"{cache_path}: not used: {error}")
+    from fairlead.host import survey
+
+    index = survey.survey(rootfs)
+    try:
+        mpi.write(cache_path, {"format": FORMAT, "index": index})
+    except OSError as error:
+        log.debug(f"{cache_path}: not kept: {error}")
+    return index
+
+
+def _index(fields: list[Any]) -> Index:
+    index = Index(*(mpi.tuples(field) for field in fields))
+    return index._replace(libraries=tuple(Library(*library) for library in index.libraries))

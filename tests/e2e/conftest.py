@@ -1,0 +1,177 @@
+"""The real registry (Debian's docker-registry), the faulty one, and a store of our own for each test."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from faulty_registry import FaultyRegistry
+
+from fairlead import config as settings
+from fairlead.image import reference, transport
+from fairlead.store import fetch, layout
+
+ENGINE = str(Path(__file__).parents[2] / "engine")
+# bcrypt of "open sesame", for the user alice
+HTPASSWD = "alice:$2b$05$8vyEUz6MdyfL3PzXQUXTdOg4ihWtFC7a4MCz49R49/0NANvocO.yy\n"
+
+CONFIG = """\
+version: 0.1
+log: {{level: error, accesslog: {{disabled: true}}}}
+storage:
+  filesystem: {{rootdirectory: {root}/data}}
+  delete: {{enabled: true}}
+http: {{addr: 127.0.0.1:{port}}}
+{more}
+"""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "slow: takes more than ten seconds; run with -m slow")
+
+
+def _free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+def _answers(port: int) -> bool:
+    with contextlib.suppress(OSError):
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=1)
+        connection.request("GET", "/v2/")
+        return connection.getresponse().status in {200, 401}
+    return False
+
+
+@contextlib.contextmanager
+def docker_registry(root: Path, more: str = "") -> Iterator[str]:
+    program = shutil.which("docker-registry")
+    if program is None:
+        pytest.skip("docker-registry is not installed")
+    port = _free_port()
+    file = root / "config.yml"
+    file.write_text(CONFIG.format(root=root, port=port, more=more))
+    with (root / "log").open("wb") as log:
+        process = subprocess.Popen([program, "serve", str(file)], stdout=log, stderr=log)
+    try:
+        deadline = time.monotonic() + 20
+        while not _answers(port):
+            assert process.poll() is None, (root / "log").read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        yield f"127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait()
+
+
+@pytest.fixture(scope="session")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """HOST:PORT of a real registry."""
+    with docker_registry(tmp_path_factory.mktemp("registry")) as host:
+        yield host
+
+
+@pytest.fixture(scope="session")
+def private_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """HOST:PORT of a real registry that wants alice and her password."""
+    root = tmp_path_factory.mktemp("private")
+    (root / "htpasswd").write_text(HTPASSWD)
+    with docker_registry(root, f"auth: {{htpasswd: {{realm: r, path: {root}/htpasswd}}}}") as host:
+        yield host
+
+
+@pytest.fixture
+def faulty() -> Iterator[FaultyRegistry]:
+    with FaultyRegistry() as registry:
+        yield registry
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the client impatient: the rules stay, the seconds shrink."""
+    quick = transport.Timing(
+        connect_s=2, idle_s=0.5, pause_s=0.01, max_pause_s=0.3, rate_window_s=1
+    )
+    monkeypatch.setattr(transport, "TIMING", quick)
+
+
+class Bench:
+    """A store and an environment of the test's own."""
+
+    def __init__(self, tmp: Path) -> None:
+        self.home = tmp / "home"
+        self.home.mkdir()
+        self.root = tmp / "store"
+        self.environ = {
+            "HOME": str(self.home),
+            "PATH": os.environ["PATH"],
+            "FAIRLEAD_STORE": str(self.root),
+            "FAIRLEAD_SITE_CONFIG": str(tmp / "no-site-file"),
+        }
+
+    @property
+    def config(self) -> settings.Config:
+        return settings.load(self.environ)
+
+    @property
+    def store(self) -> layout.Store:
+        return layout.open_store(self.config)
+
+    def pull(self, text: str, policy: str = "always") -> fetch.Image:
+        name = reference.parse(text)
+        return fetch.pull(name, self.config, self.store, policy=policy, environ=self.environ)
+
+    def command(self, *words: str) -> list[str]:
+        return [sys.executable, "-m", "fairlead.cli.main", *words]
+
+    def run(self, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        """Run ``fairlead`` with these words, as a user does."""
+        return subprocess.run(
+            self.command(*words),
+            env=self.full(**variables),
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+
+    def line(self, *words: str, **variables: str) -> str:
+        """Run ``fairlead``, which must fail with one line; return it."""
+        done = self.run(*words, **variables)
+        assert done.returncode == 125
+        assert done.stdout == ""
+        assert done.stderr.startswith("fairlead: error [")
+        assert done.stderr.count("\n") == 1, done.stderr
+        return done.stderr.strip()
+
+    def start(self, *words: str, **variables: str) -> subprocess.Popen[str]:
+        """Start ``fairlead`` and do not wait."""
+        pipe = subprocess.PIPE
+        env = self.full(**variables)
+        return subprocess.Popen(self.command(*words), env=env, stdout=pipe, stderr=pipe, text=True)
+
+    def full(self, **variables: str) -> dict[str, str]:
+        return {**self.environ, "PYTHONPATH": ENGINE, **variables}
+
+    def leftovers(self) -> list[str]:
+        """Everything in the store that only work in progress may have there."""
+        return sorted(
+            str(path.relative_to(self.root))
+            for folder in ("tmp", "locks")
+            for path in (self.root / folder).glob("*")
+        )
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path)

@@ -1,0 +1,31 @@
+"""The bed itself is sound: what fails here is no fault of Fairlead's."""
+
+import os
+import subprocess
+
+import pytest
+from jobs import REGISTRY, output, run, srun
+
+PROGRAM = os.path.join(
+    os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "bed/programs/hello_mpi.c"
+)
+
+
+def test_bare_steps_run_on_four_nodes():
+    shown = output(srun("-N4", "-n4", "sh", "-c", "echo $SLURMD_NODENAME"))
+    assert sorted(shown.split()) == ["n1", "n2", "n3", "n4"]
+
+
+def test_registry_answers():
+    assert "demo/small" in output(run("curl", "-sf", f"http://{REGISTRY}/v2/_catalog"))
+
+
+@pytest.mark.parametrize(("compiler", "pmi"), [("mpicc.openmpi", "pmix"), ("mpicc.mpich", "pmi2")])
+def test_hosts_mpi_works_without_a_container_on_two_nodes(compiler, pmi):
+    program = f"/var/tmp/fairlead-bed-hello-{compiler}"
+    subprocess.run([compiler, "-O1", "-o", program, PROGRAM], check=True, capture_output=True)
+    try:
+        shown = output(srun(f"--mpi={pmi}", "-N2", "-n4", program))
+    finally:
+        os.unlink(program)
+    assert shown.count(" of 4 on ") == 4

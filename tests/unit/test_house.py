@@ -1,0 +1,124 @@
+"""The house keeps its order: imports go one way, the launch path is lean, pages follow the code."""
+
+import ast
+import os
+import re
+import tomllib
+
+from fairlead import config
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+PACKAGE = os.path.join(ROOT, "engine/fairlead")
+FLOORS = (
+    ("errors", "log", "config", "_c_ext"),
+    ("kernel",),
+    ("image",),
+    ("store",),
+    ("host",),
+    ("plan",),
+    ("run",),
+    ("cli",),
+)
+LIMIT = 500
+
+
+def modules():
+    for path, _, files in os.walk(PACKAGE):
+        for name in files:
+            if name.endswith(".py"):
+                full = os.path.join(path, name)
+                yield os.path.relpath(full, PACKAGE), full
+
+
+def floor(name):
+    return next((i for i, names in enumerate(FLOORS) if name in names), None)
+
+
+def imported(tree):
+    for node in ast.walk(tree):
+        if (
+            isinstance(node, ast.ImportFrom)
+            and node.module
+            and node.module.split(".")[0] == "fairlead"
+        ):
+            parts = node.module.split(".")[1:]
+            for alias in node.names:
+                yield (parts or [alias.name])[0]
+        elif isinstance(node, ast.Import):
+            for alias in node.names:
+                parts = alias.name.split(".")
+                if parts[0] == "fairlead" and len(parts) > 1:
+                    yield parts[1]
+
+
+def test_a_module_imports_only_what_stands_above_it():
+    wrong = []
+    for relative, path in modules():
+        own = floor(relative.split("/")[0].removesuffix(".py"))
+        if own is None:
+            continue
+        with open(path, encoding="utf-8") as file:
+            tree = ast.parse(file.read())
+        for name in imported(tree):
+            other = floor(name)
+            if other is not None and other > own:
+                wrong.append(f"{relative} imports fairlead.{name}")
+    assert wrong == []
+
+
+def test_every_package_is_on_a_floor():
+    found = {relative.split("/")[0].removesuffix(".py") for relative, _ in modules()}
+    assert {name for name in found if floor(name) is None} == {"__init__"}
+
+
+def test_only_kernel_imports_the_extension_and_only_registry_and_transport_open_sockets():
+    for relative, path in modules():
+        with open(path, encoding="utf-8") as file:
+            text = file.read()
+        if "_c_ext" in text:
+            assert relative == "kernel.py"
+        if re.search(
+            r"^\s*(import|from) (urllib3|http\.client|socket|ssl|requests)", text, re.MULTILINE
+        ):
+            assert relative.startswith("image/"), relative
+
+
+def test_modules_and_functions_keep_to_their_size():
+    for relative, path in modules():
+        with open(path, encoding="utf-8") as file:
+            text = file.read()
+        assert text.count("\n") <= LIMIT, relative
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                assert (node.end_lineno or 0) - node.lineno <= 60, f"{relative}: {node.name}"
+
+
+def test_every_module_says_what_it_is_for():
+    for relative, path in modules():
+        with open(path, encoding="utf-8") as file:
+            assert ast.get_docstring(ast.parse(file.read())), relative
+
+
+def test_site_file_template_names_every_setting_with_its_default():
+    with open(os.path.join(ROOT, "conf/fairlead.toml"), encoding="utf-8") as file:
+        text = file.read()
+    table = tomllib.loads(re.sub(r"^# (\w+ = )", r"\1", text, flags=re.MULTILINE))
+    defaults = {
+        key: list(s.default) if isinstance(s.default, tuple) else s.default
+        for key, s in config.SETTINGS.items()
+    }
+    assert table == defaults
+    for key, setting in config.SETTINGS.items():
+        assert f"({setting.variable})" in text, key
+
+
+def test_no_todo_without_an_issue():
+    for place in ("engine", "c_ext", "spank_shim", "tests"):
+        for path, _, files in os.walk(os.path.join(ROOT, place)):
+            for name in files:
+                if name.endswith((".py", ".c", ".h")) and name != "test_house.py":
+                    with open(os.path.join(path, name), encoding="utf-8") as file:
+                        for line in file:
+                            assert not re.search(r"\b(TODO|FIXME|XXX)\b(?!.*#\d)", line), (
+                                f"{name}: {line}"
+                            )

@@ -1,0 +1,221 @@
+"""plan.inject: a table of who runs, and why; each refusal names what decided."""
+
+import pytest
+
+from fairlead.host.index import Index, Library
+from fairlead.host.mpi import Need, Plugins, Profile
+from fairlead.plan import inject
+
+GLIBC_31 = tuple(f"GLIBC_2.{minor}" for minor in range(2, 32))
+GLIBC_36 = tuple(f"GLIBC_2.{minor}" for minor in range(2, 37))
+EXPORTS = "MPI_Init\nMPI_Send\nompi_mpi_comm_world 512"
+
+
+def library(
+    path="/usr/lib/libmpi.so.40.30.0",
+    role="c",
+    family="openmpi",
+    abi_class="openmpi-4",
+    version="4.1.0",
+    libc="glibc",
+):
+    return Library(path, path.rpartition("/")[2], role, family, abi_class, version, libc)
+
+
+MPICH = library("/usr/lib/libmpich.so.12", "c", "mpich", "mpich-abi", "3.4.1")
+FORTRAN = library("/usr/lib/libmpi_mpifh.so.40", "mpifh", version="")
+CXX = library("/usr/lib/libmpi_cxx.so.40", "cxx", version="")
+
+
+def image(*libraries, versions=GLIBC_36, **changes):
+    base = Index(libraries, (), (), "glibc", (), (("libc.so.6", versions),), (), (), (), (), (), ())
+    return base._replace(**changes)
+
+
+def host(
+    abi_class="openmpi-4", family="openmpi", version="4.1.4", roles=("c", "mpifh", "cxx"), **changes
+):
+    soname = "libmpi.so.40" if family == "openmpi" else "libmpich.so.12"
+    name = {"openmpi": "OpenMPI", "mpich": "MPICH"}[family]
+    base = Profile(
+        name=f"{name} {version}", family=family, abi_class=abi_class, version=version,
+        libraries=tuple((role, soname, f"/host/{soname}") for role in roles), closure=((soname, f"/host/{soname}"),),
+        plugin_dirs=(), data_dirs=(), pmi=("pmix",),
+        glibc=(Need("libc.so.6", "GLIBC_2.34", soname, "pthread_join"), Need("libc.so.6", "GLIBC_2.4", soname, "x")),
+        exports=EXPORTS, env=(), notes=(), identity="id",
+    )  # fmt: skip
+    return base._replace(**changes)
+
+
+HOST_MPICH = host("mpich-abi", "mpich", "4.0.2", ("c",))
+
+
+@pytest.mark.parametrize(
+    ("mode", "index", "profiles", "choice", "said"),
+    [
+        # the host's fits
+        ("auto", image(library()), [host()], "host", "the host's OpenMPI 4.1.4 replaces the image's OpenMPI 4.1.0"),
+        ("host", image(library()), [host()], "host", "the host's OpenMPI 4.1.4 replaces"),
+        ("auto", image(library(), FORTRAN, CXX), [host()], "host", "replaces"),
+        ("auto", image(MPICH), [host(), HOST_MPICH], "host", "the host's MPICH 4.0.2 replaces"),
+        # it is not wanted, or nothing is there
+        ("image", image(library()), [host()], "image", "asked for"),
+        ("image", image(), [host()], "none", "no MPI"),
+        ("auto", image(), [host()], "none", "no MPI library to replace"),
+        ("host", image(), [host()], "none", "no MPI library to replace"),
+        ("auto", image(library()), [], "image", "no MPI library is found on this host"),
+        ("host", image(library()), [], "image", "no MPI library is found on this host"),
+        # another family or class
+        ("auto", image(MPICH), [host()], "image", "the host has OpenMPI 4.1.4 (openmpi-4)"),
+        ("host", image(MPICH), [host()], "image", "cannot stand in for MPICH 3.4.1 (mpich-abi)"),
+        ("auto", image(library(abi_class="openmpi-world1024", version="1.10.2")), [HOST_MPICH], "image", "OpenMPI 1.10.2"),
+        # glibc, libc, static
+        ("auto", image(library(), versions=GLIBC_31), [host()], "image", "GLIBC_2.34 (libmpi.so.40: pthread_join)"),
+        ("host", image(library(), versions=GLIBC_31), [host()], "image", "up to GLIBC_2.31"),
+        ("auto", image(library(libc="musl"), libc="musl"), [host()], "image", "musl"),
+        ("host", image(library(libc="musl"), libc="musl"), [host()], "image", "musl"),
+        ("auto", image(static=("/bin/app",)), [host()], "image", "/bin/app has its MPI linked in statically"),
+        ("host", image(static=("/bin/app",)), [host()], "image", "linked in statically"),
+        # something may hide in what was not looked at
+        ("auto", image(library(), unseen=("/opt",)), [host()], "image", "cannot be looked at in full (/opt)"),
+        ("host", image(library(), unseen=("/opt",)), [host()], "image", "cannot be looked at in full (/opt)"),
+        # language bindings
+        ("auto", image(library(), FORTRAN), [host(roles=("c",))], "image", "no Fortran library"),
+        ("host", image(library(), CXX), [host(roles=("c", "mpifh"))], "image", "no C++ library"),
+    ],
+)  # fmt: skip
+def test_verdict_and_the_reason_that_is_given(mode, index, profiles, choice, said):
+    verdict = inject.decide(mode, index, profiles)
+    assert verdict.choice == choice
+    assert said in "\n".join((*verdict.reasons, verdict.refused))
+    assert bool(verdict.profiles) is (choice == "host")
+    # Asked for and not obtained is refused; otherwise nothing is.
+    assert bool(verdict.refused) is (mode == "host" and choice != "host")
+
+
+def test_auto_falls_back_with_exactly_one_line():
+    verdict = inject.decide("auto", image(library(), versions=GLIBC_31), [host()])
+    needs = "host OpenMPI 4.1.4 needs GLIBC_2.34 (libmpi.so.40: pthread_join)"
+    has = "the image's libc.so.6 has up to GLIBC_2.31"
+    assert verdict.reasons == (f"the image's own OpenMPI 4.1.0 runs: {needs}, {has}",)
+
+
+def test_version_is_looked_up_in_the_library_that_it_is_asked_of():
+    """glibc 2.31's libpthread has its own versions: the highest of libc.so.6 says nothing about them."""
+    profile = host(
+        glibc=(Need("libpthread.so.0", "GLIBC_2.30", "libmpi.so.40", "pthread_clockjoin_np"),)
+    )
+    only_libc = image(library())
+    assert "libpthread.so.0" in inject.decide("host", only_libc, [profile]).refused
+    both = image(library(), glibc=(("libc.so.6", GLIBC_36), ("libpthread.so.0", ("GLIBC_2.30",))))
+    assert inject.decide("host", both, [profile]).choice == "host"
+
+
+def test_relr_marker_is_a_need_like_any_other():
+    profile = host(glibc=(Need("libc.so.6", "GLIBC_ABI_DT_RELR", "libmpi.so.40", ""),))
+    assert (
+        "GLIBC_ABI_DT_RELR (libmpi.so.40)"
+        in inject.decide("host", image(library()), [profile]).refused
+    )
+
+
+def test_symbol_that_a_program_uses_and_the_host_lacks_is_named():
+    index = image(library(version="4.1.9"), needs=(("openmpi-4", "MPI_Send\nMPI_New"),))
+    verdict = inject.decide("auto", index, [host()])
+    assert verdict.choice == "image"
+    assert "host OpenMPI 4.1.4 lacks MPI_New, which programs in the image use" in verdict.reasons[0]
+    asked = inject.decide("host", index, [host()])
+    assert asked.choice == "host"
+    assert "MPI_New" in asked.warnings[0]
+
+
+def test_data_object_of_another_size_is_not_proven():
+    index = image(library(), needs=(("openmpi-4", "ompi_mpi_comm_world 1024"),))
+    assert "has 1024 bytes in the image" in inject.decide("auto", index, [host()]).reasons[0]
+
+
+def test_another_major_release_of_openmpi_is_only_taken_when_asked_for():
+    index = image(library(version="5.0.7"))
+    assert inject.decide("auto", index, [host()]).choice == "image"
+    asked = inject.decide("host", index, [host()])
+    assert asked.choice == "host"
+    assert "another major release" in asked.warnings[0]
+
+
+def test_each_class_is_replaced_by_its_own():
+    verdict = inject.decide("auto", image(library(), MPICH), [host(), HOST_MPICH])
+    assert {profile.abi_class for profile in verdict.profiles} == {"openmpi-4", "mpich-abi"}
+
+
+def test_class_without_a_counterpart_stays_and_is_explained():
+    verdict = inject.decide("auto", image(library(), MPICH), [host()])
+    assert [profile.abi_class for profile in verdict.profiles] == ["openmpi-4"]
+    assert verdict.reasons[0].startswith("the host's OpenMPI")
+    assert verdict.reasons[1].startswith("the image's own MPICH 3.4.1 runs")
+
+
+def test_two_installations_with_different_copies_of_one_library_do_not_go_together():
+    one = host(closure=(("libmpi.so.40", "/host/libmpi.so.40"), ("libucp.so.0", "/a/libucp.so.0")))
+    two = HOST_MPICH._replace(closure=(("libucp.so.0", "/b/libucp.so.0"),))
+    verdict = inject.decide("auto", image(library(), MPICH), [one, two])
+    assert len(verdict.profiles) == 1
+    assert "different libucp.so.0" in verdict.reasons[1]
+
+
+# -- libraries that both sides have
+
+
+def kept(closure, host_symbols, image_symbols, **changes):
+    profile = host(closure=tuple((name, f"/host/{name}") for name in closure), **changes)
+    chosen = inject.choose(
+        profile,
+        {name: frozenset(symbols) for name, symbols in host_symbols.items()},
+        {name: frozenset(symbols) for name, symbols in image_symbols.items()},
+    )
+    return {item.soname: item.source for item in chosen}
+
+
+def test_image_keeps_a_library_that_offers_all_that_the_hosts_does():
+    assert kept(["libz.so.1"], {"libz.so.1": "ab"}, {"libz.so.1": "abc"}) == {"libz.so.1": "image"}
+
+
+def test_hosts_copy_is_taken_when_it_offers_more_or_the_image_has_none():
+    assert kept(["libz.so.1"], {"libz.so.1": "abc"}, {"libz.so.1": "ab"}) == {"libz.so.1": "host"}
+    assert kept(["libz.so.1"], {}, {}) == {"libz.so.1": "host"}
+
+
+@pytest.mark.parametrize(
+    "name", ["libmpi.so.40", "libopen-pal.so.40", "libpmix.so.2", "libucs.so.0", "libfabric.so.1"]
+)
+def test_mpi_and_the_way_to_the_wire_are_always_the_hosts(name):
+    assert kept([name], {name: "a"}, {name: "ab"}) == {name: "host"}
+
+
+def test_group_is_not_split():
+    names = ["libevent_core-2.1.so.7", "libevent_pthreads-2.1.so.7"]
+    both = kept(names, dict.fromkeys(names, "a"), dict.fromkeys(names, "a"))
+    assert set(both.values()) == {"image"}
+    one_older = kept(names, dict.fromkeys(names, "ab"), {names[0]: "ab", names[1]: "a"})
+    assert set(one_older.values()) == {"host"}
+    one_absent = kept(names, {names[0]: "a"}, {names[0]: "a"})
+    assert set(one_absent.values()) == {"host"}
+
+
+def test_library_goes_with_its_plugins():
+    directory = Plugins("/usr/lib/hwloc", "libhwloc.so.15", (("hwloc_pci.so", "/x"),), ())
+    names = ["libhwloc.so.15"]
+    assert kept(names, {names[0]: "a"}, {names[0]: "ab"}, plugin_dirs=(directory,)) == {
+        names[0]: "host"
+    }
+    empty = directory._replace(files=())
+    assert kept(names, {names[0]: "a"}, {names[0]: "ab"}, plugin_dirs=(empty,)) == {
+        names[0]: "image"
+    }
+
+
+def test_newer_library_of_the_image_that_is_overridden_is_reported():
+    profile = host(closure=(("libpmix.so.2", "/host/libpmix.so.2"),))
+    (item,) = inject.choose(
+        profile, {"libpmix.so.2": frozenset("a")}, {"libpmix.so.2": frozenset("ab")}
+    )
+    assert "the image's offers 1 that the host's lacks, e.g. b" in item.reason
