@@ -209,8 +209,10 @@ class LayerTree:
             errors.SpaceError: the file system is full, over quota or read-only.
             errors.StoreError: the kernel refuses otherwise.
         """
-        view = ffi.from_buffer(data)
-        self._done(lib.layer_feed(self._open(), view, len(view)))
+        # Released at once: a view kept alive by an error's traceback crashes the collector.
+        with ffi.from_buffer(data) as view:
+            result = lib.layer_feed(self._open(), view, len(view))
+        self._done(result)
 
     def end_layer(self) -> LayerStats:
         """Finish the layer: directories get their modes and times.

@@ -62,7 +62,7 @@ static void answer(const struct layer *layer, int rc)
 static struct layer *begin_tree(int *ret_rootfd)
 {
 	const struct layer_limits limits = {
-		.entries = 1000, .bytes = 1 << 24, .depth = 64, .extended_bytes = 1 << 20, .sparse_regions = 1 << 12,
+		.entries = 50000, .bytes = 1 << 24, .depth = 64, .extended_bytes = 1 << 20, .sparse_regions = 1 << 12,
 	};
 	struct layer *layer;
 

@@ -7,6 +7,8 @@ import hashlib
 import json
 import os
 import re
+import shutil
+import subprocess
 import threading
 import uuid
 from pathlib import Path
@@ -418,3 +420,18 @@ def test_entry_kinds_survive(bench, registry, repository, name):
     root = Path(bench.pull(f"{name}:1").rootfs)
     assert (root / "big").read_bytes() == files["big"]
     assert (root / "d/f").stat().st_mode & 0o777 == 0o640
+
+
+def test_image_that_another_tool_wrote_is_understood(bench, registry, repository, name):
+    if shutil.which("skopeo") is None:
+        pytest.skip("skopeo is not installed")
+    push(registry, repository, "1", image([layer(BASE), layer({"etc/name": b"upper\n"})]))
+    words = ["skopeo", "copy", "-q", "--src-tls-verify=false", "--dest-tls-verify=false"]
+    words += ["--format", "v2s2", f"docker://{name}:1", f"docker://{name}:2"]
+    subprocess.run(words, check=True, capture_output=True)
+    found = bench.pull(f"{name}:2")
+    shown = subprocess.run(
+        ["skopeo", "inspect", "--tls-verify=false", f"docker://{name}:2"], capture_output=True
+    )
+    assert json.loads(shown.stdout)["Digest"] == found.digest
+    assert (Path(found.rootfs) / "etc/name").read_bytes() == b"upper\n"

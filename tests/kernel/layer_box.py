@@ -114,7 +114,8 @@ def warned(answer: Answer) -> dict[str, int]:
     """Count the warnings of all layers by kind."""
     lines = [line for stats in answer.stats for line in stats.warnings]
     return {
-        kind: sum(int(line.split()[0]) for line in lines if words in line) for kind, words in WARNINGS.items()
+        kind: sum(int(line.split()[0]) for line in lines if words in line)
+        for kind, words in WARNINGS.items()
     }
 
 
@@ -122,7 +123,9 @@ def assert_as_modelled(answer: Answer, layers: Sequence[Layer]) -> None:
     """Hold an answer against the model: both refuse, or the tree, warnings and counts are the same."""
     model = expected(layers)
     if model is None:
-        assert answer.kind == "LayerError", f"the model refuses this, the reader said {answer.error!r}"
+        assert answer.kind == "LayerError", (
+            f"the model refuses this, the reader said {answer.error!r}"
+        )
         return
     assert not answer.error
     assert answer.tree == model.snapshot()

@@ -30,7 +30,9 @@ class Inode:
         self.data = b""
         self.xattrs: dict[bytes, bytes] = {}
         self.children: dict[bytes, Inode] = {}
-        self.made: dict[bytes, int] = {}  # names of non-directories -> the last layer that made them
+        self.made: dict[
+            bytes, int
+        ] = {}  # names of non-directories -> the last layer that made them
         self.listed = self.implied = -1
 
 
@@ -111,7 +113,12 @@ class Model:
             raise Refused(entry.name)
         last = parts[-1] if parts else b""
         if parts and parts[0] in AUFS:
-            if len(parts) != 2 or parts[0] != AUFS[0] or entry.type != FILE or last.startswith(b".wh."):
+            if (
+                len(parts) != 2
+                or parts[0] != AUFS[0]
+                or entry.type != FILE
+                or last.startswith(b".wh.")
+            ):
                 return
         elif any(part.startswith(b".wh.") for part in parts[:-1]):
             raise Refused(entry.name)
@@ -208,7 +215,9 @@ class Model:
     def _put(self, parent: Inode, name: bytes, inode: Inode) -> None:
         old = parent.children.get(name)
         if old is not None:
-            twice = old.listed == self.layer if old.kind == DIR else parent.made.get(name) == self.layer
+            twice = (
+                old.listed == self.layer if old.kind == DIR else parent.made.get(name) == self.layer
+            )
             self.warnings["duplicate"] += twice
         parent.children[name] = inode
         parent.made[name] = self.layer

@@ -75,7 +75,11 @@ def snapshot(fd: int, path: bytes = b"", first: dict[int, bytes] | None = None) 
 
 
 def _looks(
-    info: os.stat_result, path: bytes, first: dict[int, bytes], data: bytes, xattrs: tuple[tuple[bytes, bytes], ...]
+    info: os.stat_result,
+    path: bytes,
+    first: dict[int, bytes],
+    data: bytes,
+    xattrs: tuple[tuple[bytes, bytes], ...],
 ) -> tuple[object, ...]:
     kinds = {stat.S_IFREG: FILE, stat.S_IFDIR: DIR, stat.S_IFLNK: SYMLINK, stat.S_IFIFO: FIFO}
     kind = kinds.get(stat.S_IFMT(info.st_mode), b"?")
@@ -106,7 +110,17 @@ def canary() -> object:
             names.remove("root")
         for name in [*names, *files]:
             info = os.lstat(os.path.join(top, name))
-            found.append((top, name, info.st_mode, info.st_ino, info.st_size, info.st_mtime_ns, info.st_nlink))
+            found.append(
+                (
+                    top,
+                    name,
+                    info.st_mode,
+                    info.st_ino,
+                    info.st_size,
+                    info.st_mtime_ns,
+                    info.st_nlink,
+                )
+            )
     with open("canary/file") as first, open("canary/dir/file") as second:
         return found, first.read(), second.read()
 

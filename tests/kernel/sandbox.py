@@ -32,7 +32,11 @@ def main(directory: str, options: str, command: list[str]) -> None:
         checked(libc.prctl(4, 1, 0, 0, 0))  # PR_SET_DUMPABLE: else /proc/self/uid_map is root's
     uid, gid = os.getuid(), os.getgid()
     checked(libc.unshare(CLONE_NEWUSER | CLONE_NEWNS))
-    for name, text in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")):
+    for name, text in (
+        ("setgroups", "deny"),
+        ("uid_map", f"{uid} {uid} 1"),
+        ("gid_map", f"{gid} {gid} 1"),
+    ):
         with open(f"/proc/self/{name}", "w") as file:
             file.write(text)
     checked(libc.mount(b"none", b"/", None, MS_REC | MS_PRIVATE, None))

@@ -39,12 +39,18 @@ def plain(layers):
 
 
 @settings(max_examples=EXAMPLES // 2, deadline=None, suppress_health_check=list(HealthCheck))
-@given(layers=layer_strategies.LAYERS.filter(plain), where=st.integers(0, 8), marker=st.sampled_from([b"", b"a/", b"a/b/"]))
+@given(
+    layers=layer_strategies.LAYERS.filter(plain),
+    where=st.integers(0, 8),
+    marker=st.sampled_from([b"", b"a/", b"a/b/"]),
+)
 def test_an_opaque_marker_means_the_same_wherever_it_stands(box, layers, where, marker):
     *lower, last = layers
     opaque = file(marker + b".wh..wh..opq")
     first = box.apply(*(tar.archive(*layer) for layer in [*lower, [opaque, *last]]))
-    moved = box.apply(*(tar.archive(*layer) for layer in [*lower, [*last[:where], opaque, *last[where:]]]))
+    moved = box.apply(
+        *(tar.archive(*layer) for layer in [*lower, [*last[:where], opaque, *last[where:]]])
+    )
     if not first.error and not moved.error:
         assert first.tree == moved.tree
 

@@ -4,8 +4,10 @@ import errno
 import os
 import shutil
 import subprocess
+import sys
 
 import layer_box
+import layer_corpus
 import pytest
 import tarmaker as tar
 from layer_box import sandboxed
@@ -46,8 +48,12 @@ def test_the_size_of_an_extended_header_is_limited(box):
 
 def test_a_tree_as_deep_as_allowed_is_made_and_removed_with_64_descriptors(box):
     deepest = b"/".join([b"d"] * 1023)
-    layer = tar.archive(file(deepest + b"/f", b"F"), file(deepest + b"/g", b"G"), directory(deepest, 0))
-    later = tar.archive(file(deepest + b"/.wh.f"), hardlink(deepest + b"/l", deepest + b"/g"), file(b"d/d/.wh.d"))
+    layer = tar.archive(
+        file(deepest + b"/f", b"F"), file(deepest + b"/g", b"G"), directory(deepest, 0)
+    )
+    later = tar.archive(
+        file(deepest + b"/.wh.f"), hardlink(deepest + b"/l", deepest + b"/g"), file(b"d/d/.wh.d")
+    )
     answer = box.apply(layer, later, look=False)
     assert not answer.error
     assert answer.removed
@@ -84,7 +90,9 @@ def test_a_directory_swapped_for_a_link_while_we_work_leads_nowhere(box, swap_at
 
 @pytest.mark.parametrize(("options", "entries"), [("size=64k", 1), ("nr_inodes=20", 30)])
 def test_a_full_file_system_is_a_space_error_that_names_the_path(options, entries):
-    layer = tar.archive(*(file(b"usr/%d" % number, b"x" * (200_000 // entries)) for number in range(entries)))
+    layer = tar.archive(
+        *(file(b"usr/%d" % number, b"x" * (200_000 // entries)) for number in range(entries))
+    )
     with layer_box.box(options) as box:
         answer = box.apply(layer)
     assert answer.kind == "SpaceError"
@@ -111,7 +119,9 @@ def plain_driver():
         pytest.skip("needs strace to inject errors")
     binary = f"/var/tmp/fairlead-feed-plain-{os.getpid()}"
     sources = [f"{C_EXT}/{name}" for name in os.listdir(C_EXT) if name.startswith(("sink", "tar", "layer", "tree")) and name.endswith(".c")]  # fmt: skip
-    subprocess.run(["gcc", "-std=gnu17", "-D_GNU_SOURCE", "-o", binary, DRIVER, *sources], check=True)
+    subprocess.run(
+        ["gcc", "-std=gnu17", "-D_GNU_SOURCE", "-o", binary, DRIVER, *sources], check=True
+    )
     os.chmod(binary, 0o755)
     yield binary
     os.unlink(binary)
@@ -126,9 +136,13 @@ def plain_driver():
         ("mknodat", 1, "p"), ("unlinkat", 2, "d/f"), ("utimensat", 1, "d/f"), ("openat2", 3, ""),
     ],
 )  # fmt: skip
-def test_every_failing_call_stops_the_layer_and_names_the_entry(plain_driver, call, nth, entry, error):
+def test_every_failing_call_stops_the_layer_and_names_the_entry(
+    plain_driver, call, nth, entry, error
+):
     inject = f"inject={call}:error={error}:when={nth}"
-    with sandboxed("strace", "-o", "/dev/null", "-e", "trace=" + call, "-e", inject, plain_driver) as process:
+    with sandboxed(
+        "strace", "-o", "/dev/null", "-e", "trace=" + call, "-e", inject, plain_driver
+    ) as process:
         line = Driver(process).feed(EVERYTHING)
     if call == "fsetxattr" and error == "ENOSPC":  # ext4's word for an attribute too large
         assert line.startswith("ok")
@@ -136,3 +150,43 @@ def test_every_failing_call_stops_the_layer_and_names_the_entry(plain_driver, ca
     number = getattr(errno, error)
     assert line.startswith(f"failed {number} {entry}"), line
     assert process.returncode == 0, "the tree could not be removed"
+
+
+def test_markers_do_not_make_us_look_at_everything_again(box):
+    names = [file(b"d%d/f" % number) for number in range(2000)]
+    markers = [file(b".wh..wh..opq"), file(b".wh.d7")] * 4000
+    answer = box.apply(tar.archive(*names), tar.archive(*names, *markers), look=False)
+    assert not answer.error
+    assert answer.seconds < 8  # a minute and more, if every marker looked
+
+
+# Runs a command under a seccomp filter that answers system call 452 with an error. Source: seccomp(2).
+DENIED = """
+import ctypes, os, struct, sys
+libc = ctypes.CDLL(None)
+code = [(0x20, 0, 0, 0), (0x15, 0, 1, 452), (0x06, 0, 0, 0x00050000 | int(sys.argv[1])), (0x06, 0, 0, 0x7FFF0000)]
+filter = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *line) for line in code))
+program = ctypes.create_string_buffer(struct.pack("HxxxxxxQ", len(code), ctypes.addressof(filter)))
+assert libc.prctl(38, 1, 0, 0, 0) == 0 and libc.prctl(22, 2, program, 0, 0) == 0
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
+@pytest.mark.parametrize(
+    "error", [errno.ENOSYS, errno.EPERM], ids=["old-kernel", "old-seccomp-filter"]
+)
+def test_without_fchmodat2_modes_are_set_all_the_same(plain_driver, error):
+    with sandboxed(sys.executable, "-c", DENIED, str(error), plain_driver) as process:
+        driver = Driver(process)
+        assert driver.feed(EVERYTHING).startswith("ok")
+        for row in layer_corpus.ATTRIBUTES:
+            lines = driver.apply(layer_corpus.archives(row))
+            assert lines[-1].startswith("refused" if row.refused else "ok"), row.claim
+    assert process.returncode == 0
+
+
+def test_an_xattr_that_the_file_system_cannot_hold_is_left_out_and_warned_of(box):
+    xattrs = ((b"user.large", b"x" * 70_000), (b"user.small", b"1"))
+    answer = box.apply(tar.archive(file(b"f", b"F", xattrs=xattrs), directory(b"d", xattrs=xattrs)))
+    assert layer_box.warned(answer)["xattr"] == 2
+    assert answer.tree[b"/f"][5] == answer.tree[b"/d"][5] == ((b"user.small", b"1"),)

@@ -56,7 +56,9 @@ def own_package(tmp_path):
     """A package of our own, with what packages have: links of both kinds, modes, an empty directory."""
     tree = tmp_path / "package"
     (tree / "DEBIAN").mkdir(parents=True)
-    (tree / "DEBIAN/control").write_text("Package: x\nVersion: 1\nArchitecture: all\nMaintainer: x <x@x>\nDescription: x\n")
+    (tree / "DEBIAN/control").write_text(
+        "Package: x\nVersion: 1\nArchitecture: all\nMaintainer: x <x@x>\nDescription: x\n"
+    )
     (tree / "usr/bin").mkdir(parents=True)
     (tree / "usr/share/empty").mkdir(parents=True)
     (tree / "usr/bin/tool").write_bytes(os.urandom(100_000))
@@ -65,12 +67,18 @@ def own_package(tmp_path):
     os.symlink("tool", tree / "usr/bin/link")
     for number in range(300):
         (tree / f"usr/share/{number}").write_text(str(number))
-    subprocess.run(["dpkg-deb", "--root-owner-group", "--build", tree, tmp_path / "x.deb"], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(
+        ["dpkg-deb", "--root-owner-group", "--build", tree, tmp_path / "x.deb"],
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
     return str(tmp_path / "x.deb")
 
 
 def files_of(package):
-    return subprocess.run(["dpkg-deb", "--fsys-tarfile", package], check=True, capture_output=True).stdout
+    return subprocess.run(
+        ["dpkg-deb", "--fsys-tarfile", package], check=True, capture_output=True
+    ).stdout
 
 
 def test_a_debian_package_of_our_own_unpacks_as_by_tar(own_package):

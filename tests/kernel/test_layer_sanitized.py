@@ -38,15 +38,25 @@ class Driver:
         return line.decode()
 
     def apply(self, layers, piece=0):
-        return [self.feed(layer, piece, CONTINUES if number else 0) for number, layer in enumerate(layers)]
+        return [
+            self.feed(layer, piece, CONTINUES if number else 0)
+            for number, layer in enumerate(layers)
+        ]
 
 
 def build(compiler):
     """Build the driver, readable by the sandbox's user; None where the compiler lacks its sanitizers."""
-    sources = [path for kind in ("sink", "tar", "layer", "tree") for path in glob.glob(f"{C_EXT}/{kind}*.c")]
+    sources = [
+        path
+        for kind in ("sink", "tar", "layer", "tree")
+        for path in glob.glob(f"{C_EXT}/{kind}*.c")
+    ]
     binary = f"/var/tmp/fairlead-feed-{compiler}-{os.getpid()}"
     probe = [compiler, "-fsanitize=address,undefined", "-x", "c", "-", "-o", binary]
-    if not shutil.which(compiler) or subprocess.run(probe, input=b"int main(void){}", capture_output=True).returncode:
+    if (
+        not shutil.which(compiler)
+        or subprocess.run(probe, input=b"int main(void){}", capture_output=True).returncode
+    ):
         return None
     subprocess.run([compiler, *FLAGS, "-o", binary, DRIVER, *sources], check=True)
     os.chmod(binary, 0o755)
@@ -57,7 +67,9 @@ def build(compiler):
 def driver(request):
     binary = build(request.param)
     if not binary:
-        pytest.skip(f"no {request.param} with sanitizers here (for clang: the package libclang-rt-14-dev)")
+        pytest.skip(
+            f"no {request.param} with sanitizers here (for clang: the package libclang-rt-14-dev)"
+        )
     with layer_box.sandboxed(binary) as process:
         yield Driver(process)
     os.unlink(binary)
@@ -78,7 +90,8 @@ def repaired(archive):
     """Give every block that looks like a header its checksum again, so that mutants get past it."""
     blocks = [archive[at : at + 512] for at in range(0, len(archive), 512)]
     return b"".join(
-        tar.checksummed(block) if len(block) == 512 and block[257:262] == b"ustar" else block for block in blocks
+        tar.checksummed(block) if len(block) == 512 and block[257:262] == b"ustar" else block
+        for block in blocks
     )
 
 
@@ -90,14 +103,19 @@ def mutated(archive, seed):
         at = dice.randrange(len(data) + 1)
         kind = dice.randrange(8)
         if kind == 0:
-            data[at : at + 1] = bytes([dice.choice((0, 1, 0x20, 0x2F, 0x30, 0x37, 0x7F, 0x80, 0xFF, dice.randrange(256)))])
+            data[at : at + 1] = bytes(
+                [dice.choice((0, 1, 0x20, 0x2F, 0x30, 0x37, 0x7F, 0x80, 0xFF, dice.randrange(256)))]
+            )
         elif kind == 1:
             del data[at : at + dice.choice((1, 2, 511, 512, 513))]
         elif kind == 2:
             data[at:at] = bytes(dice.randrange(256) for _ in range(dice.choice((1, 2, 100, 512))))
         elif kind == 3 and len(data) >= 1024:
             one, two = (512 * dice.randrange(len(data) // 512) for _ in range(2))
-            data[one : one + 512], data[two : two + 512] = data[two : two + 512], data[one : one + 512]
+            data[one : one + 512], data[two : two + 512] = (
+                data[two : two + 512],
+                data[one : one + 512],
+            )
         elif kind == 4 and data:  # a bit
             data[at % len(data)] ^= 1 << dice.randrange(8)
         elif kind == 5 and len(data) >= 512:  # a field of a header
@@ -118,7 +136,10 @@ def mutated(archive, seed):
 
 
 SMALL = [
-    archive for row in layer_corpus.ROWS for archive in layer_corpus.archives(row) if 0 < len(archive) < 20_000
+    archive
+    for row in layer_corpus.ROWS
+    for archive in layer_corpus.archives(row)
+    if 0 < len(archive) < 20_000
 ]
 
 

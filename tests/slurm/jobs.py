@@ -21,7 +21,14 @@ PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 def environment(**variables: str) -> dict[str, str]:
     """Return the login environment of the user, with variables."""
-    return {"PATH": PATH, "HOME": USER.pw_dir, "USER": USER.pw_name, "LANG": "C.UTF-8", **variables}
+    return {
+        "PATH": PATH,
+        "HOME": USER.pw_dir,
+        "USER": USER.pw_name,
+        "LANG": "C.UTF-8",
+        "OMPI_MCA_btl_tcp_if_include": "lo",  # as in /etc/profile.d, see tests/bed/cluster
+        **variables,
+    }
 
 
 def become_user() -> None:

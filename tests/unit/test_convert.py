@@ -108,9 +108,13 @@ def test_a_path_is_opened_and_read(apply, tmp_path):
     assert apply(str(tmp_path / "blob"))[1] == FILES
 
 
-@pytest.mark.parametrize(("blob", "name"), [(lzma.compress(TAR), "xz"), (bz2.compress(TAR), "bzip2")])
+@pytest.mark.parametrize(
+    ("blob", "name"), [(lzma.compress(TAR), "xz"), (bz2.compress(TAR), "bzip2")]
+)
 def test_compressions_outside_the_specification_are_refused_by_name(apply, blob, name):
-    with pytest.raises(errors.LayerError, match=f"^layer {diff_id(TAR)}: {name} compression") as caught:
+    with pytest.raises(
+        errors.LayerError, match=f"^layer {diff_id(TAR)}: {name} compression"
+    ) as caught:
         apply(blob)
     assert "zstd" in caught.value.hint
 
@@ -151,7 +155,10 @@ def test_zero_bytes_are_an_empty_layer(apply):
         (gzip.compress(TAR)[:30], "gzip stream is damaged: it is cut short"),
         (gzip.compress(TAR)[:-8] + bytes(8), "gzip stream is damaged: CRC"),
         (gzip.compress(TAR) + b"garbage", "gzip stream is damaged"),
-        (gzip.compress(TAR)[:20] + b"\xff" * 50 + gzip.compress(TAR)[70:], "gzip stream is damaged"),
+        (
+            gzip.compress(TAR)[:20] + b"\xff" * 50 + gzip.compress(TAR)[70:],
+            "gzip stream is damaged",
+        ),
         (zstd(TAR) + b"garbage", "zstd stream is damaged"),
         (zstd(TAR)[:30] + b"\xff" * 50 + zstd(TAR)[80:], "zstd stream is damaged"),
         (raw_zstd(TAR, 28), "zstd stream is damaged: .*memory"),
@@ -203,14 +210,18 @@ class Dripping(io.RawIOBase):
         return len(piece)
 
 
-@pytest.mark.parametrize("blob", [TAR, gzip.compress(TAR), zstd(TAR)], ids=["plain", "gzip", "zstd"])
+@pytest.mark.parametrize(
+    "blob", [TAR, gzip.compress(TAR), zstd(TAR)], ids=["plain", "gzip", "zstd"]
+)
 def test_a_stream_that_drips_is_read_whole_and_left_open(apply, blob):
     stream = Dripping(blob, 1009)
     assert apply(stream)[1] == FILES
     assert not stream.closed
 
 
-@pytest.mark.parametrize("blob", [TAR, gzip.compress(TAR), zstd(TAR)], ids=["plain", "gzip", "zstd"])
+@pytest.mark.parametrize(
+    "blob", [TAR, gzip.compress(TAR), zstd(TAR)], ids=["plain", "gzip", "zstd"]
+)
 def test_the_streams_own_error_comes_through(apply, blob):
     failure = errors.RegistryError("it broke off")
     with pytest.raises(errors.RegistryError) as caught:

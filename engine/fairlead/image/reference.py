@@ -1,0 +1,268 @@
+"""Image references: text in, a ``Reference`` out. Pure.
+
+Accepted: ``[docker://][REGISTRY/]NAME[:TAG][@DIGEST]``, enroot's ``[USER@]REGISTRY#NAME[:TAG]``
+and its URI form ``docker://USER@NAME``.
+
+Rules:
+- The first path component names a registry when it holds ``.`` or ``:`` or is ``localhost``;
+  otherwise the default registry is meant. ``docker.io`` gets its ``library/`` prefix here, so
+  that the canonical text is unique.
+- Everything is checked before any path or URL is made of it: a ``Reference`` holds no control
+  character, no ``..``, no upper-case repository, and a digest of a known algorithm with exactly
+  its length.
+- An error names the part that is wrong, in one line.
+
+Source: distribution ``reference/regexp.go`` (grammar, 255-character name), distribution-spec 1.1
+"Pulling manifests".
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple, NoReturn
+
+from fairlead import errors
+
+MAX_TEXT = 1024  # a name of 255, a tag of 128, a sha512 digest of 135, a user and a scheme fit well
+MAX_NAME = 255
+DOCKER_HUB = "docker.io"
+_HUB_ALIASES = {"index.docker.io", "registry-1.docker.io"}
+_HEX_LENGTH = {"sha256": 64, "sha512": 128}
+
+_COMPONENT = re.compile(r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*")
+_LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
+_IPV6 = re.compile(r"\[[0-9a-f:.]{2,45}\]")
+_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+_USER = re.compile(r"[^\s@#/:]{1,255}")
+_HEX = re.compile(r"[0-9a-f]*")
+
+
+class Reference(NamedTuple):
+    """A checked reference; ``user`` selects among several logins and names no other image."""
+
+    registry: str
+    repository: str
+    tag: str | None
+    digest: str | None
+    user: str | None = None
+
+    def __str__(self) -> str:
+        tag = f":{self.tag}" if self.tag else ""
+        digest = f"@{self.digest}" if self.digest else ""
+        return f"{self.registry}/{self.repository}{tag}{digest}"
+
+    @property
+    def name(self) -> str:
+        """Registry and repository, without tag and digest."""
+        return f"{self.registry}/{self.repository}"
+
+    @property
+    def target(self) -> str:
+        """What the registry is asked for: the digest where there is one, else the tag."""
+        return self.digest or self.tag or "latest"
+
+    @property
+    def identity(self) -> str:
+        """The text that names this image in the store: beside a digest a tag says nothing."""
+        return (
+            f"{self.name}@{self.digest}" if self.digest else f"{self.name}:{self.tag or 'latest'}"
+        )
+
+
+def parse(text: str, *, default_registry: str = DOCKER_HUB) -> Reference:
+    """Return the reference that text names; the tag defaults to ``latest`` without a digest.
+
+    Raises:
+        errors.ReferenceError: text breaks the grammar; the line names the wrong part.
+        errors.ConfigError: default_registry is used and is itself malformed.
+    """
+    if not text:
+        raise errors.ReferenceError("an image reference is empty")
+    if len(text) > MAX_TEXT:
+        _refuse(text, f"has {len(text)} characters, more than {MAX_TEXT}")
+    for char in text:
+        if not char.isascii() or not char.isprintable() or char == " ":
+            _refuse(text, f"holds the character {char!a}, which no reference may hold")
+    rest, scheme = text, text.startswith("docker://")
+    if scheme:
+        rest = text.removeprefix("docker://")
+    elif "://" in text:
+        _refuse(text, f"has the scheme {text.partition('://')[0]!r}; only docker:// is known")
+    user, registry, rest = _split_enroot(text, rest, scheme=scheme)
+    rest, digest = _split_digest(text, rest)
+    rest, tag = _split_tag(text, rest)
+    if registry is None:
+        registry, rest = _split_registry(rest, default_registry)
+    registry = _checked_registry(text, registry)
+    repository = f"library/{rest}" if registry == DOCKER_HUB and "/" not in rest else rest
+    _check_repository(text, registry, repository)
+    if tag is None and digest is None:
+        tag = "latest"
+    return Reference(registry, repository, tag, digest, user)
+
+
+def parse_digest(text: str) -> str:
+    """Return text if it is a digest: sha256 or sha512, lower-case hex, exact length.
+
+    Raises:
+        errors.ReferenceError: it is none. No path or URL may be made of a digest that did not
+            pass here.
+    """
+    algorithm, colon, encoded = text.partition(":")
+    if not colon:
+        raise errors.ReferenceError(
+            f"{_shown(text)}: not a digest; one is written sha256: and 64 hex digits"
+        )
+    if algorithm not in _HEX_LENGTH:
+        raise errors.ReferenceError(
+            f"{_shown(text)}: unknown digest algorithm {_shown(algorithm)!r}, not sha256 or sha512"
+        )
+    if not _HEX.fullmatch(encoded):
+        raise errors.ReferenceError(
+            f"{_shown(text)}: a digest is written in lower-case hex digits only"
+        )
+    wanted = _HEX_LENGTH[algorithm]
+    if len(encoded) != wanted:
+        raise errors.ReferenceError(
+            f"{_shown(text)}: a {algorithm} digest has {wanted} hex digits, not {len(encoded)}"
+        )
+    return text
+
+
+def is_digest(text: str) -> bool:
+    """Tell whether text looks meant as a bare digest (``rm`` and ``inspect`` take either)."""
+    return text.startswith(("sha256:", "sha512:"))
+
+
+def split_host(registry: str) -> tuple[str, int | None]:
+    """Return a checked registry's host (IPv6 without brackets) and port, None where it has none."""
+    host, colon, port = registry.rpartition(":")
+    if not colon or port.endswith("]"):
+        host, port = registry, ""
+    return host.strip("[]"), int(port) if port else None
+
+
+def _split_enroot(text: str, rest: str, *, scheme: bool) -> tuple[str | None, str | None, str]:
+    head, hash_sign, image = rest.partition("#")
+    user: str | None = None
+    registry: str | None = None
+    if hash_sign:
+        if "#" in image:
+            _refuse(text, "holds more than one '#'")
+        before, at, registry = head.rpartition("@")
+        user, rest = (before if at else None), image
+        if not registry:
+            _refuse(text, "names no registry before '#'")
+    elif scheme and "@" in rest and not is_digest(rest.partition("@")[2]):
+        user, _, rest = rest.partition("@")
+    if user is not None and not _USER.fullmatch(user):
+        _refuse(text, f"the user {user!r} is not one")
+    return user, registry, rest
+
+
+def _split_digest(text: str, rest: str) -> tuple[str, str | None]:
+    name, at, digest = rest.partition("@")
+    if not at:
+        return rest, None
+    if ":" not in digest:
+        _refuse(
+            text,
+            f"after '@' stands {digest!r}, which is no digest",
+            hint="a user is written USER@REGISTRY#NAME",
+        )
+    try:
+        return name, parse_digest(digest)
+    except errors.ReferenceError as error:
+        raise errors.ReferenceError(
+            f"{_shown(text)}: {error.message.partition(': ')[2]}"
+        ) from error
+
+
+def _split_tag(text: str, rest: str) -> tuple[str, str | None]:
+    # A colon after the last slash starts a tag; any other belongs to the registry's port.
+    head, slash, last = rest.rpartition("/")
+    last, colon, tag = last.partition(":")
+    if not colon:
+        return rest, None
+    if not tag:
+        _refuse(text, "the tag after ':' is empty")
+    if len(tag) > 128:
+        _refuse(text, f"the tag has {len(tag)} characters, more than 128")
+    if not _TAG.fullmatch(tag):
+        _refuse(
+            text,
+            f"the tag {tag!r} may hold only letters, digits, '_', and after the first '.' and '-'",
+        )
+    return f"{head}{slash}{last}", tag
+
+
+def _split_registry(rest: str, default: str) -> tuple[str, str]:
+    first, slash, remainder = rest.partition("/")
+    if (
+        slash
+        and ("." in first or ":" in first or first.lower() == "localhost")
+        and first not in {".", ".."}
+    ):
+        return first, remainder
+    try:
+        return _checked_registry(default, default), rest
+    except errors.ReferenceError as error:
+        raise errors.ConfigError(f"default_registry = {default!r}: {error.message}") from error
+
+
+def _checked_registry(text: str, registry: str) -> str:
+    registry = registry.lower()
+    host, colon, port = registry.rpartition(":")
+    if not colon or port.endswith("]"):
+        host = registry
+    elif not (port.isdecimal() and len(port) <= 5 and 1 <= int(port) <= 65535):
+        _refuse(text, f"the port {port!r} is not a number from 1 to 65535")
+    if host.startswith("["):
+        valid = bool(_IPV6.fullmatch(host)) and _is_ipv6(host[1:-1])
+    else:
+        valid = len(host) <= 253 and all(_LABEL.fullmatch(label) for label in host.split("."))
+    if not valid:
+        _refuse(text, f"the registry {host!r} is not a host name or address")
+    if not any(char in registry for char in ".:") and registry != "localhost":
+        # Its canonical text would read as a repository of the default registry.
+        _refuse(text, f"the registry {registry!r} needs a port, as in {registry}:443")
+    return DOCKER_HUB if registry in _HUB_ALIASES else registry
+
+
+def _is_ipv6(text: str) -> bool:
+    import socket  # for its parser only; too rare to pay for on every launch
+
+    try:
+        socket.inet_pton(socket.AF_INET6, text)
+    except OSError:
+        return False
+    return True
+
+
+def _check_repository(text: str, registry: str, repository: str) -> None:
+    if not repository:
+        _refuse(text, "names no repository")
+    if len(registry) + 1 + len(repository) > MAX_NAME:
+        _refuse(
+            text,
+            f"the name has {len(registry) + 1 + len(repository)} characters, more than {MAX_NAME}",
+        )
+    for component in repository.split("/"):
+        if _COMPONENT.fullmatch(component):
+            continue
+        if not component:
+            _refuse(text, "the name holds an empty component ('//' or a '/' at an end)")
+        if component != component.lower():
+            _refuse(text, f"the name's component {component!r} must be lower case")
+        _refuse(
+            text,
+            f"the name's component {component!r} may hold a-z, 0-9, and inside '.', '_', '__', '-'",
+        )
+
+
+def _refuse(text: str, why: str, *, hint: str = "") -> NoReturn:
+    raise errors.ReferenceError(f"{_shown(text)}: {why}", hint=hint)
+
+
+def _shown(text: str) -> str:
+    return text if len(text) <= 160 else f"{text[:120]}..."

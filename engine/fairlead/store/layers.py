@@ -1,0 +1,226 @@
+"""The tree of an image: its layers applied one after the other, published when it is complete.
+
+Rules:
+- A tree is named by its ChainID, so that any two images with the same stack share it.
+- It is made in the stage, brought to the disk with one ``syncfs``, and renamed: under its final
+  name it is complete. The caller holds the tree's lock.
+- A tree in use is not removed: users hold a shared flock on its directory (``hold``), and those who
+  have already mounted it are found in their ``mountinfo``.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import io
+import json
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+from fairlead import errors, log
+from fairlead.image.manifest import ImageConfig, Manifest
+from fairlead.store import blobs, layout
+from fairlead.store.layout import Stage, Store
+
+if TYPE_CHECKING:
+    from fairlead import kernel
+
+
+class Tree(NamedTuple):
+    """A published tree: where, and how many bytes its files were unpacked from."""
+
+    rootfs: str
+    size: int
+
+
+def chain_id(diff_ids: tuple[str, ...]) -> str:
+    """Return the ChainID of a stack of layers; one without layers has one of our own making.
+
+    Source: image-spec 1.1 ``config.md`` "Layer ChainID".
+    """
+    if not diff_ids:
+        return blobs.digest_of("sha256:", b"")
+    chain = diff_ids[0]
+    for diff_id in diff_ids[1:]:
+        chain = blobs.digest_of("sha256:", f"{chain} {diff_id}".encode())
+    return chain
+
+
+def path(store: Store, chain: str) -> str:
+    """Return the directory of a tree."""
+    return store.path("trees", chain.partition(":")[2])
+
+
+def rootfs(store: Store, chain: str) -> str:
+    """Return the root directory of a tree."""
+    return f"{path(store, chain)}/rootfs"
+
+
+def lock_name(chain: str) -> str:
+    """Return the name of the lock under which a tree is made or removed."""
+    return "tree." + chain.partition(":")[2]
+
+
+def chains(store: Store) -> tuple[str, ...]:
+    """Return the ChainIDs of all published trees."""
+    return tuple(f"sha256:{name}" for name in os.listdir(store.path("trees")))
+
+
+def find(store: Store, chain: str) -> Tree | None:
+    """Return a published tree, or None."""
+    try:
+        with open(f"{path(store, chain)}/tree.json", "rb") as file:
+            table = json.load(file)
+        return Tree(rootfs(store, chain), int(table["size"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def exists(store: Store, chain: str) -> bool:
+    """Tell whether a tree is published; one call, for the launch path."""
+    return os.path.isdir(rootfs(store, chain))
+
+
+def build(
+    store: Store,
+    stage: Stage,
+    manifest: Manifest,
+    config: ImageConfig,
+    layer: Callable[[int], io.RawIOBase],
+    applied: Callable[[int], None],
+    progress: log.Progress | None = None,
+) -> Tree:
+    """Make and publish the tree of an image.
+
+    Args:
+        store: where it goes.
+        stage: where it grows.
+        manifest: the layers' media types.
+        config: the layers' DiffIDs.
+        layer: gives layer number i as a stream of its (compressed) bytes, which may still be
+            arriving.
+        applied: told when layer number i is no longer needed.
+        progress: told how many bytes were unpacked.
+
+    Raises:
+        errors.LayerError, errors.DigestError, errors.SpaceError: and whatever ``layer``'s stream
+            raises.
+    """
+    chain = chain_id(config.diff_ids)
+    grown = stage.name()
+    try:
+        os.mkdir(grown, 0o700)
+        os.mkdir(f"{grown}/rootfs", 0o755)
+        root_fd = os.open(f"{grown}/rootfs", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            stats = _apply(root_fd, manifest, config, layer, applied, progress)
+            size, entries = sum(item.bytes for item in stats), sum(item.entries for item in stats)
+            table = {
+                "chain": chain,
+                "size": size,
+                "entries": entries,
+                "layers": list(config.diff_ids),
+            }
+            layout.write_file(f"{grown}/tree.json", json.dumps(table, indent=1).encode() + b"\n")
+            _sync(root_fd)
+        finally:
+            os.close(root_fd)
+        layout.publish(grown, path(store, chain))
+    except OSError as error:
+        raise layout.failure(error, store.root, f"unpacking {manifest.digest}") from error
+    return Tree(rootfs(store, chain), size)
+
+
+def _apply(
+    root_fd: int,
+    manifest: Manifest,
+    config: ImageConfig,
+    layer: Callable[[int], io.RawIOBase],
+    applied: Callable[[int], None],
+    progress: log.Progress | None,
+) -> list[kernel.LayerStats]:
+    from fairlead import kernel
+    from fairlead.store import convert
+
+    stats = []
+    with kernel.LayerTree(root_fd) as tree:
+        pairs = zip(manifest.layers, config.diff_ids, strict=True)
+        for number, (descriptor, diff_id) in enumerate(pairs):
+            kind, size = descriptor.media_type, descriptor.size
+            with layer(number) as stream:
+                stats.append(convert.apply(stream, kind, diff_id, tree, progress, size=size))
+            applied(number)
+            for warning in stats[-1].warnings:
+                log.warning(f"layer {descriptor.digest[:19]}: {warning}")
+    return stats
+
+
+def hold(store: Store, chain: str) -> int:
+    """Return a descriptor that keeps a tree from being removed while it is open anywhere.
+
+    Raises:
+        errors.StoreError: the tree is gone, or is just being removed.
+    """
+    where = path(store, chain)
+    try:
+        fd = os.open(where, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        raise layout.failure(error, where) from error
+    return fd
+
+
+def remove(store: Store, stage: Stage, chain: str) -> None:
+    """Remove a tree; the caller holds its lock and knows that no record names it.
+
+    Raises:
+        errors.StoreError: it is in use.
+    """
+    where = path(store, chain)
+    try:
+        fd = os.open(where, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        user = _mounted_by(rootfs(store, chain))
+        if user:
+            raise errors.StoreError(
+                f"{where}: is in use by process {user}", hint="try again when it has ended"
+            )
+        staged = stage.name()
+        os.rename(where, staged)
+    except BlockingIOError as error:
+        raise errors.StoreError(
+            f"{where}: is in use", hint="try again when its users have ended"
+        ) from error
+    except OSError as error:
+        raise layout.failure(error, where) from error
+    finally:
+        os.close(fd)
+    layout.remove(staged)
+
+
+def _mounted_by(rootfs_path: str) -> str:
+    wanted = os.fsencode(rootfs_path)
+    for pid in os.listdir("/proc"):
+        if not pid.isdecimal():
+            continue
+        try:
+            with open(f"/proc/{pid}/mountinfo", "rb") as file:
+                if wanted in file.read():
+                    return pid
+        except OSError:
+            continue  # it has ended, or is another user's, who cannot enter this store
+    return ""
+
+
+def _sync(fd: int) -> None:
+    # One syncfs costs less than an fsync for each of tens of thousands of files. Python has no
+    # call for it.
+    import ctypes
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.syncfs(fd) < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))

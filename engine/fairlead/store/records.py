@@ -1,0 +1,102 @@
+"""What each reference that was pulled meant: one small JSON file per reference.
+
+Rules:
+- A record is written after everything that it names is in place, whole or not at all, and
+  replaced when its tag has moved.
+- There is no map from tags shared with other users (tag poisoning): a store has one user.
+- A record that cannot be read, or whose types are wrong, counts as absent.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import NamedTuple
+
+from fairlead.store import blobs, layout
+from fairlead.store.layout import Stage, Store
+
+_MAX_RECORD = 1 << 16
+
+
+class Record(NamedTuple):
+    """What a reference resolved to.
+
+    Attributes:
+        reference: its canonical text (``Reference.identity``).
+        target: digest that the registry gave for it, of an index or of a manifest.
+        manifest: digest of this machine's manifest.
+        config: digest of the image configuration.
+        chain: ChainID of the layers, which names the tree.
+        size: bytes of the tree's files.
+        pulled: when, UTC, ISO 8601.
+    """
+
+    reference: str
+    target: str
+    manifest: str
+    config: str
+    chain: str
+    size: int
+    pulled: str
+
+
+def read(store: Store, reference: str) -> Record | None:
+    """Return the record of a reference, or None."""
+    record = _read(_path(store, reference))
+    return record if record is not None and record.reference == reference else None
+
+
+def write(store: Store, stage: Stage, record: Record) -> None:
+    """Keep a record in place of an older one for the same reference."""
+    data = json.dumps(record._asdict(), indent=1).encode()
+    where = _path(store, record.reference)
+    try:
+        layout.replace_file(stage, where, data + b"\n")
+    except OSError as error:
+        raise layout.failure(error, where) from error
+
+
+def remove(store: Store, record: Record) -> None:
+    """Forget a reference; one that is forgotten already is no error."""
+    try:
+        os.unlink(_path(store, record.reference))
+    except FileNotFoundError:
+        return
+
+
+def all_of(store: Store) -> tuple[Record, ...]:
+    """Return every record, sorted by reference."""
+    folder = store.path("images")
+    found = (_read(f"{folder}/{name}") for name in os.listdir(folder) if name.endswith(".json"))
+    return tuple(sorted(record for record in found if record is not None))
+
+
+def lock_name(reference: str) -> str:
+    """Return the name of the lock under which a registry is asked about a reference."""
+    return f"reference.{_name(reference)}"
+
+
+def _name(reference: str) -> str:
+    return blobs.digest_of("sha256:", reference.encode()).partition(":")[2]
+
+
+def _path(store: Store, reference: str) -> str:
+    return store.path("images", f"{_name(reference)}.json")
+
+
+def _read(path: str) -> Record | None:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return None
+    with open(fd, "rb") as file:
+        data = file.read(_MAX_RECORD)
+    try:
+        table = json.loads(data)
+        record = Record(**{key: table[key] for key in Record._fields})
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    texts = record._replace(size=0)
+    fine = type(record.size) is int and all(isinstance(item, str) for item in texts if item != 0)
+    return record if fine else None
