@@ -13,9 +13,9 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <linux/mount.h>
-#include <linux/openat2.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
@@ -26,6 +26,7 @@
 #include "block.h"
 #include "exec.h"
 #include "files.h"
+#include "target.h"
 
 /* glibc 2.36 declares these; older ones do not, and the shim is built on old ones. */
 static int sys_open_tree(int dirfd, const char *path, unsigned int flags)
@@ -88,89 +89,12 @@ static int clone_device(const struct block_record *record, struct report *report
 	tree = sys_open_tree(fd, "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH);
 	err = errno;
 	close(fd);
+	if (tree >= 0 && sys_mount_setattr(tree, 0, MOUNT_ATTR_NOSUID) < 0) {
+		err = errno;
+		close(tree);
+		tree = -1;
+	}
 	return tree < 0 ? report_set(report, STEP_SOURCE, err, path) : tree;
-}
-
-/* The root under construction, and the file systems of our own in which mount points may be made. */
-struct container {
-	int root;
-	int stage;
-	uint64_t devices[8];
-	size_t device_count;
-};
-
-static void may_create_on(struct container *container, int fd)
-{
-	struct stat st;
-
-	if (container->device_count < sizeof(container->devices) / sizeof(*container->devices) && fstat(fd, &st) == 0)
-		container->devices[container->device_count++] = st.st_dev;
-}
-
-static int make_directories(const struct container *container, const char *path)
-{
-	return files_mkdirs_in_root(container->root, path, 0755, container->devices, container->device_count);
-}
-
-/* The directory of a path and its last name; the path is a mount point's, so it has one. */
-static int open_parent(const struct container *container, const char *path, const char **ret_name)
-{
-	const char *name = strrchr(path, '/');
-	char parent[PATH_MAX];
-
-	if (!name || !name[1] || (size_t)(name - path) >= sizeof(parent))
-		return -EINVAL;
-	memcpy(parent, path, (size_t)(name - path));
-	parent[name - path] = '\0';
-	*ret_name = name + 1;
-	return make_directories(container, parent);
-}
-
-static int open_strict(int root, const char *path)
-{
-	struct open_how how = {
-		.flags = O_PATH | O_CLOEXEC,
-		.resolve = RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS,
-	};
-	long fd = syscall(SYS_openat2, root, path, &how, sizeof(how));
-
-	return fd < 0 ? -errno : (int)fd;
-}
-
-/* An empty file to mount over. A dangling link there (resolv.conf often is one) gives way: its target may lie in a
- * directory of the host, and the root's own upper layer is ours to change. */
-static int make_file(const struct container *container, const char *path)
-{
-	const char *name;
-	int dir, fd, err;
-
-	dir = open_parent(container, path, &name);
-	if (dir < 0)
-		return dir;
-	err = files_on_devices(dir, container->devices, container->device_count);
-	if (!err && unlinkat(dir, name, 0) < 0 && errno != ENOENT)
-		err = -errno;
-	fd = err ? err : openat(dir, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
-	if (!err && fd < 0)
-		err = -errno;
-	close(dir);
-	if (err)
-		return err;
-	close(fd);
-	return files_open_in_root(container->root, path, O_PATH, 0);
-}
-
-/* The mount point: made when it is missing, a directory or an empty file as the source wants it. */
-static int open_target(const struct container *container, const char *path, int is_dir, uint32_t flags)
-{
-	int fd = flags & TARGET_STRICT ? open_strict(container->root, path) : -ENOENT;
-
-	if (fd != -ENOENT)
-		return fd;
-	fd = files_open_in_root(container->root, path, O_PATH, 0);
-	if (fd != -ENOENT)
-		return fd;
-	return is_dir ? make_directories(container, path) : make_file(container, path);
 }
 
 /* Attach a detached mount at path below the root; closes the mount. */
@@ -184,7 +108,7 @@ static int attach(const struct container *container, int mount_fd, const char *p
 		err = report_set(report, STEP_MOUNT, errno, path);
 		goto out;
 	}
-	target = open_target(container, path, S_ISDIR(st.st_mode), flags);
+	target = target_open(container, path, S_ISDIR(st.st_mode), flags);
 	if (target < 0)
 		err = report_set(report, STEP_TARGET, -target, path);
 	else if (sys_move_mount(mount_fd, target) < 0)
@@ -256,7 +180,7 @@ static int clone_generated(int stage, unsigned int number, const char *content, 
 static int make_symlink(const struct container *container, const struct block_record *record, struct report *report)
 {
 	const char *path = record->string[1], *name;
-	int dir = open_parent(container, path, &name), err;
+	int dir = target_open_parent(container, path, &name), err;
 
 	if (dir < 0)
 		return report_set(report, STEP_FILE, -dir, path);
@@ -267,44 +191,71 @@ static int make_symlink(const struct container *container, const struct block_re
 	return err ? report_set(report, STEP_FILE, -err, path) : 0;
 }
 
+/* The overlay options that name the lower directories by descriptor; they are open in lowers from then on. */
+static int open_lowers(const struct block_record *record, int *lowers, char *ret_options, size_t size,
+		       struct report *report)
+{
+	size_t used = (size_t)snprintf(ret_options, size, "userxattr,upperdir=upper,workdir=work,lowerdir=");
+
+	for (unsigned int i = 0; i < record->count; i++) {
+		lowers[i] = open(record->string[i], O_PATH | O_DIRECTORY | O_CLOEXEC);
+		if (lowers[i] < 0)
+			return report_set(report, STEP_LAYER, errno, record->string[i]);
+		used += (size_t)snprintf(ret_options + used, size - used, "%s/proc/self/fd/%d", i ? ":" : "", lowers[i]);
+		if (used >= size)
+			return report_set(report, STEP_LAYER, E2BIG, record->string[i]);
+	}
+	return 0;
+}
+
+/* A tmpfs over an existing directory, since overlay wants its upper inside this namespace. What lies below was cloned
+ * before and stays reachable by descriptor. */
+static int mount_stage(struct report *report)
+{
+	static const char *const places[] = { "/tmp", "/mnt", "/run", "/var" };
+	int stage, first = 0;
+
+	for (unsigned int i = 0; i < sizeof(places) / sizeof(*places); i++) {
+		if (mount("tmpfs", places[i], "tmpfs", MS_NOSUID | MS_NODEV, "mode=0755") == 0) {
+			stage = open(places[i], O_PATH | O_DIRECTORY | O_CLOEXEC);
+			if (stage >= 0)
+				return stage;
+		}
+		first = first ? first : errno;
+	}
+	return report_set(report, STEP_STAGE, first, "tmpfs over /tmp");
+}
+
 /* Steps 2 and 3. */
 static int mount_root(const struct block_record *record, struct container *ret, struct report *report)
 {
-	/* Over an existing directory, since overlay wants its upper inside this namespace. Sources below it were
-	 * cloned before and stay reachable by descriptor. */
-	static const char *const places[] = { "/tmp", "/mnt", "/run", "/var" };
+	int lowers[BLOCK_MAX_STRINGS], err;
 	char options[PATH_MAX];
-	size_t used;
-	int stage = -1, root, lower;
 
-	used = (size_t)snprintf(options, sizeof(options), "userxattr,lowerdir=");
-	for (unsigned int i = 0; i < record->count; i++) {
-		lower = open(record->string[i], O_PATH | O_DIRECTORY | O_CLOEXEC);
-		if (lower < 0)
-			return report_set(report, STEP_LAYER, errno, record->string[i]);
-		used += (size_t)snprintf(options + used, sizeof(options) - used, "%s/proc/self/fd/%d", i ? ":" : "", lower);
-		if (used >= sizeof(options) - 64)
-			return report_set(report, STEP_LAYER, E2BIG, record->string[i]);
+	for (unsigned int i = 0; i < BLOCK_MAX_STRINGS; i++)
+		lowers[i] = -1;
+	err = open_lowers(record, lowers, options, sizeof(options), report);
+	if (err)
+		goto out;
+	ret->stage = mount_stage(report);
+	if (ret->stage < 0) {
+		err = ret->stage;
+		goto out;
 	}
-	for (unsigned int i = 0; stage < 0 && i < sizeof(places) / sizeof(*places); i++) {
-		if (mount("tmpfs", places[i], "tmpfs", MS_NOSUID | MS_NODEV, "mode=0755") == 0)
-			stage = open(places[i], O_PATH | O_DIRECTORY | O_CLOEXEC);
-	}
-	if (stage < 0)
-		return report_set(report, STEP_STAGE, errno, "tmpfs over /tmp");
-	if (mkdirat(stage, "upper", 0755) < 0 || mkdirat(stage, "work", 0755) < 0 || mkdirat(stage, "root", 0755) < 0 ||
-	    fchdir(stage) < 0)
-		return report_set(report, STEP_STAGE, errno, "tmpfs over /tmp");
-	snprintf(options + used, sizeof(options) - used, ",upperdir=upper,workdir=work");
-	if (mount("overlay", "root", "overlay", MS_NOSUID | MS_NODEV, options) < 0)
-		return report_set(report, STEP_OVERLAY, errno, record->string[record->count - 1]);
-	root = open("root", O_PATH | O_DIRECTORY | O_CLOEXEC);
-	if (root < 0)
-		return report_set(report, STEP_OVERLAY, errno, "root");
-	ret->root = root;
-	ret->stage = stage;
-	may_create_on(ret, root);
-	return 0;
+	if (mkdirat(ret->stage, "upper", 0755) < 0 || mkdirat(ret->stage, "work", 0755) < 0 ||
+	    mkdirat(ret->stage, "root", 0755) < 0 || fchdir(ret->stage) < 0)
+		err = report_set(report, STEP_STAGE, errno, "tmpfs over /tmp");
+	else if (mount("overlay", "root", "overlay", MS_NOSUID | MS_NODEV, options) < 0)
+		err = report_set(report, STEP_OVERLAY, errno, record->string[record->count - 1]);
+	else if ((ret->root = open("root", O_PATH | O_DIRECTORY | O_CLOEXEC)) < 0)
+		err = report_set(report, STEP_OVERLAY, errno, "root");
+	else
+		target_may_create_on(ret, ret->root);
+out:
+	/* Each is a way to a directory of the host: none may be open when the root has been entered. */
+	for (unsigned int i = 0; i < BLOCK_MAX_STRINGS && lowers[i] >= 0; i++)
+		close(lowers[i]);
+	return err;
 }
 
 static int enter_root(int root, int readonly, struct report *report)
@@ -351,7 +302,7 @@ static int execute(struct container *container, const struct block_record *recor
 		fd = new_tmpfs(record->string[1]);
 		if (fd < 0)
 			return report_set(report, STEP_MOUNT, -fd, target);
-		may_create_on(container, fd);
+		target_may_create_on(container, fd);
 		return attach(container, fd, target, record->flags, report);
 	case OP_BIND:
 		return clone < 0 ? 0 : attach(container, clone, record->string[1], record->flags, report);
@@ -369,28 +320,32 @@ static int execute(struct container *container, const struct block_record *recor
 
 int compose_root(const void *block, size_t size, struct report *report)
 {
-	enum { MAX_RECORDS = 4096 };
 	struct container container = { .root = -1, .stage = -1 };
 	struct block_cursor cursor, start;
 	struct block_record record;
-	int clones[MAX_RECORDS];
-	int err, readonly;
+	int err, readonly, *clones;
 	mode_t mask;
 
-	if (block_open(&start, block, size) < 0 || start.left > MAX_RECORDS)
+	if (block_open(&start, block, size) < 0)
 		return report_set(report, STEP_BLOCK, EBADMSG, "launch block");
 	cursor = start;
 	if (!block_next(&cursor, &record) || record.op != OP_ROOT)
 		return report_set(report, STEP_BLOCK, EBADMSG, "launch block without a root");
+	clones = calloc(start.left, sizeof(*clones));
+	if (!clones)
+		return report_set(report, STEP_BLOCK, ENOMEM, "launch block");
 	err = clone_sources(start, clones, report);
-	if (err < 0)
+	if (err < 0) {
+		free(clones);
 		return err;
+	}
 	readonly = record.flags & ROOT_READONLY;
 	mask = umask(0022); /* mount points and generated files; the application keeps the user's */
 	err = mount_root(&record, &container, report);
 	for (unsigned int i = 1; !err && block_next(&cursor, &record); i++)
 		err = execute(&container, &record, clones[i], i, report);
 	umask(mask);
+	free(clones);
 	if (!err)
 		err = enter_root(container.root, readonly, report);
 	if (container.root >= 0)

@@ -94,11 +94,10 @@ int exec_check(const void *block, size_t size, struct report *report)
 	return 0;
 }
 
-/* The bounding set is emptied and no_new_privs set: nothing inside can gain what the user does not have. */
-static int drop_privileges(struct report *report)
+int exec_drop_privileges(struct report *report)
 {
 	for (unsigned long cap = 0; prctl(PR_CAPBSET_READ, cap, 0, 0, 0) >= 0; cap++)
-		if (prctl(PR_CAPBSET_DROP, cap, 0, 0, 0) < 0 && errno != EPERM)
+		if (prctl(PR_CAPBSET_READ, cap, 0, 0, 0) == 1 && prctl(PR_CAPBSET_DROP, cap, 0, 0, 0) < 0)
 			return report_set(report, STEP_PRIVILEGE, errno, "bounding set");
 	if (prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) < 0)
 		return report_set(report, STEP_PRIVILEGE, errno, "ambient set");
@@ -107,19 +106,23 @@ static int drop_privileges(struct report *report)
 	return 0;
 }
 
-/* Descriptors above 2 are ours or slurmstepd's, except PMI-2's connection to the launcher. */
-static void close_descriptors(void)
+/* Descriptors above 2 are ours or slurmstepd's, except PMI-2's connection to the launcher, which is a socket. */
+static int close_descriptors(struct report *report)
 {
 	const char *text = getenv("PMI_FD");
 	long pmi = text ? strtol(text, NULL, 10) : -1;
+	unsigned int from = 3;
+	struct stat st;
+	int err = 0;
 
-	if (pmi < 3 || pmi > INT_MAX) {
-		syscall(SYS_close_range, 3, ~0U, 0);
-		return;
+	if (pmi >= 3 && pmi <= INT_MAX && fstat((int)pmi, &st) == 0 && S_ISSOCK(st.st_mode)) {
+		if (pmi > 3)
+			err = (int)syscall(SYS_close_range, 3, (unsigned int)pmi - 1, 0);
+		from = (unsigned int)pmi + 1;
 	}
-	if (pmi > 3)
-		syscall(SYS_close_range, 3, (unsigned int)pmi - 1, 0);
-	syscall(SYS_close_range, (unsigned int)pmi + 1, ~0U, 0);
+	if (err < 0 || syscall(SYS_close_range, from, ~0U, 0) < 0)
+		return report_set(report, STEP_PRIVILEGE, errno, "close_range");
+	return 0;
 }
 
 /* Apply the block; collects the entrypoint's words in argv. */
@@ -175,9 +178,10 @@ int exec_run(const void *block, size_t size, char *const argv[], struct report *
 		free(all);
 		return err;
 	}
-	err = drop_privileges(report);
-	if (err == 0) {
-		close_descriptors();
+	err = exec_drop_privileges(report);
+	if (!err)
+		err = close_descriptors(report);
+	if (!err) {
 		execve(path, (char *const *)all, environ);
 		err = report_set(report, STEP_COMMAND, errno == ENOENT ? ENOEXEC : errno, path);
 	}

@@ -17,6 +17,10 @@ int exec_find(const char *command, const char *path_variable, char *ret_path, si
 /* Prove the block's working directory and command (OP_WORKDIR, OP_COMMAND) in the current root. */
 int exec_check(const void *block, size_t size, struct report *report);
 
+/* Empty the capability sets that exec could refill and set no_new_privs, so that nothing inside can gain what the user
+ * does not have. Needs the capabilities that unshare or setns gave. */
+int exec_drop_privileges(struct report *report);
+
 /* Give up every privilege and descriptor that the application must not have, apply the block's working directory and
  * environment, and execute argv (after the block's OP_ARGUMENTs). Returns only on failure. */
 int exec_run(const void *block, size_t size, char *const argv[], struct report *report);

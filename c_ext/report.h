@@ -32,4 +32,7 @@ struct report {
 /* Fill a report and return -err, so that callers can write `return report_set(...)`. */
 int report_set(struct report *report, int step, int err, const char *detail);
 
+/* Make a line safe for a log or a terminal: control characters (C1 in UTF-8 too) become '?', in place. */
+char *report_printable(char *line);
+
 #endif

@@ -8,20 +8,29 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "options.h"
+#include "report.h"
 #include "seal.h"
 #include "slurm_api.h"
 
 static char *inherited;   /* SLURM_CONTAINER as the client found it: from the job around it */
+static char *exported;    /* SLURM_CONTAINER as the component before left it (sbatch, salloc) */
 static char *first_choice; /* of the first component of a heterogeneous job */
 static int components;
+static int given; /* the container was named for this command, not inherited */
+
+static void say(const char *line)
+{
+	char copy[1024];
+
+	snprintf(copy, sizeof(copy), "%s", line);
+	slurm_spank_log("fairlead: %s", report_printable(copy));
+}
 
 static _Noreturn void refuse(const char *line)
 {
-	slurm_spank_log("fairlead: %s", line);
+	say(line);
 	exit(125);
 }
 
@@ -45,7 +54,11 @@ static void open_environment(void)
 
 static void seal_environment(void)
 {
-	export(SEAL_VARIABLE_SAVED, getenv(SEAL_VARIABLE));
+	const char *value = getenv(SEAL_VARIABLE);
+
+	if (value && strcmp(value, SEAL_VALUE) == 0)
+		return; /* by the first component of a heterogeneous job */
+	export(SEAL_VARIABLE_SAVED, value);
 	setenv(SEAL_VARIABLE, SEAL_VALUE, 1);
 }
 
@@ -86,6 +99,9 @@ static const char *settle_reference(void)
 		explicit = options.reference; /* before 21.08 */
 	if (!explicit)
 		explicit = getenv("SLURM_CONTAINER"); /* set by Slurm since client_init: explicit, too */
+	if (explicit && !*explicit)
+		refuse("error [reference]: --container: empty, as from an unset variable (write none to run on the host)");
+	given = explicit && strcmp(explicit, "none") != 0;
 	if (!explicit)
 		explicit = inherited;
 	if (!explicit || !*explicit || strcmp(explicit, "none") == 0)
@@ -96,28 +112,37 @@ static const char *settle_reference(void)
 	return explicit;
 }
 
-static int has_oci_conf(void)
+/* Slurm answers with a word for an option that is not set, or that this command does not have. */
+static int is_set(const char *name)
 {
-	const char *conf = getenv("SLURM_CONF"), *slash;
-	char path[OPTION_MAX];
-	struct stat st;
+	const char *value = slurm_api_option(name);
 
-	slash = conf ? strrchr(conf, '/') : NULL;
-	if (slash)
-		snprintf(path, sizeof(path), "%.*s/oci.conf", (int)(slash - conf), conf);
-	else
-		snprintf(path, sizeof(path), "/etc/slurm/oci.conf");
-	return stat(path, &st) == 0;
+	return value && *value && strcmp(value, "unset") != 0 && strcmp(value, "invalid-context") != 0;
+}
+
+/* Options under which the container's choice or the command's seal would be lost on the way. */
+static void refuse_conflicts(void)
+{
+	if (spank_context() == S_CTX_LOCAL && is_set("bcast"))
+		refuse("error [usage]: --bcast together with --container (the image brings the program; drop --bcast)");
+	if (spank_context() == S_CTX_ALLOCATOR && is_set("export-file"))
+		refuse("error [usage]: --export-file drops the container's variables (use --export)");
 }
 
 int client_settle(void)
 {
-	const char *reference = settle_reference();
+	const char *reference;
 	int is_srun = spank_context() == S_CTX_LOCAL;
 	const char *directory;
 
 	if (*options.error)
 		refuse(options.error);
+	/* What the component before this one exported is no choice of this one. */
+	if (components && exported && getenv("SLURM_CONTAINER") && strcmp(getenv("SLURM_CONTAINER"), exported) == 0)
+		unsetenv("SLURM_CONTAINER");
+	reference = settle_reference();
+	if (reference)
+		refuse_conflicts();
 	if (*options.workdir && options.workdir[0] != '/')
 		refuse("error [workdir]: --container-workdir: not an absolute path (write it from /)");
 	if (components++ == 0)
@@ -144,20 +169,24 @@ int client_settle(void)
 		return 0;
 	}
 	export("SLURM_CONTAINER", reference);
+	exported = reference ? strdup(reference) : NULL;
 	if (reference)
 		seal_environment();
 	/* The label is what squeue shows; with an oci.conf it would start a runtime on the batch step. */
-	if (!reference || has_oci_conf())
+	if (!reference || slurm_api_has_oci_conf(getenv("SLURM_CONF")))
 		slurm_api_option_reset("container");
 	return 0;
 }
 
-static void replace(char **word, char *text)
+static int replace(char **word, char *text)
 {
-	if (!text)
-		refuse("error [internal]: out of memory");
+	if (!text) {
+		say("error [internal]: out of memory");
+		return -1;
+	}
 	*word = slurm_api_strdup(text);
 	free(text);
+	return 0;
 }
 
 int client_seal(spank_t spank)
@@ -173,14 +202,21 @@ int client_seal(spank_t spank)
 		return 0;
 	export("SLURM_CONTAINER", reference);
 	/* salloc's own shell: on the host, like a batch script; the sruns typed there inherit the container. */
-	if (spank_get_item(spank, S_JOB_STEPID, &step) == ESPANK_SUCCESS && step == STEP_INTERACTIVE)
+	if (spank_get_item(spank, S_JOB_STEPID, &step) == ESPANK_SUCCESS && step == STEP_INTERACTIVE) {
+		if (given) {
+			say("error [usage]: srun --interactive runs on the host (drop --interactive or --container)");
+			return -1;
+		}
+		seal_environment();
 		return 0;
-	if (spank_get_item(spank, S_JOB_ARGV, &argc, &argv) != ESPANK_SUCCESS || argc < 1 || !argv)
-		refuse("error [slurm]: srun does not show the command to the plugin (report the Slurm release)");
+	}
+	/* From here an error is returned, not exit()ed: srun has a step to abort, and threads. */
+	if (spank_get_item(spank, S_JOB_ARGV, &argc, &argv) != ESPANK_SUCCESS || argc < 1 || !argv) {
+		say("error [slurm]: srun does not show the command to the plugin (report the Slurm release)");
+		return -1;
+	}
 	/* The array is the one that the launch message is made of; its strings may be replaced, not their number. */
 	if (multi_prog && strcmp(multi_prog, "set") == 0 && argc >= 2)
-		replace(&argv[1], seal_programs(argv[1]));
-	else
-		replace(&argv[0], seal_command(argv[0]));
-	return 0;
+		return replace(&argv[1], seal_programs(argv[1]));
+	return replace(&argv[0], seal_command(argv[0]));
 }

@@ -102,7 +102,7 @@ static _Noreturn void become_engine(const char *python, const char *script, cons
 	memset(&all, 0xff, sizeof(all));
 	sched_setaffinity(0, sizeof(all), &all);
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	if (getppid() != parent)
+	if (getppid() != parent || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
 		_exit(125);
 	null = open("/dev/null", O_RDONLY);
 	if (null >= 0)
@@ -113,7 +113,8 @@ static _Noreturn void become_engine(const char *python, const char *script, cons
 	if (socket < 0 || request < 0 || dup2(socket, SOCKET_FD) < 0 || dup2(request, REQUEST_FD) < 0)
 		_exit(125);
 	dup2(2, 1);
-	syscall(SYS_close_range, 5, ~0U, 0);
+	if (syscall(SYS_close_range, 5, ~0U, 0) < 0)
+		_exit(125);
 	execve(python, (char *const *)argv, (char *const *)environment);
 	_exit(126);
 }

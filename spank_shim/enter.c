@@ -30,7 +30,7 @@ static _Noreturn void refuse_report(const struct report *report)
 	char line[1600];
 	int status = exec_describe(report, line, sizeof(line));
 
-	refuse(line, status);
+	refuse(report_printable(line), status);
 }
 
 static void *map_block(int fd, size_t *ret_size)

@@ -18,9 +18,11 @@
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "engine.h"
+#include "exec.h"
 #include "namespace.h"
 #include "options.h"
 #include "seal.h"
@@ -31,7 +33,11 @@
 #endif
 
 #define PROTOCOL "1"
-#define SPEAK_AFTER_S 3 /* how long a node other than the first lets the first one speak */
+/* How long a node other than the first lets the others speak: in turn, so that a thousand failing nodes do not all speak
+ * (and cancel) in one instant; the first to do so ends the step for the rest. */
+#define SPEAK_AFTER_MS 3000
+#define SPEAK_TURN_MS 50
+#define SPEAK_LAST_MS 33000
 
 enum state { STATE_NONE, STATE_READY, STATE_FAILED };
 
@@ -143,8 +149,26 @@ static _Noreturn void refuse(int status, const char *format, ...)
 	va_start(list, format);
 	vsnprintf(line, sizeof(line), format, list);
 	va_end(list);
-	slurm_spank_log("fairlead: %s", line);
+	slurm_spank_log("fairlead: %s", report_printable(line));
 	_exit(status);
+}
+
+/* A client without the plugin leaves Slurm's label and nothing else: the job asked for a container and would run on the
+ * host. With an oci.conf the label is Slurm's own business. */
+static void check_client(spank_t spank)
+{
+	char reference[OPTION_MAX], label[OPTION_MAX], conf[OPTION_MAX];
+	uint32_t step = STEP_BATCH;
+
+	job_variable(spank, VARIABLE_REFERENCE, reference, sizeof(reference));
+	job_variable(spank, "SLURM_CONTAINER", label, sizeof(label));
+	job_variable(spank, "SLURM_CONF", conf, sizeof(conf));
+	if (*reference || !*label || strcmp(label, "none") == 0 ||
+	    spank_get_item(spank, S_JOB_STEPID, &step) != ESPANK_SUCCESS || step >= STEP_INTERACTIVE ||
+	    slurm_api_has_oci_conf(*conf ? conf : NULL))
+		return;
+	refuse(125, "error [slurm]: --container=%s was given where the fairlead plugin is not installed "
+	       "(install it on the submitting host)", label);
 }
 
 static void check_identity(spank_t spank)
@@ -181,7 +205,8 @@ static void read_facts(spank_t spank, struct facts *ret, char ***ret_argv)
 	seal = (char *)seal_open(argv[0]);
 	if (seal)
 		argv[0] = seal;
-	ret->multi_prog = argc >= 2 && !seal && strstr(argv[1], SEAL_PROGRAM) != NULL;
+	/* The client seals either the command or the configuration's text; a batch script's words are the user's. */
+	ret->multi_prog = ret->step != STEP_BATCH && !seal && argc >= 2 && strstr(argv[1], SEAL_PROGRAM) != NULL;
 	ret->script = ret->step == STEP_BATCH ? argv[0] : NULL;
 	ret->command = argv[0];
 	*ret_argv = argv;
@@ -258,12 +283,20 @@ static void end_step(spank_t spank, const struct facts *facts)
  * and speak only if it does not come, because then the failure is theirs alone. */
 static _Noreturn void fail(spank_t spank, const struct facts *facts, const struct channel_message *message)
 {
+	struct timespec turn;
+	uint64_t wait_ms = SPEAK_AFTER_MS + (uint64_t)facts->node * SPEAK_TURN_MS;
+	char line[sizeof(message->text)];
+
 	shared->status = message->status;
 	shared->state = STATE_FAILED;
 	pthread_mutex_unlock(&shared->lock);
-	if (facts->node > 0)
-		sleep(SPEAK_AFTER_S);
-	slurm_spank_log("fairlead: %s", message->text);
+	if (facts->node > 0) {
+		wait_ms = wait_ms > SPEAK_LAST_MS ? SPEAK_LAST_MS : wait_ms;
+		turn = (struct timespec){ .tv_sec = (time_t)(wait_ms / 1000), .tv_nsec = (long)(wait_ms % 1000) * 1000000 };
+		nanosleep(&turn, NULL);
+	}
+	snprintf(line, sizeof(line), "%s", message->text);
+	slurm_spank_log("fairlead: %s", report_printable(line));
 	signal(SIGTERM, SIG_IGN); /* our own, on its way back */
 	end_step(spank, facts);
 	_exit(message->status);
@@ -324,13 +357,16 @@ static void hand_over(spank_t spank, const struct facts *facts, char **argv, int
 	err = slurm_api_prepend(spank, helper);
 	if (err == -EIO)
 		refuse(125, "error [slurm]: slurmstepd refused to change the command");
+	if (!err)
+		spank_unsetenv(spank, "_FAIRLEAD_COMMAND"); /* a user's; fairlead-enter would take it for ours */
 	if (err == -ENOSYS && !facts->multi_prog) {
 		if (spank_setenv(spank, "_FAIRLEAD_COMMAND", facts->command, 1) != ESPANK_SUCCESS)
 			refuse(125, "error [slurm]: cannot set the task's environment");
 		argv[0] = strdup(helper);
 	}
 	if (err == -ENOSYS && facts->multi_prog) {
-		if (namespace_join(fds[CHANNEL_USERNS], fds[CHANNEL_MNTNS], &report) < 0)
+		if (namespace_join(fds[CHANNEL_USERNS], fds[CHANNEL_MNTNS], &report) < 0 ||
+		    exec_drop_privileges(&report) < 0)
 			refuse(125, "error [namespace]: cannot join the container: %s: %s", report.detail,
 			       strerror(report.err));
 		fds[CHANNEL_USERNS] = fds[CHANNEL_MNTNS] = -1;
@@ -349,8 +385,10 @@ void remote_task_init(spank_t spank)
 	struct facts facts;
 	char **argv;
 
-	if (!wanted(spank))
+	if (!wanted(spank)) {
+		check_client(spank);
 		return; /* a sealed command then fails to execute, as it must */
+	}
 	if (*early_error || !shared || parked[0] < 0)
 		refuse(125, "%s", *early_error ? early_error : "error [slurm]: the plugin was not prepared");
 	check_identity(spank);

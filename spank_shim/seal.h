@@ -13,11 +13,13 @@
 #define SEAL_PROGRAM "/.fairlead/exec"
 
 /* The sruns of a batch script may start on a node without the plugin, where nothing seals their commands. So sbatch and
- * salloc leave a value in the job's environment that srun refuses ("unrecognized --hint argument ..."), and only the
- * plugin in srun takes it out again before srun reads its variables. A hint that the user gave is kept beside it. */
-#define SEAL_VARIABLE "SLURM_HINT"
+ * salloc leave a value in the job's environment that srun refuses ("Invalid numeric value ... for --wait"), and only the
+ * plugin in srun takes it out again before srun reads its variables. A value that the user gave is kept beside it. This
+ * variable, because srun alone reads it and checks it whatever options are given (SLURM_HINT is forgotten when one of
+ * --cpu-bind, --threads-per-core and others is there). */
+#define SEAL_VARIABLE "SLURM_WAIT"
 #define SEAL_VALUE "this-node-has-no-fairlead-plugin"
-#define SEAL_VARIABLE_SAVED "SLURM_FAIRLEAD_HINT"
+#define SEAL_VARIABLE_SAVED "SLURM_FAIRLEAD_WAIT"
 
 /* The sealed command; the caller frees it. NULL when memory ran out. */
 char *seal_command(const char *command);

@@ -3,8 +3,10 @@
 
 #include <dlfcn.h>
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 /* ISO C has no conversion from object to function pointer; POSIX dlsym needs one. */
 static void symbol(const char *name, void *ret_function, size_t size)
@@ -75,6 +77,18 @@ char *slurm_api_strdup(const char *text)
 
 	symbol("slurm_xstrdup", &duplicate, sizeof(duplicate));
 	return duplicate ? duplicate(text) : strdup(text);
+}
+
+int slurm_api_has_oci_conf(const char *conf)
+{
+	const char *slash = conf ? strrchr(conf, '/') : NULL;
+	char path[4096];
+
+	if (slash)
+		snprintf(path, sizeof(path), "%.*s/oci.conf", (int)(slash - conf), conf);
+	else
+		snprintf(path, sizeof(path), "/etc/slurm/oci.conf");
+	return access(path, F_OK) == 0;
 }
 
 int slurm_api_prepend(spank_t spank, const char *word)

@@ -17,7 +17,7 @@ unsigned int slurm_api_release(void);
 /* --container became Slurm's own option with 21.08. */
 int slurm_api_owns_container(void);
 
-/* Value of a client option (srun, sbatch, salloc) or NULL; the caller frees nothing (Slurm's own copy). */
+/* Value of a client option (srun, sbatch, salloc) or NULL; a copy that lives as long as the client. */
 const char *slurm_api_option(const char *name);
 
 /* Whether the command line set an option, named by its letter. */
@@ -28,6 +28,9 @@ void slurm_api_option_reset(const char *name);
 
 /* A copy that Slurm's xfree accepts. */
 char *slurm_api_strdup(const char *text);
+
+/* Whether an oci.conf stands beside slurm.conf (conf may be NULL): then Slurm itself runs --container. */
+int slurm_api_has_oci_conf(const char *conf);
 
 /* spank_prepend_task_argv (23.02.5 and later): 0, or -ENOSYS where it does not exist, or -EIO. */
 int slurm_api_prepend(spank_t spank, const char *word);

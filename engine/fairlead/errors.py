@@ -43,8 +43,17 @@ class Error(Exception):
 
 
 def one_line(text: str) -> str:
-    """Return text with control characters made visible: hostile input cannot forge log lines."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    """Return text with control characters made visible: hostile input cannot forge log lines.
+
+    No codec is looked up: behind pivot_root that would import a module from the image.
+    """
+    return "".join(c if c.isprintable() else _escaped(ord(c)) for c in text)
+
+
+def _escaped(number: int) -> str:
+    if number < 0x100:
+        return f"\\x{number:02x}"
+    return f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
 
 
 class UsageError(Error):

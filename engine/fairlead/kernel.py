@@ -9,6 +9,7 @@ Rules:
 
 from __future__ import annotations
 
+import _thread
 import errno
 import os
 from typing import Any, NamedTuple, Self
@@ -176,6 +177,8 @@ class LayerTree:
     def __init__(self, root_fd: int, limits: Limits | None = None) -> None:
         self._root_fd = root_fd
         self._layer: Any = None
+        # A thread may still be in feed() when another, interrupted, comes to close().
+        self._lock = _thread.allocate_lock()
         handle = ffi.new("struct layer **")
         bounds = ffi.new("struct layer_limits *", tuple(limits or Limits()))
         _check(lib.layer_open_tree(root_fd, bounds, handle), self._root())
@@ -189,9 +192,10 @@ class LayerTree:
 
     def close(self) -> None:
         """Free what is held; the tree on disk stays as it is."""
-        if self._layer is not None:
-            lib.layer_close(self._layer)
-            self._layer = None
+        with self._lock:
+            if self._layer is not None:
+                lib.layer_close(self._layer)
+                self._layer = None
 
     def begin_layer(self) -> None:
         """Start the next layer.
@@ -210,9 +214,10 @@ class LayerTree:
             errors.StoreError: the kernel refuses otherwise.
         """
         # Released at once: a view kept alive by an error's traceback crashes the collector.
-        with ffi.from_buffer(data) as view:
-            result = lib.layer_feed(self._open(), view, len(view))
-        self._done(result)
+        with self._lock:
+            with ffi.from_buffer(data) as view:
+                result = lib.layer_feed(self._open(), view, len(view))
+            self._done(result)
 
     def end_layer(self) -> LayerStats:
         """Finish the layer: directories get their modes and times.

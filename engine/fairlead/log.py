@@ -17,12 +17,19 @@ from typing import Protocol
 from fairlead import errors
 
 _verbose = bool(os.environ.get("FAIRLEAD_VERBOSE"))
+_quiet = False
 
 
 def set_verbose(verbose: bool) -> None:
     """Turn debug lines on or off for this process."""
     global _verbose  # noqa: PLW0603 - one switch per process, set once by the command line
     _verbose = verbose
+
+
+def set_quiet(quiet: bool) -> None:
+    """Keep warnings, notes and progress to ourselves: on all nodes of a step but the first."""
+    global _quiet  # noqa: PLW0603 - likewise
+    _quiet = quiet
 
 
 def _write(text: str) -> None:
@@ -39,12 +46,14 @@ def error(failure: errors.Error) -> None:
 
 def warning(text: str) -> None:
     """Print a line for something that the user should know and that does not stop the work."""
-    _write(f"warning: {text}")
+    if not _quiet:
+        _write(f"warning: {text}")
 
 
 def note(text: str) -> None:
     """Print a line of information."""
-    _write(text)
+    if not _quiet:
+        _write(text)
 
 
 def debug(text: str) -> None:

@@ -306,6 +306,44 @@ def test_missing_volume_is_one_line(contained):
     assert "error [mount]: cannot mount /does/not/exist: No such file or directory" in result.stderr
 
 
+def test_engine_imports_nothing_from_the_image(contained, place, tree):
+    """docker CVE-2019-14271: behind pivot_root the engine's library paths are the image's."""
+    trap = f"open({place + '/escaped'!r}, 'w').write('x')\n"
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    for library in (
+        f"usr/lib/{version}",
+        f"usr/local/lib/{version}",
+        os.path.dirname(os.__file__)[1:],
+    ):
+        for package in ("", "encodings", "json", "importlib"):
+            os.makedirs(os.path.join(tree, library, package), exist_ok=True)
+        for name in (
+            "encodings/unicode_escape",
+            "traceback",
+            "linecache",
+            "tokenize",
+            "signal",
+            "json/decoder",
+            "subprocess",
+        ):
+            with open(os.path.join(tree, library, f"{name}.py"), "w", encoding="ascii") as file:
+                file.write(trap)
+    for options in ({"workdir": "/x\n\x1b[31my"}, {"workdir": "/absent"}):
+        result = contained("true", **options)
+        assert result.returncode == 125
+        assert result.stderr.count("\n") == 1, result.stderr
+    assert contained("/bin/\udcff").returncode == 127
+    assert contained("absent\n").returncode == 127
+    assert not os.path.exists(f"{place}/escaped")
+
+
+def test_every_lower_directory_is_closed_before_the_root_is_entered(contained):
+    """An open descriptor of one would be a way to the host's tree."""
+    shown = contained("sh", "-c", "for fd in /proc/self/fd/*; do readlink $fd; done").stdout
+    assert shown
+    assert "tree" not in shown
+
+
 def test_entrypoint_that_is_proc_self_exe_cannot_reach_the_engine(contained, tree):
     """runc CVE-2019-5736: nothing of the engine is left to be overwritten once the command runs."""
     path = os.path.join(tree, "bin/evil")

@@ -157,7 +157,7 @@ def test_markers_do_not_make_us_look_at_everything_again(box):
     markers = [file(b".wh..wh..opq"), file(b".wh.d7")] * 4000
     answer = box.apply(tar.archive(*names), tar.archive(*names, *markers), look=False)
     assert not answer.error
-    assert answer.seconds < 8  # a minute and more, if every marker looked
+    assert answer.seconds < 8  # forty, if every marker looked
 
 
 # Runs a command under a seccomp filter that answers system call 452 with an error. Source: seccomp(2).

@@ -82,6 +82,18 @@ def test_file_that_the_kernel_would_not_execute_is_126(name, content):
     assert f"error [command-not-executable]: /bin/{name}" in found
 
 
+def test_image_cannot_forge_a_line():
+    config = {
+        "Entrypoint": ["/bin/a\nfairlead: error [x]: forged\x1b[31m"],
+        "WorkingDir": "/y\nfairlead: error [y]: forged",
+    }
+    image = images.image([images.layer({"bin/true": images.program(os.urandom(99))})], config)
+    with registry(image) as server:
+        found = line("--container-entrypoint", container=named(server))
+    assert "\\x0a" in found or "?" in found
+    assert "\x1b" not in found
+
+
 def test_workdir_that_does_not_exist():
     found = line("--container-workdir=/nowhere", container=SMALL)
     assert "error [workdir]: /nowhere: No such file or directory" in found

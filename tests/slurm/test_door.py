@@ -203,6 +203,11 @@ def test_entrypoint_is_off_unless_asked():
     assert "entrypoint" in output(srun("--container-entrypoint", "echo", "x", container=image))
 
 
+def test_cwd_above_the_images_trees_does_not_hide_them():
+    assert "busybox" in output(srun("ls", "/bin", container=SMALL, cwd="/"))
+    assert output(srun("sh", "-c", "ls /var/lib | wc -l", container=SMALL, cwd="/var")) == "0\n"
+
+
 def test_working_directory():
     assert output(srun("pwd", container=SMALL)) == "/opt/demo\n"
     assert output(srun("--container-workdir=/bin", "pwd", container=SMALL)) == "/bin\n"

@@ -77,6 +77,165 @@ def test_step_of_a_batch_job_on_a_node_without_the_plugin(bare_node, marker):
         jobs.batch(f"srun touch {marker}", "-w", bare_node, f"--container={SMALL}")
 
 
+@pytest.fixture(scope="module")
+def plain_client():
+    """A slurm.conf whose plugstack is empty: srun and sbatch of a host without the plugin."""
+    place = "/var/tmp/fairlead-plain-client"
+    os.makedirs(place, exist_ok=True)
+    with open(os.path.realpath("/etc/slurm/slurm.conf"), encoding="utf-8") as file:
+        lines = [line for line in file if not line.startswith("PlugStackConfig")]
+    with open(f"{place}/slurm.conf", "w", encoding="utf-8") as file:
+        file.writelines([*lines, f"PlugStackConfig={place}/plugstack.conf\n"])
+    with open(f"{place}/plugstack.conf", "w", encoding="utf-8"):
+        pass
+    yield f"{place}/slurm.conf"
+    for name in ("slurm.conf", "plugstack.conf"):
+        os.unlink(f"{place}/{name}")
+    os.rmdir(place)
+
+
+def test_submitting_host_without_the_plugin(plain_client, marker):
+    result = srun("touch", marker, container=SMALL, SLURM_CONF=plain_client)
+    assert result.returncode == 125
+    assert "where the fairlead plugin is not installed" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        "",
+        "--cpu-bind=none",
+        "--threads-per-core=1",
+        "--ntasks-per-core=1",
+        "--wait=3",
+        "--hint=nomultithread",
+    ],
+)
+def test_srun_without_the_plugin_in_a_batch_job_of_ours(plain_client, marker, options):
+    script = f"SLURM_CONF={plain_client} srun {options} touch {marker} || echo refused"
+    shown = jobs.batch(script, f"--container={SMALL}")
+    assert "this-node-has-no-fairlead-plugin" in shown
+    assert "refused" in shown
+
+
+def test_seal_survives_every_way_to_hand_the_environment_on(plain_client, marker):
+    script = f"SLURM_CONF={plain_client} srun touch {marker} || echo refused"
+    for option in ("--export=NONE", "--export=ALL,A=1", "--get-user-env", "--threads-per-core=1"):
+        assert "refused" in jobs.batch(script, f"--container={SMALL}", option), option
+
+
+def test_value_of_the_user_under_the_seal_comes_back():
+    shown = jobs.batch("srun sh -c 'echo wait=$SLURM_WAIT'", f"--container={SMALL}", SLURM_WAIT="7")
+    assert "wait=7" in shown
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (("--container=",), "--container: empty"),
+        (
+            (f"--container={SMALL}", "--bcast=/tmp/fairlead-bcast"),
+            "--bcast together with --container",
+        ),
+    ],
+)
+def test_srun_options_that_would_lose_the_container(marker, words, text):
+    result = jobs.run("srun", *words, "touch", marker)
+    assert result.returncode == 125
+    assert text in result.stderr
+
+
+def test_export_file_would_lose_the_container(marker):
+    path = "/tmp/fairlead-export"
+    with open(path, "wb") as file:
+        file.write(b"PATH=/usr/bin:/bin\0")
+    try:
+        result = jobs.run(
+            "sbatch", f"--export-file={path}", f"--container={SMALL}", "--wrap", f"touch {marker}"
+        )
+    finally:
+        os.unlink(path)
+    assert result.returncode == 125
+    assert "--export-file" in result.stderr
+
+
+def test_heterogeneous_batch_job_is_contained():
+    shown = jobs.batch(
+        "srun --het-group=0,1 sh -c 'echo in ${FAIRLEAD_CONTAINER:-host}'",
+        f"--container={SMALL}", "-n1", ":", "-n1", f"--container={SMALL}",
+    )  # fmt: skip
+    assert shown.count(f"in {SMALL}") == 2, shown
+
+
+def test_heterogeneous_components_with_different_containers_are_refused(marker):
+    other = f"--container={jobs.MPI}"
+    for first, second in (
+        (f"--container={SMALL}", other),
+        ("--container=none", other),
+        ("-Q", other),
+    ):
+        result = jobs.run(
+            "srun", "-n1", first, "touch", marker, ":", "-n1", second, "touch", marker
+        )
+        assert result.returncode == 125
+        assert "must name the same container" in result.stderr
+
+
+def test_second_component_takes_the_firsts_container():
+    where = "echo in ${FAIRLEAD_CONTAINER:-host}"
+    shown = jobs.output(
+        jobs.run(
+            "srun", "-n1", f"--container={SMALL}", "sh", "-c", where, ":", "-n1", "sh", "-c", where
+        )
+    )
+    assert shown.count(f"in {SMALL}") == 2
+
+
+def test_batch_scripts_words_cannot_switch_the_entering_off():
+    script = "grep -E 'NoNewPrivs|CapBnd' /proc/self/status; env | grep -c _FAIRLEAD || true\n"
+    path = "/tmp/fairlead-words.sh"
+    with open(path, "w", encoding="utf-8") as file:
+        file.write("#!/bin/sh\n" + script)
+    log = "/tmp/fairlead-words.out"
+    try:
+        words = (
+            "sbatch",
+            "--wait",
+            "-o",
+            log,
+            f"--container={SMALL}",
+            "--container-batch",
+            path,
+            "/.fairlead/exec",
+        )
+        assert jobs.run(*words).returncode == 0
+        with open(log, encoding="utf-8") as file:
+            shown = file.read()
+    finally:
+        os.unlink(path)
+        os.unlink(log)
+    assert "NoNewPrivs:\t1" in shown
+    assert "CapBnd:\t0000000000000000" in shown
+
+
+@pytest.mark.parametrize("options", [(), ("--multi-prog",)])
+def test_privileges_are_gone_whichever_way_the_task_enters(options):
+    conf = "/tmp/fairlead-privileges.conf"
+    with open(conf, "w", encoding="utf-8") as file:
+        file.write("0 grep -E NoNewPrivs|CapBnd /proc/self/status\n")
+    try:
+        words = (
+            (*options, conf)
+            if options
+            else ("grep", "-E", "NoNewPrivs|CapBnd", "/proc/self/status")
+        )
+        shown = jobs.output(srun(*words, container=SMALL))
+    finally:
+        os.unlink(conf)
+    assert "NoNewPrivs:\t1" in shown
+    assert "CapBnd:\t0000000000000000" in shown
+
+
 def broken(place, script):
     wrapper = f"{place}/venv/bin/python"
     with open(wrapper, "w", encoding="utf-8") as file:

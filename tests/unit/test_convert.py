@@ -290,3 +290,30 @@ print(open("/proc/self/status").read().split("VmHWM:")[1].split()[0])
         sizes.append(int(subprocess.run(command, check=True, capture_output=True).stdout))
     assert sizes[1] - sizes[0] <= 2 << 10
     assert sizes[1] < 64 << 10
+
+
+def test_closing_waits_for_a_thread_that_is_still_feeding(tmp_path):
+    """As after an interrupt: freeing the reader under a running call would be a use after free."""
+    fd = os.open(tmp_path, os.O_RDONLY)
+    data = archive(**{f"f{number}": bytes(20_000) for number in range(300)})
+    tree = kernel.LayerTree(fd)
+    tree.begin_layer()
+    started = threading.Event()
+    outcome = []
+
+    def feed():
+        started.set()
+        try:
+            while True:
+                tree.feed(data[: len(data) // 1024 * 512])
+                outcome.append("fed")
+        except (ValueError, errors.LayerError) as error:
+            outcome.append(type(error).__name__)
+
+    thread = threading.Thread(target=feed)
+    thread.start()
+    started.wait()
+    tree.close()
+    thread.join()
+    os.close(fd)
+    assert outcome[-1] in ("ValueError", "LayerError")

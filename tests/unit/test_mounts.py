@@ -33,7 +33,9 @@ def test_cwd_below_home_is_not_bound_twice():
     assert plan.workdir == "/home/ada/run"
 
 
-@pytest.mark.parametrize("path", ["/", "/usr/share", "/etc", "/opt/host", "/lib", "/var/lib/x"])
+@pytest.mark.parametrize(
+    "path", ["/", "/usr/share", "/etc", "/opt/host", "/lib", "/var/lib/x", "/var", "/usr"]
+)
 def test_cwd_never_hides_the_images_own_trees(path):
     assert not mounts.may_bind(path)
 

@@ -106,6 +106,8 @@ def test_oci_form_is_a_runtime_configuration():
         ({"workdir": "/a\nb"}, errors.WorkdirError),
         ({"volumes": (launch.Volume("/a", "/b/../../c"),)}, errors.UsageError),
         ({"volumes": (launch.Volume("/a", "/proc"),)}, errors.UsageError),
+        ({"volumes": (launch.Volume("/a", "//proc/x"),)}, errors.UsageError),
+        ({"volumes": (launch.Volume("/a", "/./dev"),)}, errors.UsageError),
         ({"volumes": (launch.Volume("rel", "/b"),)}, errors.UsageError),
         ({"variables": (("", "x"),)}, errors.UsageError),
     ],

@@ -102,6 +102,14 @@ def main(argv: list[str] | None = None) -> int:
         return 130
     except BrokenPipeError:  # | head
         return 0
+    except Exception as error:  # noqa: BLE001 - the edge; a traceback would read files of the image
+        place = error.__traceback__
+        while place and place.tb_next:
+            place = place.tb_next
+        where = f"{place.tb_frame.f_code.co_name}:{place.tb_lineno}" if place else "?"
+        failure = errors.Error(f"{type(error).__name__}: {error} (at {where})")
+        log.error(failure)
+        return failure.status
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import argparse
 import json
 
 from fairlead import config as settings
+from fairlead import errors
 from fairlead.cli import run as run_verb
 from fairlead.plan import oci
 from fairlead.plan import plan as launch
@@ -69,4 +70,4 @@ def text(plan: launch.Plan) -> str:
     lines.append(f"command    {' '.join((*plan.arguments, *plan.command))}")
     lines += [f"mpi        {line}" for line in plan.mpi]
     lines += [f"note       {note}" for note in plan.notes]
-    return "\n".join(lines) + "\n"
+    return "\n".join(errors.one_line(line) for line in lines) + "\n"

@@ -117,8 +117,16 @@ def pmix_directories(environ: Mapping[str, str]) -> tuple[str, ...]:
             name.startswith("PMIX_DSTORE_") and name.endswith("_BASE_PATH")
         ):
             found.append(value.rstrip("/"))
-    paths = (path for path in dict.fromkeys(found) if path.startswith("/") and os.path.isdir(path))
-    return tuple(paths)
+    return tuple(path for path in dict.fromkeys(found) if path.startswith("/") and _is_own(path))
+
+
+def _is_own(path: str) -> bool:
+    """Tell whether a directory is the user's, as those of Slurm's PMIx plugin are."""
+    try:
+        info = os.stat(path)
+    except OSError:
+        return False
+    return stat.S_ISDIR(info.st_mode) and info.st_uid == os.getuid()
 
 
 def _devices() -> tuple[Device, ...]:

@@ -19,6 +19,11 @@ IMAGE_TREES = (
 )
 
 
+HOMES_ALLOWED = ("/opt", "/root", "/run", "/var/lib", "/var/cache")
+# Homes may lie in /opt or /var/lib (service users), never over what holds programs.
+PROGRAM_TREES = tuple(tree for tree in IMAGE_TREES if tree not in HOMES_ALLOWED)
+
+
 class Mount(NamedTuple):
     """One mount of the container.
 
@@ -72,7 +77,8 @@ def kernel_trees(facts: host_facts.Facts) -> tuple[list[Mount], list[Link]]:
     for path, kind in (("/dev/pts", "terminals"), ("/dev/shm", "shared memory between ranks"),  # noqa: S108
                        ("/dev/mqueue", "message queues")):  # fmt: skip
         if path in facts.directories:
-            mounts.append(Mount(path, "bind", path, ("rbind", "dev"), kind))
+            options = ("rbind", "dev") if path == "/dev/pts" else ("rbind",)
+            mounts.append(Mount(path, "bind", path, options, kind))
     for device in facts.devices:
         number = f"{device.major}:{device.minor}"
         mounts.append(
@@ -121,7 +127,7 @@ def user_directories(request: launch.Request, facts: host_facts.Facts) -> list[M
         if path in facts.directories
     ]
     home = facts.user.home
-    if request.mount_home and home not in ("", "/") and home in facts.directories:
+    if request.mount_home and home in facts.directories and may_bind(home, PROGRAM_TREES):
         mounts.append(
             Mount(home, "bind", home, ("rbind", "optional"), "home directory (setting mount_home)")
         )
@@ -160,9 +166,15 @@ def slurm_directories(request: launch.Request, facts: host_facts.Facts) -> list[
     return mounts
 
 
-def may_bind(path: str) -> bool:
-    """Tell whether a host directory may appear at its path without hiding the image's programs."""
-    return path != "/" and not any((path + "/").startswith(tree + "/") for tree in IMAGE_TREES)
+def may_bind(path: str, trees: tuple[str, ...] = IMAGE_TREES) -> bool:
+    """Tell whether a host directory may appear at its path without hiding the image's own trees.
+
+    Neither one of them, nor anything below or above.
+    """
+    return not any(
+        f"{path}/".startswith(f"{tree}/") or f"{tree}/".startswith(f"{path.rstrip('/')}/")
+        for tree in trees
+    )
 
 
 def _covered(path: str, mounts: list[Mount]) -> bool:

@@ -111,7 +111,8 @@ def _check_volume(volume: Volume) -> None:
         raise errors.UsageError(
             f"volume destination {volume.destination!r}: holds '..'", hint="write the plain path"
         )
-    if volume.destination.rstrip("/") in ("", "/proc", "/sys", "/dev"):
+    parts = [part for part in volume.destination.split("/") if part not in ("", ".")]
+    if not parts or parts[0] in ("proc", "sys") or parts == ["dev"]:
         raise errors.UsageError(
             f"volume destination {volume.destination!r}: cannot be replaced", hint="choose another"
         )

@@ -15,7 +15,7 @@ from fairlead.host import facts
 from fairlead.image import reference
 from fairlead.plan import plan as launch_plan
 from fairlead.plan import request as launch_request
-from fairlead.store import fetch, layout
+from fairlead.store import fetch, layers, layout
 
 _ETC_FILE_LIMIT = 1 << 20
 
@@ -34,6 +34,8 @@ def prepare(
     name = reference.parse(request.reference, default_registry=config.default_registry)
     store = layout.open_store(config)
     image = fetch.pull(name, config, store, policy=config.pull, progress=progress)
+    # Until this process ends or executes; from then on the mount itself shows that it is in use.
+    layers.hold(store, image.chain)
     _check_group(image.rootfs)
     injection = _injection(request, image, store)
     candidates = (request.cwd,) if request.cwd else ()

@@ -2,6 +2,7 @@
 
 Rules:
 - The process has one thread; after ``enter`` it lives in the container and only executes or ends.
+- From ``enter`` on nothing is imported: what this process needs later is loaded before.
 - Every kernel failure becomes one line that names the step, the path and the setting or right that
   is missing.
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 from typing import NoReturn
 
 from fairlead import errors, kernel
@@ -37,6 +39,7 @@ def enter(block: bytes) -> tuple[int, int]:
         errors.CommandNotExecutableError, errors.SpaceError
     """
     diagnosis = _diagnose()  # before: afterwards the files are those of the container
+    _stop_imports()
     try:
         fds = kernel.create_namespace()
         kernel.compose_root(block)
@@ -59,6 +62,18 @@ def execute(block: bytes, command: tuple[str, ...]) -> NoReturn:
     raise AssertionError("exec_run returned without a failure")
 
 
+def _stop_imports() -> None:
+    """Let this process import nothing more: behind pivot_root sys.path leads into the image.
+
+    An image that ships its own standard library would otherwise run in the engine, with the
+    namespace's capabilities and the engine's descriptors (docker CVE-2019-14271 is of this kind).
+    """
+    sys.meta_path.clear()
+    sys.path_hooks.clear()
+    sys.path.clear()
+    sys.path_importer_cache.clear()
+
+
 def _diagnose() -> str:
     for path, value, remedy in _SWITCHES:
         try:
@@ -79,6 +94,11 @@ def _explained(failure: kernel.Failure, diagnosis: str) -> errors.Error:
     if failure.errno in (errno.ENOSPC, errno.EDQUOT) and failure.step != "userns":
         return errors.SpaceError(f"cannot build the container: {what}")
     match failure.step:
+        case "block":
+            return errors.MountError(
+                f"the plan does not fit a launch block ({failure.detail}: {words})",
+                hint="the image or the job has too many or too large variables",
+            )
         case "userns" | "privilege" | "join":
             return _namespace_error(failure, words, diagnosis)
         case "command" if failure.errno == errno.ENOENT:

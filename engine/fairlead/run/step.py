@@ -21,6 +21,7 @@ import sys
 
 from fairlead import config as settings
 from fairlead import errors, kernel, log
+from fairlead.host import facts as host_facts
 from fairlead.plan import request as launch
 from fairlead.run import block, namespace
 from fairlead.run import launch as prepare
@@ -57,13 +58,16 @@ def _place(error: BaseException) -> str:
 
 def _serve(data: bytes) -> tuple[int, int, int]:
     facts, environ = parse(data)
+    if facts.get("nodeid") != "0":
+        log.set_quiet(True)  # every node would say the same
+    # --export=NONE leaves no HOME; settings and credentials are still the user's.
+    os.environ.setdefault("HOME", host_facts.user().home)
     config = settings.load()
     plan = prepare.prepare(
         request_from(facts, environ, config), config, log.QuietProgress(f"pulling {facts['ref']}")
     )
     for note in plan.notes:
-        if facts.get("nodeid") == "0":
-            log.note(note)
+        log.note(note)
     launch_block = block.compile_plan(plan)
     block_fd = _memory_file(launch_block)
     user_fd, mount_fd = namespace.enter(launch_block)
@@ -126,7 +130,9 @@ def request_from(
 
 def _memory_file(data: bytes) -> int:
     fd = os.memfd_create("fairlead-block", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    os.write(fd, data)
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(fd, rest) :]
     fcntl.fcntl(
         fd,
         fcntl.F_ADD_SEALS,

@@ -247,6 +247,7 @@ class _Behind:
     def __init__(self, work: Callable[[memoryview], None]) -> None:
         self._work = work
         self._error: BaseException | None = None
+        self._stopped = False
         self._free: queue.SimpleQueue[memoryview] = queue.SimpleQueue()
         self._full: queue.SimpleQueue[tuple[memoryview, int] | None] = queue.SimpleQueue()
         for _ in range(BUFFERS):
@@ -258,6 +259,7 @@ class _Behind:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._stopped = kind is not None
         self._full.put(None)
         self._thread.join()
         if kind is None:
@@ -280,7 +282,7 @@ class _Behind:
         while (item := self._full.get()) is not None:
             buffer, count = item
             try:
-                if self._error is None:
+                if self._error is None and not self._stopped:
                     self._work(buffer[:count])
             except BaseException as error:  # noqa: BLE001 - raised again in the caller's thread
                 self._error = error
