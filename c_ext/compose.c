@@ -26,7 +26,7 @@
 #include "block.h"
 #include "exec.h"
 #include "files.h"
-#include "target.h"
+#include "mountpoint.h"
 
 /* glibc 2.36 declares these; older ones do not, and the shim is built on old ones. */
 static int sys_open_tree(int dirfd, const char *path, unsigned int flags)
@@ -108,7 +108,7 @@ static int attach(const struct container *container, int mount_fd, const char *p
 		err = report_set(report, STEP_MOUNT, errno, path);
 		goto out;
 	}
-	target = target_open(container, path, S_ISDIR(st.st_mode), flags);
+	target = mountpoint_open(container, path, S_ISDIR(st.st_mode), flags);
 	if (target < 0)
 		err = report_set(report, STEP_TARGET, -target, path);
 	else if (sys_move_mount(mount_fd, target) < 0)
@@ -180,7 +180,7 @@ static int clone_generated(int stage, unsigned int number, const char *content, 
 static int make_symlink(const struct container *container, const struct block_record *record, struct report *report)
 {
 	const char *path = record->string[1], *name;
-	int dir = target_open_parent(container, path, &name), err;
+	int dir = mountpoint_parent(container, path, &name), err;
 
 	if (dir < 0)
 		return report_set(report, STEP_FILE, -dir, path);
@@ -250,7 +250,7 @@ static int mount_root(const struct block_record *record, struct container *ret, 
 	else if ((ret->root = open("root", O_PATH | O_DIRECTORY | O_CLOEXEC)) < 0)
 		err = report_set(report, STEP_OVERLAY, errno, "root");
 	else
-		target_may_create_on(ret, ret->root);
+		mountpoint_allow(ret, ret->root);
 out:
 	/* Each is a way to a directory of the host: none may be open when the root has been entered. */
 	for (unsigned int i = 0; i < BLOCK_MAX_STRINGS && lowers[i] >= 0; i++)
@@ -302,7 +302,7 @@ static int execute(struct container *container, const struct block_record *recor
 		fd = new_tmpfs(record->string[1]);
 		if (fd < 0)
 			return report_set(report, STEP_MOUNT, -fd, target);
-		target_may_create_on(container, fd);
+		mountpoint_allow(container, fd);
 		return attach(container, fd, target, record->flags, report);
 	case OP_BIND:
 		return clone < 0 ? 0 : attach(container, clone, record->string[1], record->flags, report);

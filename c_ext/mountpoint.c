@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "target.h"
+#include "mountpoint.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -13,7 +13,7 @@
 #include "block.h"
 #include "files.h"
 
-void target_may_create_on(struct container *container, int fd)
+void mountpoint_allow(struct container *container, int fd)
 {
 	struct stat st;
 
@@ -27,7 +27,7 @@ static int make_directories(const struct container *container, const char *path)
 }
 
 /* The directory of a path and its last name; the path is a mount point's, so it has one. */
-int target_open_parent(const struct container *container, const char *path, const char **ret_name)
+int mountpoint_parent(const struct container *container, const char *path, const char **ret_name)
 {
 	const char *name = strrchr(path, '/');
 	char parent[PATH_MAX];
@@ -58,7 +58,7 @@ static int make_file(const struct container *container, const char *path)
 	const char *name;
 	int dir, fd, err;
 
-	dir = target_open_parent(container, path, &name);
+	dir = mountpoint_parent(container, path, &name);
 	if (dir < 0)
 		return dir;
 	err = files_on_devices(dir, container->devices, container->device_count);
@@ -75,7 +75,7 @@ static int make_file(const struct container *container, const char *path)
 }
 
 /* The mount point: made when it is missing, a directory or an empty file as the source wants it. */
-int target_open(const struct container *container, const char *path, int is_dir, uint32_t flags)
+int mountpoint_open(const struct container *container, const char *path, int is_dir, uint32_t flags)
 {
 	int fd = flags & TARGET_STRICT ? open_strict(container->root, path) : -ENOENT;
 
