@@ -1,5 +1,6 @@
 """MPI ranks talk inside containers, on two nodes, through the host's library or the image's own."""
 
+import os
 import re
 import subprocess
 
@@ -80,6 +81,25 @@ def test_host_newer_than_the_image_is_refused_when_the_host_is_asked_for():
 def test_single_copy_between_ranks_of_a_node():
     shown = output(srun("--mpi=pmix", "-n2", "./cma", container=MPI))
     assert shown.count("ok, single copy by cma, 4 MiB exchange ok") == 2
+
+
+def test_second_pmix_directory_outside_tmp_is_inside():
+    """No variable of the step names it; PMIx 5 cannot start without it."""
+    place = "/srv/fairlead-pmix"
+    os.makedirs(place, exist_ok=True)
+    os.chmod(place, 0o1777)
+    try:
+        options = (
+            "--mpi=pmix",
+            "sh",
+            "-c",
+            "ls -d /srv/fairlead-pmix/spmix_appdir_*; ls -d $PMIX_SERVER_TMPDIR",
+        )
+        shown = output(srun(*options, container=jobs.SMALL, SLURM_PMIX_TMPDIR=place))
+    finally:
+        os.rmdir(place)
+    assert "spmix_appdir_" in shown
+    assert "/pmix." in shown
 
 
 def test_mpi4py_world_on_two_nodes():

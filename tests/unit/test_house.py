@@ -6,6 +6,7 @@ import re
 import tomllib
 
 from fairlead import config
+from fairlead.cli import manual
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 PACKAGE = os.path.join(ROOT, "engine/fairlead")
@@ -110,6 +111,18 @@ def test_site_file_template_names_every_setting_with_its_default():
     assert table == defaults
     for key, setting in config.SETTINGS.items():
         assert f"({setting.variable})" in text, key
+
+
+def test_manual_pages_are_written_from_the_parsers(tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    manual.write(str(tmp_path))
+    kept = os.path.join(ROOT, "docs/man")
+    assert sorted(os.listdir(kept)) == sorted(os.listdir(tmp_path))
+    for name in os.listdir(kept):
+        with open(os.path.join(kept, name), encoding="utf-8") as file:
+            assert file.read() == (tmp_path / name).read_text(), (
+                f"python -m fairlead.cli.manual docs/man ({name})"
+            )
 
 
 def test_no_todo_without_an_issue():

@@ -41,12 +41,17 @@ class _Parser(argparse.ArgumentParser):
         raise errors.UsageError(message, hint=f"see {self.prog} --help")
 
 
+def description(verb: str) -> str:
+    """Return what a verb's module says of itself."""
+    return importlib.import_module(f"fairlead.cli.{verb}").__doc__ or ""
+
+
 def parser_for(verb: str) -> argparse.ArgumentParser:
     """Return the parser of one verb."""
     module = importlib.import_module(f"fairlead.cli.{verb}")
     parser = _Parser(
         prog=f"fairlead {verb}",
-        description=(module.__doc__ or "").split("\n\n")[0],
+        description=description(verb).split("\n\n")[0],
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog=getattr(module, "EPILOG", None),
     )
