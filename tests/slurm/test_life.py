@@ -108,6 +108,30 @@ def test_one_engine_start_per_node_and_step_and_none_per_task(other_prefix):
         assert file.read().count("start") == 2
 
 
+def test_engine_works_in_the_jobs_cgroup_on_all_its_cpus(other_prefix):
+    log = f"{other_prefix}/engine"
+    with open(log, "w", encoding="utf-8"):
+        os.chmod(log, 0o666)
+    wrapper = f"{other_prefix}/venv/bin/python"
+    with open(wrapper, "w", encoding="utf-8") as file:
+        file.write(
+            f"#!/bin/sh\ncat /proc/self/cgroup >> {log}\ngrep -E 'Cpus_allowed_list|NoNewPrivs' /proc/self/status >> {log}\n"
+            f'env >> {log}\nexec {installed_prefix()}/venv/bin/python "$@"\n'
+        )
+    os.chmod(wrapper, 0o755)
+    with prefix(other_prefix):
+        output(
+            srun("--cpu-bind=map_cpu:0", "true", container=SMALL, LD_DEBUG="files", PYTHONHOME="/x")
+        )
+    with open(log, encoding="utf-8") as file:
+        seen = file.read()
+    assert re.search(r"/job_\d+/step_", seen), "not in the step's cgroup"
+    assert f"Cpus_allowed_list:\t0-{os.cpu_count() - 1}\n" in seen
+    assert "NoNewPrivs:\t1" in seen
+    assert "LD_DEBUG" not in seen
+    assert "PYTHONHOME" not in seen
+
+
 def test_nothing_is_left_once_the_application_runs():
     mounts, entries = host_mounts(), run_entries()
     with sleeping_step("-n2"):
