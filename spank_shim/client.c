@@ -120,6 +120,22 @@ static int is_set(const char *name)
 	return value && *value && strcmp(value, "unset") != 0 && strcmp(value, "invalid-context") != 0;
 }
 
+/* srun keeps a copy of its options for each component of a heterogeneous step, taken after client_settle(). */
+static int is_heterogeneous(void)
+{
+	FILE *words = fopen("/proc/self/cmdline", "re");
+	int found = components > 0 || is_set("het-group");
+	char *word = NULL;
+	size_t size = 0;
+
+	while (!found && words && getdelim(&word, &size, '\0', words) > 0)
+		found = strcmp(word, ":") == 0;
+	free(word);
+	if (words)
+		fclose(words);
+	return found;
+}
+
 /* Options under which the container's choice or the command's seal would be lost on the way. */
 static void refuse_conflicts(void)
 {
@@ -145,6 +161,9 @@ int client_settle(void)
 		refuse_conflicts();
 	if (*options.workdir && options.workdir[0] != '/')
 		refuse("error [workdir]: --container-workdir: not an absolute path (write it from /)");
+	/* Out of reach of client_seal(), slurmstepd would find a container of its own: the label is given up here. */
+	if (is_srun && is_heterogeneous())
+		slurm_api_option_reset("container");
 	if (components++ == 0)
 		first_choice = reference ? strdup(reference) : NULL;
 	else if ((!reference) != (!first_choice) || (reference && strcmp(reference, first_choice) != 0))

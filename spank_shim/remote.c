@@ -298,6 +298,9 @@ static _Noreturn void fail(spank_t spank, const struct facts *facts, const struc
 	snprintf(line, sizeof(line), "%s", message->text);
 	slurm_spank_log("fairlead: %s", report_printable(line));
 	signal(SIGTERM, SIG_IGN); /* our own, on its way back */
+	/* Tasks that have not come as far as become_task() would die of the signal, and srun would report 143. */
+	if (facts->nodes > 1)
+		sleep(1);
 	end_step(spank, facts);
 	_exit(message->status);
 }

@@ -85,6 +85,8 @@ def sleeping_step(*options, seconds="60"):
     )
     try:
         assert process.stdout.readline() == "up\n"
+        jobs.wait_for(lambda: "sleep" in {name for name, _ in processes_of_the_user().values()})
+        jobs.wait_for(lambda: "sh" not in {name for name, _ in processes_of_the_user().values()})
         yield process
     finally:
         process.terminate()

@@ -247,7 +247,7 @@ class _Behind:
     def __init__(self, work: Callable[[memoryview], None]) -> None:
         self._work = work
         self._error: BaseException | None = None
-        self._stopped = False
+        self._failed = self._stopped = False
         self._free: queue.SimpleQueue[memoryview] = queue.SimpleQueue()
         self._full: queue.SimpleQueue[tuple[memoryview, int] | None] = queue.SimpleQueue()
         for _ in range(BUFFERS):
@@ -275,15 +275,18 @@ class _Behind:
         self._full.put((buffer, count))
 
     def _check(self) -> None:
-        if self._error is not None:
-            raise self._error
+        # Neither kept here nor with its traceback: frames that hold our buffers would be in a
+        # cycle, and CPython 3.11.2 crashes when it collects a memoryview in one.
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
 
     def _run(self) -> None:
         while (item := self._full.get()) is not None:
             buffer, count = item
             try:
-                if self._error is None and not self._stopped:
+                if not self._failed and not self._stopped:
                     self._work(buffer[:count])
             except BaseException as error:  # noqa: BLE001 - raised again in the caller's thread
-                self._error = error
+                self._failed, self._error = True, error.with_traceback(None)
             self._free.put(buffer)
