@@ -140,8 +140,7 @@ static void become_task(void)
 	prctl(PR_SET_NAME, "fairlead-init");
 }
 
-static _Noreturn void refuse(int status, const char *format, ...) __attribute__((format(printf, 2, 3)));
-static _Noreturn void refuse(int status, const char *format, ...)
+__attribute__((format(printf, 2, 3))) static _Noreturn void refuse(int status, const char *format, ...)
 {
 	char line[2200];
 	va_list list;
@@ -269,14 +268,12 @@ static void end_step(spank_t spank, const struct facts *facts)
 		return;
 	snprintf(step, sizeof(step), "%u.%u", facts->job, facts->step);
 	child = fork();
-	if (child == 0) {
-		for (size_t i = 0; i < sizeof(places) / sizeof(*places); i++)
-			execve(places[i], (char *const *)argv, environment);
+	for (size_t i = 0; child == 0 && i < sizeof(places) / sizeof(*places); i++)
+		execve(places[i], (char *const *)argv, environment);
+	if (child == 0)
 		_exit(127);
-	}
-	if (child > 0)
-		while (waitpid(child, NULL, 0) < 0 && errno == EINTR)
-			;
+	while (child > 0 && waitpid(child, NULL, 0) < 0 && errno == EINTR)
+		;
 }
 
 /* One line for the step, not one per node: the first node speaks at once and ends the step; the others wait for that
