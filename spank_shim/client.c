@@ -5,6 +5,7 @@
  * (which would run uncontained without an oci.conf, and break PMIx). */
 #include "client.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -91,12 +92,21 @@ static int has_control_character(const char *text)
 	return 0;
 }
 
+static const char *own_variable(void)
+{
+	if (spank_context() == S_CTX_LOCAL)
+		return "SRUN_CONTAINER";
+	return strcmp(program_invocation_short_name, "salloc") == 0 ? "SALLOC_CONTAINER" : "SBATCH_CONTAINER";
+}
+
 static const char *settle_reference(void)
 {
 	const char *explicit = slurm_api_option("container");
 
 	if (!explicit && *options.reference)
 		explicit = options.reference; /* before 21.08 */
+	if (!explicit && !slurm_api_owns_container())
+		explicit = getenv(own_variable()); /* Slurm reads these itself since it has the option */
 	if (!explicit)
 		explicit = getenv("SLURM_CONTAINER"); /* set by Slurm since client_init: explicit, too */
 	if (explicit && !*explicit)

@@ -84,3 +84,17 @@ daemon_end() {
 	fi
 	rm -f "$1"
 }
+
+# The address that this machine fetches Debian from, whichever way its sources are written; empty before apt-get update.
+mirror() {
+	local suite
+	suite=$(. /etc/os-release && echo "$VERSION_CODENAME")
+	# shellcheck disable=SC2016 # apt's own fields
+	apt-get indextargets --format '$(RELEASE) $(REPO_URI)' 'Created-By: Packages' 'Origin: Debian' |
+		awk -v suite="$suite" '$1 == suite && !seen { print $2; seen = 1 }'
+}
+
+# This machine's way to the mirror, for an apt that runs in another root.
+proxy_settings() {
+	apt-config dump --no-empty --format '%f "%v";%n' Acquire::http Acquire::https Acquire::Check-Date Acquire::Retries
+}

@@ -17,6 +17,7 @@ SCRIPTS = (
     "tests/bed/images",
     "tests/bed/packages",
     "tests/bed/registry",
+    "tests/bed/release",
 )
 
 
