@@ -100,8 +100,10 @@ int exec_check(const void *block, size_t size, struct report *report)
 
 int exec_drop_privileges(struct report *report)
 {
-	for (unsigned long cap = 0; prctl(PR_CAPBSET_READ, cap, 0, 0, 0) >= 0; cap++)
-		if (prctl(PR_CAPBSET_READ, cap, 0, 0, 0) == 1 && prctl(PR_CAPBSET_DROP, cap, 0, 0, 0) < 0)
+	int held;
+
+	for (unsigned long cap = 0; (held = prctl(PR_CAPBSET_READ, cap, 0, 0, 0)) >= 0; cap++)
+		if (held && prctl(PR_CAPBSET_DROP, cap, 0, 0, 0) < 0)
 			return report_set(report, STEP_PRIVILEGE, errno, "bounding set");
 	if (prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) < 0)
 		return report_set(report, STEP_PRIVILEGE, errno, "ambient set");

@@ -11,9 +11,9 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-int files_rename_noreplace(int old_dirfd, const char *old_path, int new_dirfd, const char *new_path)
+int files_rename_noreplace(const char *old_path, const char *new_path)
 {
-	if (renameat2(old_dirfd, old_path, new_dirfd, new_path, RENAME_NOREPLACE) < 0)
+	if (renameat2(AT_FDCWD, old_path, AT_FDCWD, new_path, RENAME_NOREPLACE) < 0)
 		return -errno;
 	return 0;
 }

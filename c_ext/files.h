@@ -8,7 +8,7 @@
 #include <stdint.h>
 
 /* renameat2(RENAME_NOREPLACE): -EEXIST when the new name is taken, so that the first publisher wins. */
-int files_rename_noreplace(int old_dirfd, const char *old_path, int new_dirfd, const char *new_path);
+int files_rename_noreplace(const char *old_path, const char *new_path);
 
 /* openat2(RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS): path means what it would mean after chroot(rootfd). */
 int files_open_in_root(int rootfd, const char *path, int flags, unsigned int mode);

@@ -220,7 +220,7 @@ static int replace(char **word, char *text)
 
 int client_seal(spank_t spank)
 {
-	const char *reference = getenv(VARIABLE_REFERENCE), *multi_prog = slurm_api_option("multi-prog");
+	const char *reference = getenv(VARIABLE_REFERENCE);
 	char **argv = NULL;
 	uint32_t step = 0;
 	int argc = 0;
@@ -245,7 +245,7 @@ int client_seal(spank_t spank)
 		return -1;
 	}
 	/* The array is the one that the launch message is made of; its strings may be replaced, not their number. */
-	if (multi_prog && strcmp(multi_prog, "set") == 0 && argc >= 2)
+	if (is_set("multi-prog") && argc >= 2)
 		return replace(&argv[1], seal_programs(argv[1]));
 	return replace(&argv[0], seal_command(argv[0]));
 }

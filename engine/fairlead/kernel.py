@@ -32,13 +32,9 @@ def _check(result: int, path: str) -> int:
 # ------------
 
 
-def rename_noreplace(old: str, new: str, *, old_dirfd: int = -100, new_dirfd: int = -100) -> None:
-    """Rename, or raise FileExistsError when the new name is taken (renameat2 NOREPLACE).
-
-    The default descriptors are AT_FDCWD.
-    """
-    names = os.fsencode(old), os.fsencode(new)
-    _check(lib.files_rename_noreplace(old_dirfd, names[0], new_dirfd, names[1]), new)
+def rename_noreplace(old: str, new: str) -> None:
+    """Rename, or raise FileExistsError when the new name is taken (renameat2 NOREPLACE)."""
+    _check(lib.files_rename_noreplace(os.fsencode(old), os.fsencode(new)), new)
 
 
 def open_in_root(root_fd: int, path: str, flags: int) -> int:

@@ -1,8 +1,11 @@
 """The cluster of tests/bed must be up: ``./test slurm`` sees to that."""
 
+import os
+import shutil
 import subprocess
 
 import pytest
+from installation import installed_prefix
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -10,3 +13,13 @@ def _cluster():
     answer = subprocess.run(["sinfo", "-h", "-o", "%P"], capture_output=True, text=True)
     if answer.returncode:
         pytest.skip("no Slurm cluster answers; ./test slurm starts one")
+
+
+@pytest.fixture
+def other_prefix():
+    """A copy of the installation's outer shape, for a test to break; the engine in it is the real one."""
+    place = f"/var/tmp/fairlead-prefix-{os.getpid()}"
+    os.makedirs(f"{place}/venv/bin")
+    os.symlink(f"{installed_prefix()}/libexec", f"{place}/libexec")
+    yield place
+    shutil.rmtree(place)

@@ -5,8 +5,8 @@ import subprocess
 
 import jobs
 import pytest
+from installation import installed_prefix, prefix, replace_engine
 from jobs import SMALL, srun
-from test_life import installed_prefix, other_prefix, prefix  # noqa: F401 - a fixture
 
 BED = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "bed")
 
@@ -239,13 +239,6 @@ def test_privileges_are_gone_whichever_way_the_task_enters(options):
     assert "CapBnd:\t0000000000000000" in shown
 
 
-def broken(place, script):
-    wrapper = f"{place}/venv/bin/python"
-    with open(wrapper, "w", encoding="utf-8") as file:
-        file.write(script)
-    os.chmod(wrapper, 0o755)
-
-
 def refused(marker, *words):
     result = srun("-n4", "touch", marker, container=SMALL)
     assert result.returncode == 125
@@ -255,25 +248,25 @@ def refused(marker, *words):
         assert word in lines[0]
 
 
-def test_missing_interpreter(other_prefix, marker):  # noqa: F811
+def test_missing_interpreter(other_prefix, marker):
     with prefix(other_prefix):
         refused(marker, "error [slurm]", "engine did not start", "venv/bin/python")
 
 
-def test_engine_that_ends_without_an_answer(other_prefix, marker):  # noqa: F811
-    broken(other_prefix, "#!/bin/sh\nexit 3\n")
+def test_engine_that_ends_without_an_answer(other_prefix, marker):
+    replace_engine(other_prefix, "#!/bin/sh\nexit 3\n")
     with prefix(other_prefix):
         refused(marker, "engine did not start", "status 3")
 
 
-def test_engine_that_is_killed(other_prefix, marker):  # noqa: F811
-    broken(other_prefix, "#!/bin/sh\nkill -9 $$\n")
+def test_engine_that_is_killed(other_prefix, marker):
+    replace_engine(other_prefix, "#!/bin/sh\nkill -9 $$\n")
     with prefix(other_prefix):
         refused(marker, "killed by signal 9", "memory limit")
 
 
-def test_engine_that_answers_nonsense(other_prefix, marker):  # noqa: F811
-    broken(
+def test_engine_that_answers_nonsense(other_prefix, marker):
+    replace_engine(
         other_prefix,
         "#!/usr/bin/python3\nimport socket\nsocket.socket(fileno=3).send(b'x' * 100)\n",
     )
@@ -281,7 +274,7 @@ def test_engine_that_answers_nonsense(other_prefix, marker):  # noqa: F811
         refused(marker, "error [slurm]", "answer")
 
 
-def test_missing_helper_program(other_prefix, marker):  # noqa: F811
+def test_missing_helper_program(other_prefix, marker):
     os.unlink(f"{other_prefix}/libexec")
     os.makedirs(f"{other_prefix}/libexec/fairlead")
     os.symlink(
@@ -295,8 +288,8 @@ def test_missing_helper_program(other_prefix, marker):  # noqa: F811
     assert "fairlead-enter" in result.stderr
 
 
-def test_batch_script_inside_with_a_broken_engine_does_not_drain(other_prefix, marker):  # noqa: F811
-    broken(other_prefix, "#!/bin/sh\nexit 3\n")
+def test_batch_script_inside_with_a_broken_engine_does_not_drain(other_prefix, marker):
+    replace_engine(other_prefix, "#!/bin/sh\nexit 3\n")
     with prefix(other_prefix), pytest.raises(AssertionError, match="engine did not start"):
         jobs.batch(f"touch {marker}", f"--container={SMALL}", "--container-batch")
 

@@ -3,59 +3,13 @@
 import contextlib
 import os
 import re
-import shutil
 import time
 
 import jobs
 import psutil
 import pytest
+from installation import installed_prefix, prefix, replace_engine
 from jobs import SMALL, output, srun
-
-PLUGSTACK = "/etc/slurm/plugstack.conf.d"
-
-
-def plugin_line():
-    """The plugstack line of the installed plugin: its file, and the line."""
-    for name in os.listdir(PLUGSTACK):
-        path = os.path.join(PLUGSTACK, name)
-        with open(path, encoding="utf-8") as file:
-            line = next((line for line in file if "spank_fairlead.so" in line), None)
-        if line:
-            return path, line.strip()
-    raise AssertionError(f"no plugin in {PLUGSTACK}")
-
-
-def installed_prefix():
-    line = plugin_line()[1]
-    given = re.search(r"prefix=(\S+)", line)
-    return (
-        given.group(1) if given else line.split()[1].removesuffix("/lib/fairlead/spank_fairlead.so")
-    )
-
-
-@contextlib.contextmanager
-def prefix(path):
-    """Let the plugin use another installation; every step reads plugstack.conf anew."""
-    file, line = plugin_line()
-    with open(file, encoding="utf-8") as before:
-        text = before.read()
-    try:
-        with open(file, "w", encoding="utf-8") as after:
-            after.write(f"{' '.join(line.split()[:2])} prefix={path}\n")
-        yield
-    finally:
-        with open(file, "w", encoding="utf-8") as after:
-            after.write(text)
-
-
-@pytest.fixture
-def other_prefix():
-    """A copy of the installation's outer shape, for a test to break; the engine in it is the real one."""
-    place = f"/var/tmp/fairlead-prefix-{os.getpid()}"
-    os.makedirs(f"{place}/venv/bin")
-    os.symlink(f"{installed_prefix()}/libexec", f"{place}/libexec")
-    yield place
-    shutil.rmtree(place)
 
 
 def processes_of_the_user():
@@ -98,12 +52,10 @@ def test_one_engine_start_per_node_and_step_and_none_per_task(other_prefix):
     log = f"{other_prefix}/starts"
     with open(log, "w", encoding="utf-8"):
         os.chmod(log, 0o666)
-    wrapper = f"{other_prefix}/venv/bin/python"
-    with open(wrapper, "w", encoding="utf-8") as file:
-        file.write(
-            f'#!/bin/sh\necho start >> {log}\nexec {installed_prefix()}/venv/bin/python "$@"\n'
-        )
-    os.chmod(wrapper, 0o755)
+    replace_engine(
+        other_prefix,
+        f'#!/bin/sh\necho start >> {log}\nexec {installed_prefix()}/venv/bin/python "$@"\n',
+    )
     with prefix(other_prefix):
         output(srun("-N2", "-n8", "true", container=SMALL))
     with open(log, encoding="utf-8") as file:
@@ -114,13 +66,11 @@ def test_engine_works_in_the_jobs_cgroup_on_all_its_cpus(other_prefix):
     log = f"{other_prefix}/engine"
     with open(log, "w", encoding="utf-8"):
         os.chmod(log, 0o666)
-    wrapper = f"{other_prefix}/venv/bin/python"
-    with open(wrapper, "w", encoding="utf-8") as file:
-        file.write(
-            f"#!/bin/sh\ncat /proc/self/cgroup >> {log}\ngrep -E 'Cpus_allowed_list|NoNewPrivs' /proc/self/status >> {log}\n"
-            f'env >> {log}\nexec {installed_prefix()}/venv/bin/python "$@"\n'
-        )
-    os.chmod(wrapper, 0o755)
+    replace_engine(
+        other_prefix,
+        f"#!/bin/sh\ncat /proc/self/cgroup >> {log}\ngrep -E 'Cpus_allowed_list|NoNewPrivs' /proc/self/status >> {log}\n"
+        f'env >> {log}\nexec {installed_prefix()}/venv/bin/python "$@"\n',
+    )
     with prefix(other_prefix):
         output(
             srun("--cpu-bind=map_cpu:0", "true", container=SMALL, LD_DEBUG="files", PYTHONHOME="/x")
@@ -186,10 +136,7 @@ def test_signal_reaches_the_application_once():
 @pytest.fixture
 def stuck_engine(other_prefix):
     """An engine that never answers: as one in the middle of a long pull."""
-    wrapper = f"{other_prefix}/venv/bin/python"
-    with open(wrapper, "w", encoding="utf-8") as file:
-        file.write("#!/bin/sh\nexec sleep 300\n")
-    os.chmod(wrapper, 0o755)
+    replace_engine(other_prefix, "#!/bin/sh\nexec sleep 300\n")
     with prefix(other_prefix):
         yield
 

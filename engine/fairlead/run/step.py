@@ -61,7 +61,8 @@ def _serve(data: bytes) -> tuple[int, int, int]:
     if facts.get("nodeid") != "0":
         log.set_quiet(True)  # every node would say the same
     # --export=NONE leaves no HOME; settings and credentials are still the user's.
-    os.environ.setdefault("HOME", host_facts.user().home)
+    if "HOME" not in os.environ:
+        os.environ["HOME"] = host_facts.user().home
     config = settings.load()
     plan = prepare.prepare(
         request_from(facts, environ, config), config, log.QuietProgress(f"pulling {facts['ref']}")

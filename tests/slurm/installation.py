@@ -1,0 +1,49 @@
+"""The installed plugin, and how a test puts a broken or watched one in its place."""
+
+import contextlib
+import os
+import re
+
+PLUGSTACK = "/etc/slurm/plugstack.conf.d"
+
+
+def plugin_line():
+    """The plugstack line of the installed plugin: its file, and the line."""
+    for name in os.listdir(PLUGSTACK):
+        path = os.path.join(PLUGSTACK, name)
+        with open(path, encoding="utf-8") as file:
+            line = next((line for line in file if "spank_fairlead.so" in line), None)
+        if line:
+            return path, line.strip()
+    raise AssertionError(f"no plugin in {PLUGSTACK}")
+
+
+def installed_prefix():
+    line = plugin_line()[1]
+    given = re.search(r"prefix=(\S+)", line)
+    return (
+        given.group(1) if given else line.split()[1].removesuffix("/lib/fairlead/spank_fairlead.so")
+    )
+
+
+@contextlib.contextmanager
+def prefix(path):
+    """Let the plugin use another installation; every step reads plugstack.conf anew."""
+    file, line = plugin_line()
+    with open(file, encoding="utf-8") as before:
+        text = before.read()
+    try:
+        with open(file, "w", encoding="utf-8") as after:
+            after.write(f"{' '.join(line.split()[:2])} prefix={path}\n")
+        yield
+    finally:
+        with open(file, "w", encoding="utf-8") as after:
+            after.write(text)
+
+
+def replace_engine(place, script):
+    """Let a script, with its #! line, stand where the plugin looks for its interpreter."""
+    wrapper = f"{place}/venv/bin/python"
+    with open(wrapper, "w", encoding="utf-8") as file:
+        file.write(script)
+    os.chmod(wrapper, 0o755)
