@@ -31,18 +31,19 @@ def prepare(
     if os.geteuid() == 0:
         raise errors.RootError("containers do not run as root")
     launch_request.check(request)
-    name = reference.parse(request.reference, default_registry=config.default_registry)
+    name = reference.parse(
+        request.reference, default_registry=config.default_registry, cwd=request.cwd
+    )
     store = layout.open_store(config)
     image = fetch.pull(name, config, store, policy=config.pull, progress=progress)
     # Until this process ends or executes; from then on the mount itself shows that it is in use.
     layers.hold(store, image.chain)
-    _check_group(image.rootfs)
+    if image.rootfs.startswith(f"{image.place}/"):  # else a directory of the user's, as it is
+        _check_group(image.rootfs)
     injection = _injection(request, image, store)
     candidates = (request.cwd,) if request.cwd else ()
     passwd, group = _identity_texts(image.rootfs)
-    source = launch_plan.Source(
-        f"{image.reference}@{image.digest}", image.config, image.rootfs, passwd, group
-    )
+    source = launch_plan.Source(image.pinned, image.config, image.rootfs, passwd, group)
     return launch_plan.make(source, request, facts.read(request.environ, candidates), injection)
 
 
@@ -51,8 +52,8 @@ def _injection(
 ) -> launch_plan.Injection:
     """Decide whose MPI runs and make the layer that brings it.
 
-    Index and layer are kept beside the image's tree and vanish with it; what is known of the
-    host's MPI is kept in the store's ``host`` directory.
+    Index and layer are kept at the image's place in the store and vanish with it; what is known of
+    the host's MPI is kept in the store's ``host`` directory.
 
     Raises:
         errors.MpiError: the host's MPI was asked for and does not fit.
@@ -63,14 +64,13 @@ def _injection(
     from fairlead.plan import inject
     from fairlead.run import stage
 
-    place = os.path.dirname(image.rootfs)
-    found = index.load(image.rootfs, os.path.join(place, "mpi.json"))
+    found = index.load(image.rootfs, os.path.join(image.place, "mpi.json"))
     profiles = mpi.profiles(request.environ, store.path("host"))
     verdict = inject.decide(request.mpi, found, profiles)
     if request.mpi == "host" and verdict.refused:
         raise errors.MpiError(f"the host's MPI cannot run in {image.reference}: {verdict.refused}")
     name = f"mpi-{fairlead.__version__}-{stage.key(verdict)}"
-    staged = stage.compose(verdict, found, image.rootfs, os.path.join(place, name))
+    staged = stage.compose(verdict, found, image.rootfs, os.path.join(image.place, name))
     notes = verdict.warnings
     if verdict.choice == "image":
         notes = (*verdict.reasons[:1], *notes)

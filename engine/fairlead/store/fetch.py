@@ -10,6 +10,8 @@ Policies (``config.pull``):
 
 Rules:
 - A reference with a digest that is in the store needs no network under any policy.
+- What lies on this machine is looked at by ``nearby`` under any policy but never: that costs a
+  stat.
 - The launch path, with the image in the store, loads no module of the network and starts no
   thread; when ``pull`` returns, no thread that it started is left (the caller unshares a user
   namespace next).
@@ -31,14 +33,17 @@ from typing import TYPE_CHECKING, NamedTuple
 from fairlead import errors, log
 from fairlead.config import Config
 from fairlead.image import manifest
+from fairlead.image.manifest import Descriptor
 from fairlead.image.reference import Reference
 from fairlead.store import blobs, layers, layout, records
 from fairlead.store.layout import Lock, Stage, Store
 from fairlead.store.records import Record
 
 if TYPE_CHECKING:
-    from fairlead.image.registry import Client
+    from fairlead.image.source import Source
+    from fairlead.store.direct import Direct
     from fairlead.store.resolve import Resolved
+    from fairlead.store.transfer import Transfer
 
 
 class Image(NamedTuple):
@@ -46,10 +51,12 @@ class Image(NamedTuple):
 
     Attributes:
         reference: its canonical text; it holds a digest only if that is what was asked for.
-        digest: of the manifest for this machine.
+        digest: of the manifest for this machine, or of the file that is the whole image; empty for
+            a directory, which has none.
         target: digest that the reference meant, of an index or of the same manifest.
         config: what it wants to run with.
         rootfs: absolute path of its merged tree.
+        place: absolute path of the store's directory for what is derived from the image.
         size: bytes of its files.
         chain: ChainID, which names the tree (``layers.hold``).
         pulled: when, UTC, ISO 8601.
@@ -60,9 +67,15 @@ class Image(NamedTuple):
     target: str
     config: manifest.ImageConfig
     rootfs: str
+    place: str
     size: int
     chain: str
     pulled: str
+
+    @property
+    def pinned(self) -> str:
+        """The text that names this very content, as far as it has a digest."""
+        return f"{self.reference}@{self.digest}" if self.digest else self.reference
 
 
 def pull(
@@ -80,13 +93,18 @@ def pull(
         errors.Error: with the reference in its line; the store is then as it was before.
     """
     image = local(store, reference)
-    if image is not None and (reference.digest or policy in {"missing", "never"}):
+    settled = {"never"} if reference.transport else {"missing", "never"}
+    if image is not None and (reference.digest or policy in settled):
         return image
     if policy == "never":
         raise errors.ImageNotFoundError(
             f"{reference}: is not in the store {store.root}, and pull is never",
             hint="fetch it with fairlead pull, or set pull to missing",
         )
+    if reference.transport:
+        from fairlead.store import nearby
+
+        return nearby.pull(reference, store, policy, progress, environ)
     return _ask(reference, config, store, policy, progress, environ)
 
 
@@ -94,7 +112,7 @@ def local(store: Store, reference: Reference) -> Image | None:
     """Return the image of a reference if all of it is in the store."""
     record = records.read(store, reference.identity)
     if record is None and reference.digest:
-        same = (r for r in records.all_of(store) if _repository(r) == reference.name)
+        same = (r for r in records.all_of(store) if _is_of(r, reference))
         record = next((r for r in same if reference.digest in {r.target, r.manifest}), None)
     return None if record is None else _image(store, record)
 
@@ -155,13 +173,19 @@ def manifest_of(store: Store, image: Image) -> manifest.Manifest | None:
 
 
 def look(reference: Reference, config: Config, environ: Mapping[str, str] = os.environ) -> Resolved:
-    """Return what a reference is at its registry; nothing is kept.
+    """Return what a reference is at its source; nothing is kept.
 
     Raises:
         errors.Error: not found, not allowed, out of reach, not for this machine, or malformed.
     """
-    from fairlead.image import registry
     from fairlead.store.resolve import resolve
+
+    if reference.transport:
+        from fairlead.image import source
+
+        with source.open_local(reference, environ) as client:
+            return resolve(client, reference, reference.digest)
+    from fairlead.image import registry
 
     with registry.Client(config, environ) as client:
         return resolve(client, reference, reference.digest)
@@ -178,10 +202,9 @@ def _remove(store: Store, record: Record) -> None:
             blobs.discard(store, digest)
 
 
-def _repository(record: Record) -> str:
-    name = record.reference.partition("@")[0]
-    head, colon, tail = name.rpartition(":")
-    return head if colon and "/" not in tail else name
+def _is_of(record: Record, reference: Reference) -> bool:
+    rest = record.reference.removeprefix(reference.name)
+    return rest != record.reference and rest[:1] in {"", ":", "@"}
 
 
 def _image(store: Store, record: Record) -> Image | None:
@@ -196,6 +219,7 @@ def _image(store: Store, record: Record) -> Image | None:
         record.target,
         config,
         root,
+        layers.path(store, record.chain),
         record.size,
         record.chain,
         record.pulled,
@@ -252,16 +276,22 @@ def _ask_registry(
     if image is not None and target == image.target:
         return image
     with registry.Client(config, environ) as client:
-        return _fetch(client, reference, target, store, progress)
+        return take(client, reference, target, store, progress)
 
 
-def _fetch(
-    client: Client,
+def take(
+    client: Source,
     reference: Reference,
     target: str | None,
     store: Store,
     progress: log.Progress | None,
+    stamp: str = "",
 ) -> Image:
+    """Bring an image from its source into the store; target is its digest if known already.
+
+    Raises:
+        errors.Error: with the reference in its line; the store is then as it was before.
+    """
     from fairlead.store.resolve import about, resolve
 
     try:
@@ -272,8 +302,8 @@ def _fetch(
             with Stage(store) as stage:
                 if tree is None:
                     tree = _build(client, reference, found, store, stage, progress)
-                record = _record(reference, found, chain, tree)
-                _remember(store, stage, reference, record)
+                record = _record(reference, found, chain, tree, stamp)
+                remember(store, stage, reference, record)
     except OSError as error:
         raise layout.failure(error, store.root) from error
     return Image(
@@ -282,6 +312,7 @@ def _fetch(
         record.target,
         found.config,
         tree.rootfs,
+        layers.path(store, chain),
         tree.size,
         chain,
         record.pulled,
@@ -289,24 +320,22 @@ def _fetch(
 
 
 def _build(
-    client: Client,
+    client: Source,
     reference: Reference,
     found: Resolved,
     store: Store,
     stage: Stage,
     progress: log.Progress | None,
 ) -> layers.Tree:
-    from fairlead.store.transfer import Transfer
-
     layout.sweep(store)
     wanted = found.manifest.layers
     missing = {layer for layer in wanted if not os.path.exists(blobs.path(store, layer.digest))}
     layout.need_space(store, sum(layer.size for layer in missing), str(reference))
     if progress is not None:
         _announce(found, progress)
-    with Transfer(client, reference, store, stage, wanted, progress) as transfer:
+    with _supply(client, reference, store, stage, wanted, progress) as supply:
         tree = layers.build(
-            store, stage, found.manifest, found.config, transfer.layer, transfer.applied, progress
+            store, stage, found.manifest, found.config, supply.layer, supply.applied, progress
         )
     documents = {found.target, found.manifest.digest, found.config.digest}
     for digest in {layer.digest for layer in wanted} - documents:
@@ -314,7 +343,25 @@ def _build(
     return tree
 
 
-def _remember(store: Store, stage: Stage, reference: Reference, record: Record) -> None:
+def _supply(
+    client: Source,
+    reference: Reference,
+    store: Store,
+    stage: Stage,
+    wanted: tuple[Descriptor, ...],
+    progress: log.Progress | None,
+) -> Transfer | Direct:
+    if reference.transport:
+        from fairlead.store import direct
+
+        return direct.Direct(client, reference, wanted, progress)
+    from fairlead.store import transfer
+
+    return transfer.Transfer(client, reference, store, stage, wanted, progress)
+
+
+def remember(store: Store, stage: Stage, reference: Reference, record: Record) -> None:
+    """Keep what a reference means now, and, by its digest, what it meant before."""
     known = records.read(store, record.reference)
     if known is not None and known._replace(pulled=record.pulled) == record:
         return
@@ -331,7 +378,9 @@ def _announce(found: Resolved, progress: log.Progress) -> None:
         progress.start(f"unpack {diff_id}", f"unpack {diff_id[7:19]}", layer.size)
 
 
-def _record(reference: Reference, found: Resolved, chain: str, tree: layers.Tree) -> Record:
+def _record(
+    reference: Reference, found: Resolved, chain: str, tree: layers.Tree, stamp: str
+) -> Record:
     return Record(
         reference=reference.identity,
         target=found.target,
@@ -339,5 +388,11 @@ def _record(reference: Reference, found: Resolved, chain: str, tree: layers.Tree
         config=found.config.digest,
         chain=chain,
         size=tree.size,
-        pulled=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        pulled=now(),
+        stamp=stamp,
     )
+
+
+def now() -> str:
+    """Return the time for a record: UTC, ISO 8601."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
