@@ -33,6 +33,7 @@ class Source(NamedTuple):
     rootfs: str
     passwd: str
     group: str
+    over: tuple[str, ...] = ()  # directories laid over rootfs, topmost first
 
 
 class Plan(NamedTuple):
@@ -91,7 +92,7 @@ def make(
     workdir, why = _workdir(source.config, request, facts, directories)
     return Plan(
         image=source.reference,
-        layers=(*((injection.layer,) if injection.layer else ()), source.rootfs),
+        layers=(*((injection.layer,) if injection.layer else ()), *source.over, source.rootfs),
         readonly=not request.writable,
         mounts=tuple(all_mounts),
         links=tuple(links),

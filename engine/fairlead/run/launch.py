@@ -43,7 +43,7 @@ def prepare(
     injection = _injection(request, image, store)
     candidates = (request.cwd,) if request.cwd else ()
     passwd, group = _identity_texts(image.rootfs)
-    source = launch_plan.Source(image.pinned, image.config, image.rootfs, passwd, group)
+    source = launch_plan.Source(image.pinned, image.config, image.rootfs, passwd, group, image.over)
     return launch_plan.make(source, request, facts.read(request.environ, candidates), injection)
 
 

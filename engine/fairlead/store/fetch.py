@@ -46,6 +46,9 @@ if TYPE_CHECKING:
     from fairlead.store.transfer import Transfer
 
 
+OVER = "over"  # in the place of a directory; see ``rootfs``
+
+
 class Image(NamedTuple):
     """An image in the store, ready to run.
 
@@ -60,6 +63,7 @@ class Image(NamedTuple):
         size: bytes of its files.
         chain: ChainID, which names the tree (``layers.hold``).
         pulled: when, UTC, ISO 8601.
+        over: absolute paths of directories that are laid over rootfs, topmost first.
     """
 
     reference: str
@@ -71,6 +75,7 @@ class Image(NamedTuple):
     size: int
     chain: str
     pulled: str
+    over: tuple[str, ...] = ()
 
     @property
     def pinned(self) -> str:
@@ -167,8 +172,8 @@ def remove_all(store: Store) -> tuple[str, ...]:
 
 
 def manifest_of(store: Store, image: Image) -> manifest.Manifest | None:
-    """Return an image's manifest, None if its copy in the store was damaged."""
-    data = blobs.read(store, image.digest)
+    """Return an image's manifest, None if it has none, or its copy in the store was damaged."""
+    data = blobs.read(store, image.digest) if image.digest else None
     return None if data is None else manifest.parse_manifest(data, "", image.digest)
 
 
@@ -212,18 +217,23 @@ def _image(store: Store, record: Record) -> Image | None:
     if data is None or not layers.exists(store, record.chain):
         return None
     config = manifest.parse_config(data, record.config)
-    root = layers.rootfs(store, record.chain)
-    return Image(
+    place = layers.path(store, record.chain)
+    image = Image(
         record.reference,
         record.manifest,
         record.target,
         config,
-        root,
-        layers.path(store, record.chain),
+        layers.rootfs(store, record.chain),
+        place,
         record.size,
         record.chain,
         record.pulled,
     )
+    if record.reference.startswith("/") and os.path.islink(image.rootfs):
+        # A directory that is used where it is; see ``rootfs``.
+        over = (f"{place}/{OVER}",) if os.path.isdir(f"{place}/{OVER}") else ()
+        return image._replace(digest="", target="", rootfs=os.readlink(image.rootfs), over=over)
+    return image
 
 
 # -- with the registry -----------------------------------------------------------------------------

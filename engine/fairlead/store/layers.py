@@ -122,7 +122,7 @@ def build(
                 "layers": list(config.diff_ids),
             }
             layout.write_file(f"{grown}/tree.json", json.dumps(table, indent=1).encode() + b"\n")
-            _sync(root_fd)
+            sync(root_fd)
         finally:
             os.close(root_fd)
         layout.publish(grown, path(store, chain))
@@ -215,7 +215,8 @@ def _mounted_by(rootfs_path: str) -> str:
     return ""
 
 
-def _sync(fd: int) -> None:
+def sync(fd: int) -> None:
+    """Bring the whole file system of a descriptor to the disk."""
     # One syncfs costs less than an fsync for each of tens of thousands of files. Python has no
     # call for it.
     import ctypes

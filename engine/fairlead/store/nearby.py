@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from fairlead import errors, log
+from fairlead.image import reference as references
 from fairlead.image import source
 from fairlead.image.reference import Reference
 from fairlead.store import fetch, records
@@ -66,6 +67,12 @@ def _read(
     progress: log.Progress | None,
     environ: Mapping[str, str],
 ) -> fetch.Image:
+    if reference.transport == references.PATH:
+        kind = source.kind(reference)
+        if kind in source.ROOTS:
+            from fairlead.store import rootfs
+
+            return rootfs.take(reference, kind, store, stamp, progress)
     with source.open_local(reference, environ) as client:
         target = reference.digest or client.head(reference)
         return fetch.take(client, reference, target, store, progress, stamp)
