@@ -41,10 +41,12 @@ struct report { int err; int step; char detail[1024]; };
 #define BIND_SHALLOW ...
 #define TARGET_STRICT ...
 
-/* namespace.h, compose.h, exec.h */
+/* namespace.h, root.h, compose.h, exec.h */
+struct root_mounts { const int *fds; unsigned int count; };
 int namespace_create(struct report *report);
 int namespace_join(int userns_fd, int mntns_fd, struct report *report);
-int compose_root(const void *block, size_t size, struct report *report);
+int compose_root(const void *block, size_t size, const int *mounts, unsigned int mount_count, struct report *report);
+int root_view(const char *place, const struct root_mounts *mounts, struct report *report);
 int exec_run(const void *block, size_t size, char *const argv[], struct report *report);
 
 /* channel.h */

@@ -87,14 +87,33 @@ def create_namespace() -> tuple[int, int]:
     return os.open("/proc/self/ns/user", flags), os.open("/proc/self/ns/mnt", flags)
 
 
-def compose_root(block: bytes) -> None:
+def compose_root(block: bytes, mounts: tuple[int, ...] = ()) -> None:
     """Execute the compose part of a launch block: mounts, pivot, check of directory and command.
+
+    Args:
+        block: the launch block.
+        mounts: the detached mounts that its root calls ``mount:N``; the caller closes them.
 
     Raises:
         Failure: the process's mount namespace is then half made; the process must end.
     """
     report = ffi.new("struct report *")
-    _report(lib.compose_root(block, len(block), report), report)
+    _report(lib.compose_root(block, len(block), list(mounts), len(mounts), report), report)
+
+
+def show_image(place: str, mounts: tuple[int, ...]) -> str:
+    """Mount an image's layers, lowest first, merged and read-only; returns the directory to read.
+
+    For a process that ``create_namespace`` moved; place is a directory of its own.
+
+    Raises:
+        Failure: with step ``stage``, ``layer`` or ``overlay``.
+    """
+    report = ffi.new("struct report *")
+    numbers = ffi.new("int[]", list(mounts))
+    given = ffi.new("struct root_mounts *", (numbers, len(mounts)))
+    _report(lib.root_view(os.fsencode(place), given, report), report)
+    return f"{place}/view"
 
 
 def exec_run(block: bytes, argv: tuple[str, ...]) -> None:
