@@ -117,7 +117,8 @@ def _user(fd: int, image: str, uid: int, look: str) -> dict:
     for mount in mounts:
         info = os.stat("etc/motd", dir_fd=mount)
         answer["owner"] = [info.st_uid, info.st_gid]
-        answer["texts"].append(open(os.open("etc/motd", os.O_RDONLY, dir_fd=mount)).read())
+        with open(os.open("etc/motd", os.O_RDONLY, dir_fd=mount), encoding="ascii") as file:
+            answer["texts"].append(file.read())
         answer["flags"] = os.fstatvfs(mount).f_flag
     if look == "write":
         try:
@@ -135,7 +136,6 @@ def _container(mounts: tuple[int, ...]) -> str:
 
     ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)
     kernel.create_namespace()
-    os.makedirs("/tmp/x", exist_ok=True)  # a directory of /tmp: the stage hides it
     from fairlead.run import block
 
     lowers = [f"mount:{n}" for n in reversed(range(len(mounts)))]
@@ -148,11 +148,14 @@ def _container(mounts: tuple[int, ...]) -> str:
         ),
         mounts,
     )
-    text = open("/etc/motd").read()
-    os.unlink("/etc/motd")
-    with open("/etc/motd", "w") as file:
-        file.write("mine")
-    return f"{text}, then {open('/etc/motd').read()}, {stat.filemode(os.stat('/etc').st_mode)}"
+    seen = []
+    for text in ("mine", ""):
+        with open("/etc/motd", encoding="ascii") as file:
+            seen.append(file.read())
+        os.unlink("/etc/motd")
+        with open("/etc/motd", "w", encoding="ascii") as file:
+            file.write(text)
+    return f"{', then '.join(seen)}, {stat.filemode(os.stat('/etc').st_mode)}"
 
 
 if __name__ == "__main__":

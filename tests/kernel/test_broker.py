@@ -5,6 +5,7 @@ here, with the real program and two real users.
 """
 
 import errno
+import json
 import os
 import signal
 import subprocess
@@ -32,6 +33,11 @@ def bed(tmp_path, program):
         if parent.name.startswith("pytest-"):
             os.chmod(parent, 0o755)
     return made
+
+
+def mounts():
+    with open("/proc/self/mountinfo", encoding="utf-8") as file:
+        return file.read()
 
 
 def test_a_granted_layer_is_mounted_read_only_as_the_users_own(bed):
@@ -224,11 +230,11 @@ def test_no_user_can_look_into_the_store(bed):
 def test_nothing_is_left_when_the_user_goes_away(bed):
     bed.layer()
     bed.grant()
-    before = open("/proc/self/mountinfo").read()
+    before = mounts()
     process, ours = bed.broker()
     ours.close()
     assert process.wait(5) == 0
-    assert open("/proc/self/mountinfo").read() == before
+    assert mounts() == before
 
 
 def test_requests_that_are_nonsense_end_the_broker_quietly(bed):
@@ -242,12 +248,12 @@ def test_requests_that_are_nonsense_end_the_broker_quietly(bed):
         ours.close()
 
 
-KEEPER = """import os, sys, time
+KEEPER = """import json, os, sys, time
 status = open("/proc/self/status").read()
 wanted = ("Uid:", "Gid:", "Groups:", "NoNewPrivs:", "CapEff:", "CapPrm:")
 lines = [" ".join(line.split()) for line in status.splitlines() if line.startswith(wanted)]
 fds = [n for n in sorted(os.listdir("/proc/self/fd"), key=int)]
-text = repr([lines, dict(os.environ), fds, sys.argv[1:], os.getcwd()])
+text = json.dumps([lines, dict(os.environ), fds, sys.argv[1:], os.getcwd()])
 os.write(3, text.encode())
 time.sleep(60)
 """
@@ -265,7 +271,7 @@ def test_the_storekeeper_is_the_service_account_and_nothing_more(bed, tmp_path):
     from fairlead import kernel
 
     fd = kernel.broker_keeper(ours.fileno())
-    lines, environ, fds, argv, cwd = eval(os.read(fd, 1 << 16).decode())  # noqa: S307 - our own
+    lines, environ, fds, argv, cwd = json.loads(os.read(fd, 1 << 16))
     assert f"Uid: {SERVICE} {SERVICE} {SERVICE} {SERVICE}" in lines
     assert f"Gid: {SERVICE} {SERVICE} {SERVICE} {SERVICE}" in lines
     assert "Groups:" in lines
