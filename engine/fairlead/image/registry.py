@@ -21,13 +21,12 @@ Source: distribution-spec 1.1 "Pull"; distribution ``docs/spec/auth/token.md``; 
 
 from __future__ import annotations
 
-import hashlib
 import os
 import random
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
-from typing import NamedTuple, Self, TypeVar
+from typing import Self, TypeVar
 from urllib.parse import urljoin, urlsplit
 
 import urllib3
@@ -38,6 +37,7 @@ from fairlead.image import headers, login, manifest, reference, transport
 from fairlead.image.login import Login
 from fairlead.image.manifest import Descriptor
 from fairlead.image.reference import Reference
+from fairlead.image.source import Fetched, digest_like
 from fairlead.image.transport import Broken
 
 MAX_REDIRECTS = 5
@@ -46,14 +46,6 @@ _REDIRECTS = {301, 302, 303, 307, 308}
 
 R = TypeVar("R")
 LogIn = Callable[[Reference, tuple[headers.Challenge, ...]], Login | None]
-
-
-class Fetched(NamedTuple):
-    """A document as served: Content-Type, verified digest, bytes."""
-
-    media_type: str
-    digest: str
-    data: bytes
 
 
 class Client:
@@ -146,7 +138,7 @@ class Client:
         data = b"".join(self.blob(ref, descriptor))
         if (
             len(data) != descriptor.size
-            or _digest_like(descriptor.digest, data) != descriptor.digest
+            or digest_like(descriptor.digest, data) != descriptor.digest
         ):
             raise errors.DigestError(f"{ref}: {descriptor.digest}: the registry sent other content")
         return data
@@ -414,15 +406,10 @@ def _document_digest(
     ref: Reference, target: str, response: urllib3.BaseHTTPResponse, data: bytes
 ) -> str:
     asked = target if reference.is_digest(target) else _told_digest(response)
-    found = _digest_like(asked or "sha256:", data)
+    found = digest_like(asked or "sha256:", data)
     if asked is not None and found != asked:
         raise errors.DigestError(f"{ref}: the manifest should be {asked} but is {found}")
     return found
-
-
-def _digest_like(digest: str, data: bytes) -> str:
-    algorithm = digest.partition(":")[0]
-    return f"{algorithm}:{hashlib.new(algorithm, data).hexdigest()}"
 
 
 def _wrong_size(ref: Reference, descriptor: Descriptor, what: str) -> errors.DigestError:

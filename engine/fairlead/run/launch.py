@@ -56,7 +56,9 @@ def prepare(
     if os.geteuid() == 0:
         raise errors.RootError("containers do not run as root")
     launch_request.check(request)
-    name = reference.parse(request.reference, default_registry=config.default_registry)
+    name = reference.parse(
+        request.reference, default_registry=config.default_registry, cwd=request.cwd
+    )
     store = layout.open_store(config)
     image, mounts = _image(name, config, store, progress, broker)
     files = view.View(image.place, image.rootfs)
@@ -66,7 +68,7 @@ def prepare(
     injection = _injection(request, image.reference, files, store)
     candidates = (request.cwd,) if request.cwd else ()
     source = launch_plan.Source(
-        f"{image.reference}@{image.digest}",
+        image.pinned,
         image.config,
         tuple(f"mount:{n}" for n in reversed(range(len(mounts)))) or (image.rootfs,),
         *_identity_texts(files),
@@ -83,7 +85,7 @@ def _image(
     broker: int,
 ) -> tuple[fetch.Image, tuple[int, ...]]:
     """Return the image and, from the node's shared store, its layers as mounts, lowest first."""
-    if broker >= 0 and _is_for_all(name, config):
+    if broker >= 0 and not name.transport and _is_for_all(name, config):
         from fairlead.store import shared
 
         image = fetch.pull(name, config, store, policy=config.pull, progress=progress, tree=False)
@@ -101,7 +103,8 @@ def _image(
     image = fetch.pull(name, config, store, policy=config.pull, progress=progress)
     # Until this process ends or executes; from then on the mount itself shows that it is in use.
     layers.hold(store, image.chain)
-    _check_group(image.rootfs)
+    if image.rootfs.startswith(f"{image.place}/"):  # else a directory of the user's, as it is
+        _check_group(image.rootfs)
     return image, ()
 
 

@@ -10,6 +10,8 @@ Policies (``config.pull``):
 
 Rules:
 - A reference with a digest that is in the store needs no network under any policy.
+- What lies on this machine is looked at by ``nearby`` under any policy but never: that costs a
+  stat.
 - The launch path, with the image in the store, loads no module of the network and starts no
   thread; when ``pull`` returns, no thread that it started is left (the caller unshares a user
   namespace next).
@@ -31,14 +33,17 @@ from typing import TYPE_CHECKING, NamedTuple
 from fairlead import errors, log
 from fairlead.config import Config
 from fairlead.image import manifest
+from fairlead.image.manifest import Descriptor
 from fairlead.image.reference import Reference
 from fairlead.store import blobs, layers, layout, records
 from fairlead.store.layout import Lock, Stage, Store
 from fairlead.store.records import Record
 
 if TYPE_CHECKING:
-    from fairlead.image.registry import Client
+    from fairlead.image.source import Source
+    from fairlead.store.direct import Direct
     from fairlead.store.resolve import Resolved
+    from fairlead.store.transfer import Transfer
 
 
 class Image(NamedTuple):
@@ -46,7 +51,8 @@ class Image(NamedTuple):
 
     Attributes:
         reference: its canonical text; it holds a digest only if that is what was asked for.
-        digest: of the manifest for this machine.
+        digest: of the manifest for this machine, or of the file that is the whole image; empty for
+            a directory, which has none.
         target: digest that the reference meant, of an index or of the same manifest.
         config: what it wants to run with.
         rootfs: absolute path of its merged tree; empty where the shared store has its layers.
@@ -65,6 +71,11 @@ class Image(NamedTuple):
     size: int
     chain: str
     pulled: str
+
+    @property
+    def pinned(self) -> str:
+        """The text that names this very content, as far as it has a digest."""
+        return f"{self.reference}@{self.digest}" if self.digest else self.reference
 
 
 def pull(
@@ -85,13 +96,18 @@ def pull(
         errors.Error: with the reference in its line; the store is then as it was before.
     """
     image = local(store, reference, tree=tree)
-    if image is not None and (reference.digest or policy in {"missing", "never"}):
+    settled = {"never"} if reference.transport else {"missing", "never"}
+    if image is not None and (reference.digest or policy in settled):
         return image
     if policy == "never":
         raise errors.ImageNotFoundError(
             f"{reference}: is not in the store {store.root}, and pull is never",
             hint="fetch it with fairlead pull, or set pull to missing",
         )
+    if reference.transport:
+        from fairlead.store import nearby
+
+        return nearby.pull(reference, store, policy, progress, environ)
     return _Asking(reference, config, store, policy, progress, environ, tree).image()
 
 
@@ -99,7 +115,7 @@ def local(store: Store, reference: Reference, *, tree: bool = True) -> Image | N
     """Return the image of a reference if all of it is in the store; its tree only if wanted."""
     record = records.read(store, reference.identity)
     if record is None and reference.digest:
-        same = (r for r in records.all_of(store) if _repository(r) == reference.name)
+        same = (r for r in records.all_of(store) if _is_of(r, reference))
         record = next((r for r in same if reference.digest in {r.target, r.manifest}), None)
     return None if record is None else _image(store, record, tree=tree)
 
@@ -160,13 +176,19 @@ def manifest_of(store: Store, image: Image) -> manifest.Manifest | None:
 
 
 def look(reference: Reference, config: Config, environ: Mapping[str, str] = os.environ) -> Resolved:
-    """Return what a reference is at its registry; nothing is kept.
+    """Return what a reference is at its source; nothing is kept.
 
     Raises:
         errors.Error: not found, not allowed, out of reach, not for this machine, or malformed.
     """
-    from fairlead.image import registry
     from fairlead.store.resolve import resolve
+
+    if reference.transport:
+        from fairlead.image import source
+
+        with source.open_local(reference, environ) as client:
+            return resolve(client, reference, reference.digest)
+    from fairlead.image import registry
 
     with registry.Client(config, environ) as client:
         return resolve(client, reference, reference.digest)
@@ -183,10 +205,9 @@ def _remove(store: Store, record: Record) -> None:
             blobs.discard(store, digest)
 
 
-def _repository(record: Record) -> str:
-    name = record.reference.partition("@")[0]
-    head, colon, tail = name.rpartition(":")
-    return head if colon and "/" not in tail else name
+def _is_of(record: Record, reference: Reference) -> bool:
+    rest = record.reference.removeprefix(reference.name)
+    return rest != record.reference and rest[:1] in {"", ":", "@"}
 
 
 def _image(store: Store, record: Record, *, tree: bool) -> Image | None:
@@ -254,46 +275,60 @@ class _Asking(NamedTuple):
         if image is not None and target == image.target:
             return image
         with registry.Client(self.config, self.environ) as client:
-            return self._fetch(client, target)
+            return take(client, reference, target, self.store, self.progress, tree=self.tree)
 
-    def _fetch(self, client: Client, target: str | None) -> Image:
-        from fairlead.store.resolve import about, resolve
 
-        reference, store = self.reference, self.store
-        try:
-            found = resolve(client, reference, target, store)
-            chain = layers.chain_id(found.config.diff_ids)
-            size = sum(layer.size for layer in found.manifest.layers)
-            with Lock(store, layers.lock_name(chain)), about(reference), Stage(store) as stage:
-                tree = layers.find(store, chain)
-                if tree is None and self.tree:
-                    tree = _build(client, reference, found, store, stage, self.progress)
-                record = _record(reference, found, chain, tree.size if tree else size)
-                _remember(store, stage, reference, record)
-        except OSError as error:
-            raise layout.failure(error, store.root) from error
-        return _described(store, record, found.config, tree=tree is not None)
+def take(
+    client: Source,
+    reference: Reference,
+    target: str | None,
+    store: Store,
+    progress: log.Progress | None,
+    stamp: str = "",
+    *,
+    tree: bool = True,
+) -> Image:
+    """Bring an image from its source into the store; target is its digest if known already.
+
+    Without tree only its documents.
+
+    Raises:
+        errors.Error: with the reference in its line; the store is then as it was before.
+    """
+    from fairlead.store.resolve import about, resolve
+
+    try:
+        found = resolve(client, reference, target, store)
+        chain = layers.chain_id(found.config.diff_ids)
+        size = sum(layer.size for layer in found.manifest.layers)
+        with Lock(store, layers.lock_name(chain)), about(reference), Stage(store) as stage:
+            there = layers.find(store, chain)
+            if there is None and tree:
+                there = _build(client, reference, found, store, stage, progress)
+            record = _record(reference, found, chain, there.size if there else size, stamp)
+            remember(store, stage, reference, record)
+    except OSError as error:
+        raise layout.failure(error, store.root) from error
+    return _described(store, record, found.config, tree=there is not None)
 
 
 def _build(
-    client: Client,
+    client: Source,
     reference: Reference,
     found: Resolved,
     store: Store,
     stage: Stage,
     progress: log.Progress | None,
 ) -> layers.Tree:
-    from fairlead.store.transfer import Transfer
-
     layout.sweep(store)
     wanted = found.manifest.layers
     missing = {layer for layer in wanted if not os.path.exists(blobs.path(store, layer.digest))}
     layout.need_space(store, sum(layer.size for layer in missing), str(reference))
     if progress is not None:
         _announce(found, progress)
-    with Transfer(client, reference, store, stage, wanted, progress) as transfer:
+    with _supply(client, reference, store, stage, wanted, progress) as supply:
         tree = layers.build(
-            store, stage, found.manifest, found.config, transfer.layer, transfer.applied, progress
+            store, stage, found.manifest, found.config, supply.layer, supply.applied, progress
         )
     documents = {found.target, found.manifest.digest, found.config.digest}
     for digest in {layer.digest for layer in wanted} - documents:
@@ -301,7 +336,25 @@ def _build(
     return tree
 
 
-def _remember(store: Store, stage: Stage, reference: Reference, record: Record) -> None:
+def _supply(
+    client: Source,
+    reference: Reference,
+    store: Store,
+    stage: Stage,
+    wanted: tuple[Descriptor, ...],
+    progress: log.Progress | None,
+) -> Transfer | Direct:
+    if reference.transport:
+        from fairlead.store import direct
+
+        return direct.Direct(client, reference, wanted, progress)
+    from fairlead.store import transfer
+
+    return transfer.Transfer(client, reference, store, stage, wanted, progress)
+
+
+def remember(store: Store, stage: Stage, reference: Reference, record: Record) -> None:
+    """Keep what a reference means now, and, by its digest, what it meant before."""
     known = records.read(store, record.reference)
     if known is not None and known._replace(pulled=record.pulled) == record:
         return
@@ -318,7 +371,9 @@ def _announce(found: Resolved, progress: log.Progress) -> None:
         progress.start(f"unpack {diff_id}", f"unpack {diff_id[7:19]}", layer.size)
 
 
-def _record(reference: Reference, found: Resolved, chain: str, size: int) -> Record:
+def _record(
+    reference: Reference, found: Resolved, chain: str, size: int, stamp: str
+) -> Record:
     return Record(
         reference=reference.identity,
         target=found.target,
@@ -327,4 +382,10 @@ def _record(reference: Reference, found: Resolved, chain: str, size: int) -> Rec
         chain=chain,
         size=size,
         pulled=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        stamp=stamp,
     )
+
+
+def now() -> str:
+    """Return the time for a record: UTC, ISO 8601."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Self
 from fairlead import errors, log
 from fairlead.image.manifest import Descriptor
 from fairlead.image.reference import Reference
-from fairlead.image.registry import Client
+from fairlead.image.source import Source
 from fairlead.store import blobs, layout
 from fairlead.store.layout import Lock, Stage, Store
 from fairlead.store.resolve import about
@@ -53,7 +53,7 @@ class Transfer:
 
     def __init__(
         self,
-        client: Client,
+        client: Source,
         reference: Reference,
         store: Store,
         stage: Stage,
