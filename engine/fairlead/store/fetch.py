@@ -371,9 +371,7 @@ def _announce(found: Resolved, progress: log.Progress) -> None:
         progress.start(f"unpack {diff_id}", f"unpack {diff_id[7:19]}", layer.size)
 
 
-def _record(
-    reference: Reference, found: Resolved, chain: str, size: int, stamp: str
-) -> Record:
+def _record(reference: Reference, found: Resolved, chain: str, size: int, stamp: str) -> Record:
     return Record(
         reference=reference.identity,
         target=found.target,

@@ -48,6 +48,7 @@ MAX_SIZE = 1 << 62
 _MAGIC = "fairlead-grant 1"
 _HEX = re.compile(r"[0-9a-f]{64}")
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,18}")
+_CHECKSUM = re.compile(r"crc32:[0-9a-f]{8}")
 _LEASE = re.compile(r"([1-9][0-9]{0,9})\.([0-9a-f]{64})")
 
 
@@ -134,11 +135,11 @@ class LayerInfo(NamedTuple):
         layer: HEX, the layer's name.
         diff_id: digest of the uncompressed archive.
         size: bytes of the image file.
-        digest: of the image file, always sha256.
+        digest: checksum of the image file, ``crc32:`` and eight hexadecimal digits (``erofs``).
         entries: how many the archive had.
         bytes: of the files in it.
         alone: it does not depend on the layers below, so that ``layer`` names its DiffID.
-        origins: ``scheme://host:port`` of the registries that it came from.
+        origins: ``scheme://host:port BLOB`` of the registries that it came from, as which blob.
     """
 
     layer: str
@@ -203,7 +204,7 @@ def parse_info(data: bytes, where: str) -> LayerInfo:
         and isinstance(origins, list)
         and all(isinstance(origin, str) for origin in origins)
     )
-    if not fine or not is_name(table["layer"]) or not _is_sha256(table["digest"]):
+    if not fine or not is_name(table["layer"]) or not _CHECKSUM.fullmatch(table["digest"]):
         _damaged(where, "has a value of the wrong type or form")
     return LayerInfo(**{**table, "origins": tuple(origins)})
 
@@ -218,10 +219,6 @@ def _number(line: str, key: str, limit: int, where: str) -> int:
     if name != key or not _NUMBER.fullmatch(text) or int(text) > limit:
         _damaged(where, f"has the line {line[:100]!r} where {key} belongs")
     return int(text)
-
-
-def _is_sha256(digest: str) -> bool:
-    return digest.startswith("sha256:") and is_name(digest[7:])
 
 
 def _damaged(where: str, what: str) -> NoReturn:
