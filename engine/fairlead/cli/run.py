@@ -123,7 +123,7 @@ def run(arguments: argparse.Namespace, config: settings.Config) -> int:
     """Become the command. Returns only by raising."""
     config = configured(arguments, config)
     request = request_from(arguments, config)
-    plan = prepare.prepare(request, config, _progress(request.reference))
+    plan = prepare.prepare(request, config, _progress(request.reference)).plan
     for note in plan.notes:
         log.note(note)
     launch_block = block.compile_plan(plan)

@@ -58,9 +58,9 @@ class Image(NamedTuple):
             a directory, which has none.
         target: digest that the reference meant, of an index or of the same manifest.
         config: what it wants to run with.
-        rootfs: absolute path of its merged tree.
-        place: absolute path of the store's directory for what is derived from the image.
-        size: bytes of its files.
+        rootfs: absolute path of its merged tree; empty where the shared store has its layers.
+        place: directory for what is derived from the image and vanishes with it.
+        size: bytes of its files, or of its compressed layers where there is no tree.
         chain: ChainID, which names the tree (``layers.hold``).
         pulled: when, UTC, ISO 8601.
         over: absolute paths of directories that are laid over rootfs, topmost first.
@@ -91,13 +91,16 @@ def pull(
     policy: str,
     progress: log.Progress | None = None,
     environ: Mapping[str, str] = os.environ,
+    tree: bool = True,
 ) -> Image:
     """Return the image of a reference, fetched if the policy and the store's contents ask for it.
+
+    Without tree only its documents are fetched: the layers are in the node's shared store.
 
     Raises:
         errors.Error: with the reference in its line; the store is then as it was before.
     """
-    image = local(store, reference)
+    image = local(store, reference, tree=tree)
     settled = {"never"} if reference.transport else {"missing", "never"}
     if image is not None and (reference.digest or policy in settled):
         return image
@@ -110,21 +113,21 @@ def pull(
         from fairlead.store import nearby
 
         return nearby.pull(reference, store, policy, progress, environ)
-    return _ask(reference, config, store, policy, progress, environ)
+    return _Asking(reference, config, store, policy, progress, environ, tree).image()
 
 
-def local(store: Store, reference: Reference) -> Image | None:
-    """Return the image of a reference if all of it is in the store."""
+def local(store: Store, reference: Reference, *, tree: bool = True) -> Image | None:
+    """Return the image of a reference if all of it is in the store; its tree only if wanted."""
     record = records.read(store, reference.identity)
     if record is None and reference.digest:
         same = (r for r in records.all_of(store) if _is_of(r, reference))
         record = next((r for r in same if reference.digest in {r.target, r.manifest}), None)
-    return None if record is None else _image(store, record)
+    return None if record is None else _image(store, record, tree=tree)
 
 
 def images(store: Store) -> tuple[Image, ...]:
     """Return every image in the store, sorted by reference."""
-    found = (_image(store, record) for record in records.all_of(store))
+    found = (_image(store, record, tree=False) for record in records.all_of(store))
     return tuple(image for image in found if image is not None)
 
 
@@ -212,81 +215,82 @@ def _is_of(record: Record, reference: Reference) -> bool:
     return rest != record.reference and rest[:1] in {"", ":", "@"}
 
 
-def _image(store: Store, record: Record) -> Image | None:
+def _image(store: Store, record: Record, *, tree: bool) -> Image | None:
     data = blobs.read(store, record.config)
-    if data is None or not layers.exists(store, record.chain):
+    there = layers.exists(store, record.chain)
+    if data is None or (tree and not there):
         return None
-    config = manifest.parse_config(data, record.config)
-    place = layers.path(store, record.chain)
-    image = Image(
-        record.reference,
-        record.manifest,
-        record.target,
-        config,
-        layers.rootfs(store, record.chain),
-        place,
-        record.size,
-        record.chain,
-        record.pulled,
-    )
+    image = _described(store, record, manifest.parse_config(data, record.config), tree=there)
     if record.reference.startswith("/") and os.path.islink(image.rootfs):
         # A directory that is used where it is; see ``rootfs``.
-        over = (f"{place}/{OVER}",) if os.path.isdir(f"{place}/{OVER}") else ()
-        return image._replace(digest="", target="", rootfs=os.readlink(image.rootfs), over=over)
+        over = f"{image.place}/{OVER}"
+        return image._replace(
+            digest="",
+            target="",
+            rootfs=os.readlink(image.rootfs),
+            over=(over,) if os.path.isdir(over) else (),
+        )
     return image
+
+
+def _described(store: Store, record: Record, config: manifest.ImageConfig, *, tree: bool) -> Image:
+    return Image(
+        reference=record.reference,
+        digest=record.manifest,
+        target=record.target,
+        config=config,
+        rootfs=layers.rootfs(store, record.chain) if tree else "",
+        place=layers.path(store, record.chain) if tree else layers.derived(store, record.chain),
+        size=record.size,
+        chain=record.chain,
+        pulled=record.pulled,
+    )
 
 
 # -- with the registry -----------------------------------------------------------------------------
 
 
-def _ask(
-    reference: Reference,
-    config: Config,
-    store: Store,
-    policy: str,
-    progress: log.Progress | None,
-    environ: Mapping[str, str],
-) -> Image:
-    with Lock(store, records.lock_name(reference.identity)) as lock:
-        image = local(store, reference)
-        # Of many that ask at once one does; the others take its answer, without loading the client.
-        if image is not None and (lock.shared or policy == "missing"):
+class _Asking(NamedTuple):
+    """A pull that asks the registry; the fields are those of ``pull``."""
+
+    reference: Reference
+    config: Config
+    store: Store
+    policy: str
+    progress: log.Progress | None
+    environ: Mapping[str, str]
+    tree: bool
+
+    def image(self) -> Image:
+        with Lock(self.store, records.lock_name(self.reference.identity)) as lock:
+            image = local(self.store, self.reference, tree=self.tree)
+            # Of many that ask at once one does; the others take its answer, without loading the
+            # client.
+            if image is not None and (lock.shared or self.policy == "missing"):
+                return image
+            return self._ask(image)
+
+    def _ask(self, image: Image | None) -> Image:
+        from fairlead.image import registry, transport
+
+        # With an image at hand nobody wants to wait a minute for a registry that is down.
+        hurried = image is not None and self.policy == "newer"
+        timing = transport.TIMING._replace(tries=2, connect_s=3.0) if hurried else None
+        reference = self.reference
+        try:
+            with registry.Client(self.config, self.environ, timing=timing) as client:
+                target = client.head(reference)
+                if target is None and (image is not None or reference.digest):
+                    target = client.manifest(reference, reference.target).digest
+        except errors.RegistryUnreachableError as error:
+            if image is None or not hurried:
+                raise
+            log.note(f"{error.message}; using the image in the store, pulled {image.pulled}")
             return image
-        return _ask_registry(reference, config, store, image, policy, progress, environ)
-
-
-def _ask_registry(
-    reference: Reference,
-    config: Config,
-    store: Store,
-    image: Image | None,
-    policy: str,
-    progress: log.Progress | None,
-    environ: Mapping[str, str],
-) -> Image:
-    from fairlead.image import registry, transport
-
-    # With an image at hand nobody wants to wait a minute for a registry that is down.
-    timing = (
-        transport.TIMING._replace(tries=2, connect_s=3.0) if image and policy == "newer" else None
-    )
-    # With an image at hand nobody wants to wait a minute for a registry that is down.
-    hurried = image is not None and policy == "newer"
-    timing = transport.TIMING._replace(tries=2, connect_s=3.0) if hurried else None
-    try:
-        with registry.Client(config, environ, timing=timing) as client:
-            target = client.head(reference)
-            if target is None and (image is not None or reference.digest):
-                target = client.manifest(reference, reference.target).digest
-    except errors.RegistryUnreachableError as error:
-        if image is None or not hurried:
-            raise
-        log.note(f"{error.message}; using the image in the store, pulled {image.pulled}")
-        return image
-    if image is not None and target == image.target:
-        return image
-    with registry.Client(config, environ) as client:
-        return take(client, reference, target, store, progress)
+        if image is not None and target == image.target:
+            return image
+        with registry.Client(self.config, self.environ) as client:
+            return take(client, reference, target, self.store, self.progress, tree=self.tree)
 
 
 def take(
@@ -296,8 +300,12 @@ def take(
     store: Store,
     progress: log.Progress | None,
     stamp: str = "",
+    *,
+    tree: bool = True,
 ) -> Image:
     """Bring an image from its source into the store; target is its digest if known already.
+
+    Without tree only its documents.
 
     Raises:
         errors.Error: with the reference in its line; the store is then as it was before.
@@ -307,26 +315,16 @@ def take(
     try:
         found = resolve(client, reference, target, store)
         chain = layers.chain_id(found.config.diff_ids)
-        with Lock(store, layers.lock_name(chain)), about(reference):
-            tree = layers.find(store, chain)
-            with Stage(store) as stage:
-                if tree is None:
-                    tree = _build(client, reference, found, store, stage, progress)
-                record = _record(reference, found, chain, tree, stamp)
-                remember(store, stage, reference, record)
+        size = sum(layer.size for layer in found.manifest.layers)
+        with Lock(store, layers.lock_name(chain)), about(reference), Stage(store) as stage:
+            there = layers.find(store, chain)
+            if there is None and tree:
+                there = _build(client, reference, found, store, stage, progress)
+            record = _record(reference, found, chain, there.size if there else size, stamp)
+            remember(store, stage, reference, record)
     except OSError as error:
         raise layout.failure(error, store.root) from error
-    return Image(
-        record.reference,
-        record.manifest,
-        record.target,
-        found.config,
-        tree.rootfs,
-        layers.path(store, chain),
-        tree.size,
-        chain,
-        record.pulled,
-    )
+    return _described(store, record, found.config, tree=there is not None)
 
 
 def _build(
@@ -388,16 +386,14 @@ def _announce(found: Resolved, progress: log.Progress) -> None:
         progress.start(f"unpack {diff_id}", f"unpack {diff_id[7:19]}", layer.size)
 
 
-def _record(
-    reference: Reference, found: Resolved, chain: str, tree: layers.Tree, stamp: str
-) -> Record:
+def _record(reference: Reference, found: Resolved, chain: str, size: int, stamp: str) -> Record:
     return Record(
         reference=reference.identity,
         target=found.target,
         manifest=found.manifest.digest,
         config=found.config.digest,
         chain=chain,
-        size=tree.size,
+        size=size,
         pulled=now(),
         stamp=stamp,
     )
