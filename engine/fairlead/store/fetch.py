@@ -16,7 +16,8 @@ Rules:
 - The record is written last: whoever finds it finds everything.
 - Compressed layers are removed once their tree is published: the tree is what launches need, and
   a store on a node's disk would hold everything twice. The price: a layer shared with another
-  image is fetched again.
+  image is fetched again, unless ``keep_blobs`` says otherwise.
+- Whoever asks the registry also removes what the dead left (``layout.sweep``).
 
 Source: security.md sections 1 and 4.
 """
@@ -113,7 +114,7 @@ def remove(store: Store, name: Reference | str) -> tuple[str, ...]:
 
     Raises:
         errors.ImageNotFoundError: there is no such image in the store.
-        errors.StoreError: it is in use.
+        errors.BusyError: it is in use.
     """
     known = records.all_of(store)
     if isinstance(name, str):
@@ -133,7 +134,7 @@ def remove_all(store: Store) -> tuple[str, ...]:
     """Forget every reference and remove what is left of work that was never finished.
 
     Raises:
-        errors.StoreError: an image is in use.
+        errors.BusyError: an image is in use.
     """
     known = records.all_of(store)
     for record in known:
@@ -232,6 +233,7 @@ def _ask_registry(
 ) -> Image:
     from fairlead.image import registry, transport
 
+    layout.sweep(store)
     # With an image at hand nobody wants to wait a minute for a registry that is down.
     timing = (
         transport.TIMING._replace(tries=2, connect_s=3.0) if image and policy == "newer" else None
@@ -252,13 +254,14 @@ def _ask_registry(
     if image is not None and target == image.target:
         return image
     with registry.Client(config, environ) as client:
-        return _fetch(client, reference, target, store, progress)
+        return _fetch(client, reference, target, config, store, progress)
 
 
 def _fetch(
     client: Client,
     reference: Reference,
     target: str | None,
+    config: Config,
     store: Store,
     progress: log.Progress | None,
 ) -> Image:
@@ -271,7 +274,9 @@ def _fetch(
             tree = layers.find(store, chain)
             with Stage(store) as stage:
                 if tree is None:
-                    tree = _build(client, reference, found, store, stage, progress)
+                    tree = _build(client, reference, found, config, store, stage, progress)
+                if not config.keep_blobs:  # nor what one left that was killed at this point
+                    _drop_layers(store, found)
                 record = _record(reference, found, chain, tree)
                 _remember(store, stage, reference, record)
     except OSError as error:
@@ -292,26 +297,31 @@ def _build(
     client: Client,
     reference: Reference,
     found: Resolved,
+    config: Config,
     store: Store,
     stage: Stage,
     progress: log.Progress | None,
 ) -> layers.Tree:
+    from fairlead.store import gc, room
     from fairlead.store.transfer import Transfer
 
-    layout.sweep(store)
     wanted = found.manifest.layers
-    missing = {layer for layer in wanted if not os.path.exists(blobs.path(store, layer.digest))}
-    layout.need_space(store, sum(layer.size for layer in missing), str(reference))
+    need = room.forecast(wanted, lambda layer: os.path.exists(blobs.path(store, layer.digest)))
+    room.make(store, config, need, str(reference), gc.reclaim(store))
     if progress is not None:
         _announce(found, progress)
-    with Transfer(client, reference, store, stage, wanted, progress) as transfer:
-        tree = layers.build(
+    with Transfer(
+        client, reference, store, stage, wanted, progress, config.shared_blobs
+    ) as transfer:
+        return layers.build(
             store, stage, found.manifest, found.config, transfer.layer, transfer.applied, progress
         )
+
+
+def _drop_layers(store: Store, found: Resolved) -> None:
     documents = {found.target, found.manifest.digest, found.config.digest}
-    for digest in {layer.digest for layer in wanted} - documents:
+    for digest in {layer.digest for layer in found.manifest.layers} - documents:
         blobs.discard(store, digest)
-    return tree
 
 
 def _remember(store: Store, stage: Stage, reference: Reference, record: Record) -> None:
