@@ -49,6 +49,11 @@ int compose_root(const void *block, size_t size, const int *mounts, unsigned int
 int root_view(const char *place, const struct root_mounts *mounts, struct report *report);
 int exec_run(const void *block, size_t size, char *const argv[], struct report *report);
 
+/* broker.h */
+#define BROKER_MAX_LAYERS ...
+int broker_mount(int socket, const char *image, int *ret_fds, char *ret_detail, unsigned int size);
+int broker_keeper(int socket, char *ret_detail, unsigned int size);
+
 /* channel.h */
 int channel_send(int socket, int status, const char *text, const int *fds);
 

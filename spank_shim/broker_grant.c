@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <linux/openat2.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -65,33 +66,48 @@ static int is_hex(const char *text)
 	return !text[length] && (length == 64 || length == 128);
 }
 
+/* The value of a line "KEY NUMBER"; 0 or -EBADMSG. */
+static int number_of(const char *line, const char *key, unsigned long long *ret)
+{
+	size_t length = strlen(key);
+	char *end;
+
+	if (strncmp(line, key, length) != 0 || line[length] != ' ' || line[length + 1] < '0' || line[length + 1] > '9')
+		return -EBADMSG;
+	errno = 0;
+	*ret = strtoull(line + length + 1, &end, 10);
+	return *end || errno ? -EBADMSG : 0;
+}
+
+/* Lines of a fixed order: what is missing, doubled or unknown makes the whole worthless. */
 static int parse(char *text, const struct site *site, unsigned int *ret_job, struct grant *ret)
 {
-	char *rest = text, *line, *value, *end;
-	unsigned int number = 0;
+	unsigned long long uid = 0, job = 0, size;
+	char *rest = text, *line;
 
 	ret->count = 0;
-	while ((line = strsep(&rest, "\n"))) {
-		if (!*line && !rest)
-			break;
-		value = strchr(line, ' ');
-		if (!value)
-			return -EBADMSG;
-		*value++ = '\0';
-		number++;
-		if (number == 1 ? strcmp(line, "fairlead-grant") || strcmp(value, "1") : 0)
-			return -EBADMSG;
-		if (strcmp(line, "uid") == 0 && (strtoul(value, &end, 10) != site->uid || *end))
-			return -EBADMSG;
-		if (strcmp(line, "job") == 0)
-			*ret_job = (unsigned int)strtoul(value, NULL, 10);
-		if (strcmp(line, "layer") != 0)
-			continue;
-		if (!is_hex(value) || ret->count == BROKER_MAX_LAYERS)
-			return -EBADMSG;
-		memcpy(ret->layer[ret->count++], value, strlen(value) + 1);
+	for (unsigned int number = 0; (line = strsep(&rest, "\n")); number++) {
+		int err = 0;
+
+		if (!rest)
+			return *line || !ret->count ? -EBADMSG : 0; /* what follows the last newline: nothing */
+		if (number == 0)
+			err = strcmp(line, "fairlead-grant 1") ? -EBADMSG : 0;
+		else if (number == 1)
+			err = number_of(line, "uid", &uid) || uid != site->uid ? -EBADMSG : 0;
+		else if (number == 2)
+			err = number_of(line, "job", &job) || job > UINT_MAX ? -EBADMSG : 0;
+		else if (number == 3)
+			err = number_of(line, "size", &size);
+		else if (strncmp(line, "layer ", 6) != 0 || !is_hex(line + 6) || ret->count == BROKER_MAX_LAYERS)
+			err = -EBADMSG;
+		else
+			memcpy(ret->layer[ret->count++], line + 6, strlen(line + 6) + 1);
+		if (err)
+			return err;
+		*ret_job = (unsigned int)job;
 	}
-	return ret->count ? 0 : -EBADMSG;
+	return -EBADMSG;
 }
 
 static time_t boot_time(void)

@@ -23,7 +23,7 @@
 #define SYS_close_range 436 /* Linux 5.9; glibc 2.31 has no name for it; the same number on every architecture */
 #endif
 
-enum { SOCKET_FD = 3, REQUEST_FD = 4, MAX_ENVIRONMENT = 128 };
+enum { SOCKET_FD = 3, REQUEST_FD = 4, BROKER_FD = 5, MAX_ENVIRONMENT = 128 };
 
 /* Of the job's environment the engine itself needs these: whose credentials, which proxy, which certificates. */
 static const char *const kept[] = {
@@ -96,7 +96,7 @@ static void choose_environment(char **job, const char *ret[MAX_ENVIRONMENT])
 
 /* In the child; only system calls from here on, since slurmstepd had threads when it forked the task. */
 static _Noreturn void become_engine(const char *python, const char *script, const char **environment, int socket,
-				    int request, pid_t parent)
+				    int request, int broker, pid_t parent)
 {
 	const char *argv[] = { python, "-I", "-S", script, NULL };
 	cpu_set_t all;
@@ -114,10 +114,13 @@ static _Noreturn void become_engine(const char *python, const char *script, cons
 	/* Out of the way first: each may be the number that the other must have. */
 	socket = fcntl(socket, F_DUPFD, 10);
 	request = fcntl(request, F_DUPFD, 10);
+	if (broker >= 0)
+		broker = fcntl(broker, F_DUPFD, 10);
 	if (socket < 0 || request < 0 || dup2(socket, SOCKET_FD) < 0 || dup2(request, REQUEST_FD) < 0)
 		_exit(125);
 	dup2(2, 1);
-	if (syscall(SYS_close_range, 5, ~0U, 0) < 0)
+	if ((broker >= 0 && dup2(broker, BROKER_FD) < 0) ||
+	    syscall(SYS_close_range, broker >= 0 ? BROKER_FD + 1 : BROKER_FD, ~0U, 0) < 0)
 		_exit(125);
 	execve(python, (char *const *)argv, (char *const *)environment);
 	_exit(126);
@@ -162,7 +165,7 @@ void engine_run(const struct engine_request *request, struct channel_message *re
 	}
 	child = fork();
 	if (child == 0)
-		become_engine(python, script, environment, pair[1], file, parent);
+		become_engine(python, script, environment, pair[1], file, request->broker, parent);
 	close(pair[1]);
 	close(file);
 	if (child < 0) {

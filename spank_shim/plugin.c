@@ -5,6 +5,7 @@
  *   client.c   srun, sbatch, salloc     as the user, before the job
  *   remote.c   slurmstepd               root until user_init, then the user
  *   engine.c   slurmstepd's task        starts the Python engine, once per node and step
+ *   broker_*.c fairlead-broker          root, while a container is built: mounts the layers of the shared store
  *   enter.c    fairlead-enter           the small program that each task becomes before the application
  *
  * Nothing here may exit, abort or fail inside slurmd or slurmstepd: a failure there drains the node. */
@@ -48,11 +49,14 @@ EXPORT int slurm_spank_init(spank_t spank, int argc, char *argv[])
 
 EXPORT int slurm_spank_init_post_opt(spank_t spank, int argc, char *argv[])
 {
-	(void)spank, (void)argc, (void)argv;
+	(void)argc, (void)argv;
 	switch (spank_context()) {
 	case S_CTX_LOCAL:
 	case S_CTX_ALLOCATOR:
 		return client_settle();
+	case S_CTX_REMOTE:
+		remote_start_broker(spank);
+		return 0;
 	default:
 		return 0;
 	}

@@ -74,7 +74,7 @@ class ReferenceError(Error):  # noqa: A001 - the field's own word; the builtin c
     """An image reference does not follow the grammar."""
 
     code = "reference"
-    remedy = "write it as [REGISTRY/]NAME[:TAG][@sha256:...]"
+    remedy = "write it as [REGISTRY/]NAME[:TAG][@sha256:...] or as a path"
 
 
 class RegistryUnreachableError(Error):
@@ -124,6 +124,13 @@ class DigestError(Error):
 
     code = "digest"
     remedy = "the content was altered or cut short; push the image again"
+
+
+class ArchiveError(Error):
+    """A file or directory that should hold an image is of no known kind, damaged or cut short."""
+
+    code = "archive"
+    remedy = "write the file again, or name what it holds (oci-archive:, docker-archive:, oci:)"
 
 
 class LayerError(Error):

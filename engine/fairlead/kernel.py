@@ -139,6 +139,39 @@ def send_outcome(socket_fd: int, status: int, text: str, fds: tuple[int, int, in
     _check(lib.channel_send(socket_fd, status, line, array), "channel to slurmstepd")
 
 
+# -- broker ----------------------------------------------------------------------------------------
+
+
+def broker_mount(socket_fd: int, image: str) -> tuple[int, ...]:
+    """Ask the broker for an image's layers (``broker.h``).
+
+    Args:
+        socket_fd: the step's connection to the broker.
+        image: HEX of the manifest's digest.
+
+    Returns:
+        Detached mounts, lowest layer first.
+
+    Raises:
+        OSError: ENOENT when there is no grant; its ``filename`` says what was refused.
+    """
+    fds, detail = ffi.new("int[]", lib.BROKER_MAX_LAYERS), ffi.new("char[512]")
+    count = lib.broker_mount(socket_fd, image.encode(), fds, detail, 512)
+    _check(count, os.fsdecode(ffi.string(detail)))
+    return tuple(fds[0:count])
+
+
+def broker_keeper(socket_fd: int) -> int:
+    """Ask the broker for a storekeeper; returns a connected stream socket.
+
+    Raises:
+        OSError: its ``filename`` says what was refused.
+    """
+    detail = ffi.new("char[512]")
+    fd: int = lib.broker_keeper(socket_fd, detail, 512)
+    return _check(fd, os.fsdecode(ffi.string(detail)))
+
+
 # -- layers ----------------------------------------------------------------------------------------
 
 

@@ -92,10 +92,7 @@ def test_check_finds_repairs_and_the_next_pull_fetches_once(bench, faulty):
     )
     done = bench.run("store", "check", "--repair")
     assert done.returncode == 1
-    assert [line.partition(":")[0] for line in done.stdout.splitlines()] == [
-        "damaged",
-        "points-nowhere",
-    ]
+    assert f"(moved to {bench.root}/quarantine/trees." in done.stdout
     assert bench.run("store", "check").returncode == 0
     before = faulty.count("GET", built.layer_digests[0])
     for _ in range(2):

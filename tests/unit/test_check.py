@@ -111,7 +111,7 @@ def test_tree_with_other_files_is_damaged(store, damage):
     record = stores.add_image(store, "q.io/a:1")
     damage(layers.rootfs(store, record.chain))
     assert found(store) == [("damaged", f"trees/{record.chain[7:]}")]
-    assert [kind for kind, _ in found(store, repair=True)] == ["damaged", "points-nowhere"]
+    assert [kind for kind, _ in found(store, repair=True)] == ["damaged"]
     assert found(store) == []
 
 
@@ -166,7 +166,7 @@ def test_tree_that_a_launch_holds_is_reported_and_left(store):
 
 def test_record_that_is_none_or_points_nowhere_goes(store):
     record = stores.add_image(store, "q.io/a:1")
-    layout.discard(layers.path(store, record.chain))
+    layout.discard(blobs.path(store, record.manifest))
     name = os.listdir(store.path("images"))[0]
     with open(store.path("images", "0" * 64 + ".json"), "wb") as file:
         file.write(b"{}")
@@ -177,6 +177,12 @@ def test_record_that_is_none_or_points_nowhere_goes(store):
     kinds = dict(found(store))
     assert kinds == {"damaged": f"images/{'1' * 64}.json", "points-nowhere": f"images/{name}"}
     assert len(found(store, repair=True)) == 3
+    assert found(store) == []
+
+
+def test_record_without_a_tree_is_the_site_store_s_business(store):
+    record = stores.add_image(store, "q.io/a:1")
+    layout.discard(layers.path(store, record.chain))
     assert found(store) == []
 
 

@@ -182,6 +182,15 @@ def test_quarantine_and_stages_of_the_dead_go_first(store):
     assert names(store) == ["q.io/a:1"]
 
 
+def test_what_was_derived_from_an_image_goes_after_its_record(store):
+    record = stores.add_image(store, "q.io/a:1")
+    os.makedirs(layers.derived(store, record.chain))
+    assert gc.collect(store, 0).removed == ()
+    records.remove(store, record)
+    gc.collect(store, 0)
+    assert os.listdir(store.path("derived")) == []
+
+
 def test_lock_without_patience_says_busy(store):
     with Lock(store, "x"):
         words = "from fairlead.store.layout import *; Lock(Store(sys.argv[1]), 'x', wait=False).__enter__()"

@@ -188,7 +188,7 @@ def test_reclaim_counts_what_is_unused(store):
     a, b = (stores.add_layer(store, letter) for letter in "ab")
     stores.grant(store, 1000, "1", [a])
     stores.lease(store, 12, stores.grant(store, 1000, "2", [b]))
-    side = gc_site.reclaim(store, Living(frozenset({12}), NOBODY.asked))
+    side = gc_site.reclaim(store, lambda: Living(frozenset({12}), NOBODY.asked))
     assert (side.used(), side.can_free()) == (16384, 8192)
     assert side.free(1) == 8192
     assert layers(store) == ["b"]

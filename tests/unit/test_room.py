@@ -21,16 +21,22 @@ def descriptor(size, media_type=GZIP):
 
 
 def test_forecast_counts_the_compressed_layer_and_what_it_unpacks_to():
-    found = room.forecast([descriptor(100)], lambda _: False)
+    found = room.forecast(unpacked=[descriptor(100)], stored=[descriptor(100)])
     assert found == Forecast(least=200, likely=350)
 
 
 def test_layer_without_compression_does_not_grow():
-    assert room.forecast([descriptor(100, PLAIN)], lambda _: False) == Forecast(200, 200)
+    layers = [descriptor(100, PLAIN)]
+    assert room.forecast(unpacked=layers, stored=layers) == Forecast(200, 200)
 
 
 def test_layer_that_is_there_is_not_fetched():
-    assert room.forecast([descriptor(100)], lambda _: True) == Forecast(100, 250)
+    assert room.forecast(unpacked=[descriptor(100)], stored=()) == Forecast(100, 250)
+
+
+def test_layer_that_comes_twice_is_stored_once():
+    layers = [descriptor(100), descriptor(100)]
+    assert room.forecast(unpacked=layers, stored=layers).least == 300
 
 
 @pytest.mark.parametrize(

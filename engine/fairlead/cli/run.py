@@ -14,6 +14,7 @@ import signal
 
 from fairlead import config as settings
 from fairlead import errors, log
+from fairlead.cli import names
 from fairlead.plan import request as launch
 from fairlead.run import block, namespace
 from fairlead.run import launch as prepare
@@ -84,10 +85,7 @@ def request_from(arguments: argparse.Namespace, config: settings.Config) -> laun
     if command[:1] == ("--",):
         command = command[1:]
     entrypoint = None if arguments.entrypoint is None else tuple(shlex.split(arguments.entrypoint))
-    try:
-        cwd = os.getcwd()
-    except FileNotFoundError:
-        cwd = ""
+    cwd = names.directory()
     return launch.check(
         launch.Request(
             reference=arguments.reference,
@@ -125,7 +123,7 @@ def run(arguments: argparse.Namespace, config: settings.Config) -> int:
     """Become the command. Returns only by raising."""
     config = configured(arguments, config)
     request = request_from(arguments, config)
-    plan = prepare.prepare(request, config, _progress(request.reference))
+    plan = prepare.prepare(request, config, _progress(request.reference)).plan
     for note in plan.notes:
         log.note(note)
     launch_block = block.compile_plan(plan)

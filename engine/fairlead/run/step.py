@@ -1,10 +1,10 @@
 """The engine inside a Slurm step: started once per node by the elected task, as the job's user.
 
-The SPANK shim hands over two descriptors: 3, a socket for the one answer (``c_ext/channel.h``), and
-4, a memory file
-with the request: strings that end with NUL, first ``key=value`` facts of the step, an empty string,
-then the job's environment. The answer is the namespaces' descriptors and the launch block, or one
-line and an exit status.
+The SPANK shim hands over two descriptors, or three: 3, a socket for the one answer
+(``c_ext/channel.h``); 4, a memory file with the request: strings that end with NUL, first
+``key=value`` facts of the step, an empty string, then the job's environment; and 5, where the node
+has a shared store, the step's connection to its broker (``c_ext/broker.h``). The answer is the
+namespaces' descriptors and the launch block, or one line and an exit status.
 
 Rules:
 - Nothing survives this process: the namespaces live on in the descriptors that it sends.
@@ -28,6 +28,7 @@ from fairlead.run import launch as prepare
 
 SOCKET_FD = 3
 REQUEST_FD = 4
+BROKER_FD = 5
 PROTOCOL = "1"
 
 
@@ -64,15 +65,27 @@ def _serve(data: bytes) -> tuple[int, int, int]:
     if "HOME" not in os.environ:
         os.environ["HOME"] = host_facts.user().home
     config = settings.load()
-    plan = prepare.prepare(
-        request_from(facts, environ, config), config, log.QuietProgress(f"pulling {facts['ref']}")
+    _raise_descriptor_limit()
+    ready = prepare.prepare(
+        request_from(facts, environ, config),
+        config,
+        log.QuietProgress(f"pulling {facts['ref']}"),
+        BROKER_FD if facts.get("broker") == "1" else -1,
     )
-    for note in plan.notes:
+    for note in ready.plan.notes:
         log.note(note)
-    launch_block = block.compile_plan(plan)
+    launch_block = block.compile_plan(ready.plan)
     block_fd = _memory_file(launch_block)
-    user_fd, mount_fd = namespace.enter(launch_block)
+    user_fd, mount_fd = namespace.enter(launch_block, ready.mounts)
     return user_fd, mount_fd, block_fd
+
+
+def _raise_descriptor_limit() -> None:
+    """Make room for a mount per layer; the job's own limit is the tasks', not this process's."""
+    import resource
+
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _read(fd: int) -> bytes:

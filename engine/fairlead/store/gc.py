@@ -40,7 +40,7 @@ class _Known(NamedTuple):
 def inventory(store: Store) -> tuple[Item, ...]:
     """Return everything that can be removed by itself, with who uses it."""
     known, mounted = _known(store), layers.mounted()
-    return (*_trees(store, known, mounted), *_blobs(store, known), *_garbage(store))
+    return (*_trees(store, known, mounted), *_blobs(store, known), *_garbage(store, known))
 
 
 def reclaim(store: Store) -> Reclaim:
@@ -182,8 +182,11 @@ def _blobs(store: Store, known: _Known) -> list[Item]:
     return found
 
 
-def _garbage(store: Store) -> list[Item]:
+def _garbage(store: Store, known: _Known) -> list[Item]:
     paths = [*quarantine.entries(store), *layout.stale_stages(store)]
+    if os.path.isdir(store.path("derived")) and not _is_busy(store):
+        derived = os.listdir(store.path("derived"))
+        paths += [store.path("derived", n) for n in derived if f"sha256:{n}" not in known.trees]
     return [
         Item("garbage", os.path.relpath(path, store.root), fingerprint.disk_bytes(path), 0.0)
         for path in paths

@@ -8,7 +8,9 @@ Rules:
   is for the next step of the job.
 - Grants go before the layers that they name. A kill in between leaves garbage; a user who had the
   grant is asked to prove access once more.
-- What no grant names is garbage, unless a storekeeper is at work (``site.work``).
+- A grant that is younger than the question holds, too: its lease is just about to be made.
+- While a storekeeper is at work (``site.work``), what no grant names yet and what it may have found
+  and be about to grant, that is what was touched lately, stay.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from fairlead import errors, log
@@ -26,6 +28,8 @@ from fairlead.store import fingerprint, gc, items, layout, quarantine, site
 from fairlead.store.items import Item, Outcome
 from fairlead.store.layout import Lock, Store
 from fairlead.store.room import Reclaim
+
+LATELY_S = 3600.0
 
 
 class Living(NamedTuple):
@@ -36,12 +40,16 @@ class Living(NamedTuple):
 
 
 class Granted(NamedTuple):
-    """A grant as found: whose, for which manifest, when it was used last; None if it is damaged."""
+    """A grant as found: whose, for which manifest, when proven and when used last.
+
+    ``grant`` is None if it is damaged.
+    """
 
     path: str
     uid: int
     manifest: str
     grant: site.Grant | None
+    proven: float
     used: float
 
 
@@ -51,12 +59,16 @@ def inventory(store: Store, living: Living) -> tuple[Item, ...]:
         return _inventory(store, living, alone)
 
 
-def reclaim(store: Store, living: Living) -> Reclaim:
-    """Return the store's side of making room for an image that is about to be fetched."""
+def reclaim(store: Store, living: Callable[[], Living]) -> Reclaim:
+    """Return the store's side of making room for an image that is about to be fetched.
+
+    living asks Slurm, which takes a while: only if something must be removed.
+    """
+    nobody = Living(frozenset(), 0.0)
     return Reclaim(
-        used=lambda: items.total(inventory(store, living)),
-        can_free=lambda: items.total(items.free(inventory(store, living))),
-        free=lambda wanted: collect(store, wanted, living).freed,
+        used=lambda: items.total(inventory(store, nobody)),
+        can_free=lambda: items.total(items.free(inventory(store, living()))),
+        free=lambda wanted: collect(store, wanted, living()).freed,
     )
 
 
@@ -93,11 +105,11 @@ def grants(store: Store) -> Iterator[Granted]:
             where = f"{folder}/{name}"
             with contextlib.suppress(FileNotFoundError):
                 info = os.lstat(where)
-                used = max(info.st_atime, info.st_mtime)
-                yield Granted(where, user, name, _grant(where, user, name), used)
+                proven, used = info.st_mtime, max(info.st_atime, info.st_mtime)
+                yield Granted(where, user, name, _grant(where, user, name), proven, used)
 
 
-def living_leases(store: Store, living: Living) -> dict[str, str]:
+def in_use(store: Store, living: Living) -> dict[str, str]:
     """Return the manifests that living jobs use, and one such job of each, for people."""
     boot = boot_time()
     found = {}
@@ -111,6 +123,9 @@ def living_leases(store: Store, living: Living) -> dict[str, str]:
             holds = made >= boot if living.jobs is None else job in living.jobs
             if holds or made >= living.asked:
                 found[manifest] = f"job {job}"
+    for grant in grants(store):
+        if grant.grant and grant.proven >= living.asked:
+            found.setdefault(grant.manifest, f"job {grant.grant.job}")
     return found
 
 
@@ -141,7 +156,7 @@ def _numbers(folder: str) -> list[int]:
 
 
 def _inventory(store: Store, living: Living, alone: bool) -> tuple[Item, ...]:
-    held = living_leases(store, living)
+    held = in_use(store, living)
     granted = [found for found in grants(store) if found.grant]
     images: dict[str, set[str]] = {}
     used: dict[str, float] = {}
@@ -157,7 +172,8 @@ def _inventory(store: Store, living: Living, alone: bool) -> tuple[Item, ...]:
                 info = os.lstat(site.layer_path(store, layer))
                 needed = tuple(sorted(images.get(layer, ())))
                 who = next((held[image] for image in needed if image in held), "")
-                who = who or ("" if needed or alone else "the storekeeper")
+                late = time.time() - info.st_mtime < LATELY_S
+                who = who or ("" if alone or (needed and not late) else "the storekeeper")
                 when = used.get(layer, info.st_mtime)
                 layers.append(Item("layer", layer, 512 * info.st_blocks, when, needed, who))
     garbage = _garbage(store, living, {found.manifest for found in granted}, alone)
@@ -166,7 +182,7 @@ def _inventory(store: Store, living: Living, alone: bool) -> tuple[Item, ...]:
 
 def _garbage(store: Store, living: Living, manifests: set[str], alone: bool) -> list[str]:
     found = [*quarantine.entries(store), *layout.stale_stages(store)]
-    held = living_leases(store, living)
+    held = in_use(store, living)
     for name in os.listdir(store.path("leases")):
         lease = site.parse_lease(name)
         if lease is not None and lease[1] not in held:
@@ -211,13 +227,23 @@ def _as_garbage(store: Store, path: str) -> Item:
     return Item("garbage", name, fingerprint.disk_bytes(path), 0.0)
 
 
+def _lock_of(store: Store, layer: str) -> str:
+    """Return the HEX that a layer is made under: its DiffID's, whatever it is called then."""
+    try:
+        with open(site.info_path(store, layer), "rb") as file:
+            info = site.parse_info(file.read(site.MAX_INFO_BYTES + 1), file.name)
+    except (FileNotFoundError, errors.StoreError):
+        return layer
+    return site.name_of(info.diff_id)
+
+
 def _remove(store: Store, item: Item, living: Living) -> None:
     if item.kind == "garbage":
         layout.discard(store.path(item.name))
         return
-    with Lock(store, site.lock_name(item.name), wait=False):
+    with Lock(store, site.lock_name(_lock_of(store, item.name)), wait=False):
         # Asked again: a job may have begun meanwhile.
-        held = living_leases(store, living)
+        held = in_use(store, living)
         naming = [g for g in grants(store) if g.grant and item.name in g.grant.layers]
         for found in naming:
             if found.manifest in held:

@@ -86,6 +86,11 @@ def rootfs(store: Store, chain: str) -> str:
     return f"{path(store, chain)}/rootfs"
 
 
+def derived(store: Store, chain: str) -> str:
+    """Return the directory for what is derived from an image whose tree is not in this store."""
+    return store.path("derived", chain.partition(":")[2])
+
+
 def lock_name(chain: str) -> str:
     """Return the name of the lock under which a tree is made or removed."""
     return "tree." + chain.partition(":")[2]

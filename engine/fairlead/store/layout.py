@@ -61,8 +61,8 @@ class Store(NamedTuple):
         return "/".join((self.root, *parts))
 
 
-def open_store(config: Config) -> Store:
-    """Return the store of this user, made if it does not exist.
+def open_store(config: Config, folders: tuple[str, ...] = _FOLDERS) -> Store:
+    """Return the store of this user, made with its folders if it does not exist.
 
     Raises:
         errors.StoreError: it belongs to another, is writable by others, or is no store.
@@ -75,7 +75,7 @@ def open_store(config: Config) -> Store:
     try:
         found = _check_root(root)
         if not found or not is_current(store):
-            _make(store)
+            _make(store, folders)
     except OSError as error:
         raise failure(error, root) from error
     return store
@@ -439,7 +439,7 @@ def is_current(store: Store) -> bool:
     return True
 
 
-def _make(store: Store) -> None:
+def _make(store: Store, folders: tuple[str, ...]) -> None:
     parent = os.path.dirname(store.root)
     os.makedirs(parent, exist_ok=True)
     info = os.stat(parent)
@@ -451,13 +451,13 @@ def _make(store: Store) -> None:
         os.mkdir(store.root, 0o700)
     except FileExistsError:
         _check_root(store.root)
-        known = {folder.partition("/")[0] for folder in _FOLDERS} | {"version"}
+        known = {folder.partition("/")[0] for folder in folders} | {"version"}
         foreign = sorted(set(os.listdir(store.root)) - known)
         if foreign:
             raise errors.StoreError(
                 f"{store.root}: is not empty and no store (it holds {foreign[0]!r})"
             ) from None
-    for folder in _FOLDERS:
+    for folder in folders:
         try:
             os.mkdir(store.path(folder), 0o700)
         except FileExistsError:

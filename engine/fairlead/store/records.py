@@ -30,6 +30,7 @@ class Record(NamedTuple):
         chain: ChainID of the layers, which names the tree.
         size: bytes of the tree's files.
         pulled: when, UTC, ISO 8601.
+        stamp: of the file that it was read from (``image.source.stamp``); empty for a registry.
     """
 
     reference: str
@@ -39,6 +40,7 @@ class Record(NamedTuple):
     chain: str
     size: int
     pulled: str
+    stamp: str = ""
 
 
 def read(store: Store, reference: str) -> Record | None:
@@ -102,7 +104,7 @@ def _read(path: str) -> Record | None:
         data = file.read(_MAX_RECORD)
     try:
         table = json.loads(data)
-        record = Record(**{key: table[key] for key in Record._fields})
+        record = Record(**{key: table[key] for key in Record._fields if key in table})
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
     texts = record._replace(size=0)

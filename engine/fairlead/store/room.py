@@ -6,7 +6,8 @@ How the need is estimated, from the sizes in the manifest, since nothing else is
     likely    the compressed layers, and ``GROWTH`` times as much unpacked (a layer without
               compression: as much again)
 
-Both hold at the peak, just before the compressed layers are dropped. Images of programs unpack to 2
+Both hold at the peak, just before the compressed layers are dropped; where layers are unpacked as
+they arrive, the compressed ones do not count. Images of programs unpack to 2
 to 3 times their size; data that is packed already (models, videos) to hardly more than once.
 
 Rules:
@@ -66,14 +67,14 @@ class Reclaim(NamedTuple):
     free: Callable[[int], int]
 
 
-def forecast(layers: Iterable[Descriptor], present: Callable[[Descriptor], bool]) -> Forecast:
-    """Estimate what layers will need; present tells which compressed ones are in the store."""
-    least = likely = 0
-    for layer in layers:
-        blob = 0 if present(layer) else layer.size
+def forecast(*, unpacked: Iterable[Descriptor], stored: Iterable[Descriptor]) -> Forecast:
+    """Estimate the need of layers that will be unpacked, and of those stored compressed besides."""
+    blobs = sum(layer.size for layer in set(stored))
+    least = likely = blobs
+    for layer in unpacked:
         growth = GROWTH if layer.media_type.endswith(("gzip", "zstd")) else 1.0
-        least += blob + layer.size
-        likely += blob + int(growth * layer.size)
+        least += layer.size
+        likely += int(growth * layer.size)
     return Forecast(least, likely)
 
 

@@ -53,6 +53,7 @@ MAX_SIZE = 1 << 62
 
 _MAGIC = "fairlead-grant 1"
 _HEX = re.compile(r"[0-9a-f]{64}")
+_CHECKSUM = re.compile(r"crc32:[0-9a-f]{8}")
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,18}")
 _LEASE = re.compile(r"([1-9][0-9]{0,9})\.([0-9a-f]{64})")
 
@@ -111,9 +112,9 @@ def parse_lease(name: str) -> tuple[int, str] | None:
     return int(found[1]), found[2]
 
 
-def lock_name(layer: str) -> str:
-    """Return the name of the lock under which a layer is made or removed."""
-    return f"layer.{layer}"
+def lock_name(diff: str) -> str:
+    """Return the name of the lock under which a layer is made or removed; HEX of its DiffID."""
+    return f"layer.{diff}"
 
 
 @contextlib.contextmanager
@@ -172,7 +173,7 @@ class LayerInfo(NamedTuple):
         layer: HEX, the layer's name.
         diff_id: digest of the uncompressed archive.
         size: bytes of the image file.
-        digest: of the image file, always sha256.
+        digest: checksum of the image file, ``crc32:`` and eight hexadecimal digits.
         entries: how many the archive had.
         bytes: of the files in it.
         alone: it does not depend on the layers below, so that ``layer`` names its DiffID.
@@ -241,7 +242,7 @@ def parse_info(data: bytes, where: str) -> LayerInfo:
         and isinstance(origins, list)
         and all(isinstance(origin, str) for origin in origins)
     )
-    if not fine or not is_name(table["layer"]) or not _is_sha256(table["digest"]):
+    if not fine or not is_name(table["layer"]) or not _CHECKSUM.fullmatch(table["digest"]):
         _damaged(where, "has a value of the wrong type or form")
     return LayerInfo(**{**table, "origins": tuple(origins)})
 
@@ -256,10 +257,6 @@ def _number(line: str, key: str, limit: int, where: str) -> int:
     if name != key or not _NUMBER.fullmatch(text) or int(text) > limit:
         _damaged(where, f"has the line {line[:100]!r} where {key} belongs")
     return int(text)
-
-
-def _is_sha256(digest: str) -> bool:
-    return digest.startswith("sha256:") and is_name(digest[7:])
 
 
 def _damaged(where: str, what: str) -> NoReturn:

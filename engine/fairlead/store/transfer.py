@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Self
 from fairlead import errors, log
 from fairlead.image.manifest import Descriptor
 from fairlead.image.reference import Reference
-from fairlead.image.registry import Client
+from fairlead.image.source import Source
 from fairlead.store import blobs, layout, shared_blobs
 from fairlead.store.layout import Lock, Stage, Store
 from fairlead.store.resolve import about
@@ -54,7 +54,7 @@ class Transfer:
 
     def __init__(
         self,
-        client: Client,
+        client: Source,
         reference: Reference,
         store: Store,
         stage: Stage,
