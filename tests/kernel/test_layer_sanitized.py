@@ -20,6 +20,11 @@ from hypothesis import strategies as st
 HERE = os.path.dirname(os.path.abspath(__file__))
 C_EXT = os.path.join(HERE, "..", "..", "c_ext")
 DRIVER = os.path.join(HERE, "..", "c", "feed_layers.c")
+SOURCES = [
+    path
+    for kind in ("sink", "tar", "layer", "tree", "erofs", "name_hash")
+    for path in glob.glob(f"{C_EXT}/{kind}*.c")
+]
 FLAGS = ("-std=gnu17", "-g", "-O1", "-D_GNU_SOURCE", "-fsanitize=address,undefined", "-fno-sanitize-recover=all",
          "-fno-omit-frame-pointer", "-Wall", "-Wextra", "-Werror")  # fmt: skip
 EXAMPLES = int(os.environ.get("FAIRLEAD_EXAMPLES", "600"))
@@ -46,11 +51,6 @@ class Driver:
 
 def build(compiler):
     """Build the driver, readable by the sandbox's user; None where the compiler lacks its sanitizers."""
-    sources = [
-        path
-        for kind in ("sink", "tar", "layer", "tree")
-        for path in glob.glob(f"{C_EXT}/{kind}*.c")
-    ]
     binary = f"/var/tmp/fairlead-feed-{compiler}-{os.getpid()}"
     probe = [compiler, "-fsanitize=address,undefined", "-x", "c", "-", "-o", binary]
     if (
@@ -58,7 +58,7 @@ def build(compiler):
         or subprocess.run(probe, input=b"int main(void){}", capture_output=True).returncode
     ):
         return None
-    subprocess.run([compiler, *FLAGS, "-o", binary, DRIVER, *sources], check=True)
+    subprocess.run([compiler, *FLAGS, "-o", binary, DRIVER, *SOURCES], check=True)
     os.chmod(binary, 0o755)
     return binary
 

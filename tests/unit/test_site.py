@@ -11,7 +11,9 @@ from fairlead.store.layout import Store
 A, B = "a" * 64, "b" * 64
 TEXT = f"fairlead-grant 1\nuid 1000\njob 7\nsize 123\nlayer {A}\nlayer {B}\n"
 GRANT = site.Grant(1000, 7, 123, (A, B))
-INFO = site.LayerInfo(A, f"sha256:{A}", 4096, "crc32:0123abcd", 3, 17, True, ("https://x:443",))
+INFO = site.LayerInfo(
+    A, f"sha256:{A}", 4096, "crc32:0badcafe", 3, 17, True, ("https://x:443 sha256:0",)
+)
 STORE = Store("/s")
 
 names = st.text("0123456789abcdef", min_size=64, max_size=64)
@@ -108,7 +110,8 @@ def test_description_of_a_layer_survives_the_disk():
     [
         {"layer": "../x"},
         {"digest": f"sha256:{A}"},
-        {"digest": "crc32:0123ABCD"},
+        {"digest": "crc32:0BADCAFE"},
+        {"digest": A},
         {"size": True},
         {"size": -1},
         {"bytes": 1 << 63},

@@ -3,8 +3,8 @@
 Rules:
 - No copy of a layer on its way: bytes are hashed, decompressed, hashed again and written into the
   image as they arrive (``convert``); nothing gets its name before both digests are right.
-- An image is named by the layer's DiffID, unless it could only be written with a look at the layers
-  below (``kernel.LayerImage.alone``): then by its ChainID. It waits for those below only then.
+- An image is named by the layer's DiffID, unless writing it took a look at the layers below
+  (``kernel.LayerImage.needs_lower``): then by its ChainID. It waits for them only then.
 - One process makes a layer at a time; others wait for the lock and find it done.
 - What is there already counts for this user only if its registry is known to have it (``_known``);
   else it is fetched again and must come out the same.
@@ -157,7 +157,9 @@ class _Work:
         """Return one layer, made if there is none that this user may have."""
         names = _names(self._wanted.diff_ids, number)
         with Lock(self._store, site.lock_name(names[0]), self._stop):
-            info = next((i for name in names if (i := self._find(name)) is not None), None)
+            info = self._find(names[0])
+            if number and (info is None or not info.alone):  # made for the bottom of a stack
+                info = self._find(names[1])
             if info is not None and self._known(info, number):
                 with contextlib.suppress(OSError):  # for gc: see there
                     os.utime(site.layer_path(self._store, info.layer))
@@ -190,11 +192,12 @@ class _Work:
         self, number: int, names: tuple[str, str], stage: Stage, there: LayerInfo | None
     ) -> LayerInfo:
         blob, diff_id = self._wanted.manifest.layers[number], self._wanted.diff_ids[number]
-        staged = stage.name()
+        staged, scratch = stage.name(), stage.name()
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
-        fd = os.open(staged, flags, 0o400)
+        fd, scratch_fd = os.open(staged, flags, 0o400), os.open(scratch, flags, 0o600)
+        os.unlink(scratch)
         try:
-            with kernel.LayerImage(fd) as image:
+            with kernel.LayerImage(fd, scratch_fd) as image:
                 stream = _Verified(self._client, self._wanted.reference, blob, self._stop)
                 lower = _Lower(self._store, image, lambda: self.below(number))
                 try:
@@ -205,7 +208,7 @@ class _Work:
                     stream.finish()  # what cannot be read may have been altered on its way
                     raise
                 stream.finish()
-                alone = image.alone
+                alone = image.facts().stands_alone
             for warning in stats.warnings:
                 self._told.tell(warning=f"layer {blob.digest[:19]}: {warning}")
             if there is not None:
@@ -223,6 +226,7 @@ class _Work:
             )
         finally:
             os.close(fd)
+            os.close(scratch_fd)
         layout.replace_file(stage, site.info_path(self._store, info.layer), site.format_info(info))
         layout.publish(staged, site.layer_path(self._store, info.layer))
         return info
@@ -315,11 +319,12 @@ class _Lower:
     def end_layer(self) -> kernel.LayerStats:
         fds: list[int] = []
         try:
-            if self._image.needs_lower():
+            if self._image.needs_lower:
                 for info in self._below():
                     path = site.layer_path(self._store, info.layer)
                     fds.append(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
-            return self._image.end_layer(tuple(fds))
+                self._image.set_lower(fds)
+            return self._image.end_layer()
         finally:
             for fd in fds:
                 os.close(fd)

@@ -8,8 +8,8 @@ Rules:
 - The storekeeper gets no credentials. It passes a registry's challenge on, and the header that
   answers it is made here.
 - ``Unusable`` is raised where the shared store itself cannot serve (no such store, no EROFS in the
-  kernel): the caller may use the user's own store instead. Whatever concerns the image or the
-  registry is the user's error and final.
+  kernel, a registry that only the user's own proxy or certificates reach): the caller may use the
+  user's own store instead. Whatever else concerns the image is the user's error and final.
 """
 
 from __future__ import annotations
@@ -24,6 +24,11 @@ from fairlead.image.reference import Reference
 from fairlead.store import site
 from fairlead.store.wire import PROTOCOL, Message, Wire, texts
 
+# By these a user may reach a registry that the storekeeper, which has none of them, cannot.
+_OWN_WAYS = (
+    *("SSL_CERT_FILE", "SSL_CERT_DIR"),
+    *("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"),
+)
 # What the broker says when there is nothing to mount yet, and when an image is damaged.
 _MISSING = {errno.ENOENT}
 _DAMAGED = {errno.EUCLEAN, errno.EIO, errno.EINVAL, errno.EBADMSG}
@@ -105,6 +110,10 @@ def _ask_keeper(
             if "done" in message:
                 return
             _serve(wire, message, name, config, progress, environ)
+    except errors.RegistryUnreachableError as error:
+        if environ.keys().isdisjoint(_OWN_WAYS):
+            raise
+        raise Unusable(f"the storekeeper: {error.message}") from error
     except OSError as error:
         raise errors.StoreError(f"the storekeeper hung up: {error.strerror}") from error
     finally:

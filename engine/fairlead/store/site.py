@@ -53,8 +53,8 @@ MAX_SIZE = 1 << 62
 
 _MAGIC = "fairlead-grant 1"
 _HEX = re.compile(r"[0-9a-f]{64}")
-_CHECKSUM = re.compile(r"crc32:[0-9a-f]{8}")
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,18}")
+_CHECKSUM = re.compile(r"crc32:[0-9a-f]{8}")
 _LEASE = re.compile(r"([1-9][0-9]{0,9})\.([0-9a-f]{64})")
 
 
@@ -173,11 +173,11 @@ class LayerInfo(NamedTuple):
         layer: HEX, the layer's name.
         diff_id: digest of the uncompressed archive.
         size: bytes of the image file.
-        digest: checksum of the image file, ``crc32:`` and eight hexadecimal digits.
+        digest: checksum of the image file, ``crc32:`` and eight hexadecimal digits (``erofs``).
         entries: how many the archive had.
         bytes: of the files in it.
         alone: it does not depend on the layers below, so that ``layer`` names its DiffID.
-        origins: ``scheme://host:port`` of the registries that it came from.
+        origins: ``scheme://host:port BLOB`` of the registries that it came from, as which blob.
     """
 
     layer: str
