@@ -15,14 +15,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from fairlead import errors, log
+from fairlead.config import Config
 from fairlead.image import source
 from fairlead.image.reference import Reference
-from fairlead.store import fetch, records
+from fairlead.store import fetch, layout, records
 from fairlead.store.layout import Lock, Store
 
 
 def pull(
     reference: Reference,
+    config: Config,
     store: Store,
     policy: str,
     progress: log.Progress | None,
@@ -49,7 +51,7 @@ def pull(
         image = _unchanged(store, reference, stamp) if stamp else None
         if image is None and lock.shared:
             image = fetch.local(store, reference)
-        return image or _read(reference, store, stamp, progress, environ)
+        return image or _read(reference, config, store, stamp, progress, environ)
 
 
 def _unchanged(store: Store, reference: Reference, stamp: str) -> fetch.Image | None:
@@ -61,11 +63,13 @@ def _unchanged(store: Store, reference: Reference, stamp: str) -> fetch.Image | 
 
 def _read(
     reference: Reference,
+    config: Config,
     store: Store,
     stamp: str,
     progress: log.Progress | None,
     environ: Mapping[str, str],
 ) -> fetch.Image:
+    layout.sweep(store)
     with source.open_local(reference, environ) as client:
         target = reference.digest or client.head(reference)
-        return fetch.take(client, reference, target, store, progress, stamp)
+        return fetch.take(client, reference, target, config, store, progress, stamp)
