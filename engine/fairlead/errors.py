@@ -154,6 +154,13 @@ class StoreError(Error):
     remedy = "check its owner and permissions, or set FAIRLEAD_STORE to a node-local directory"
 
 
+class BusyError(Error):
+    """An object of the store is in use, or another process makes or removes it."""
+
+    code = "busy"
+    remedy = "try again when that process has ended"
+
+
 class NamespaceError(Error):
     """This node does not let users create the namespaces that a container needs."""
 

@@ -20,6 +20,7 @@ VERBS = {
     "pull": "fetch an image into the store of this node",
     "images": "list the images in the store",
     "rm": "remove images from the store",
+    "store": "list, check and clean the store",
     "inspect": "show an image's configuration and layers",
     "plan": "show what a launch would do, and why, without doing it",
 }

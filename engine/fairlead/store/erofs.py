@@ -14,6 +14,7 @@ Rules:
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import threading
@@ -154,13 +155,14 @@ class _Work:
 
     def _layer(self, number: int) -> LayerInfo:
         """Return one layer, made if there is none that this user may have."""
-        diff_ids = self._wanted.diff_ids
-        names = (site.name_of(diff_ids[number]), _chain_name(diff_ids[: number + 1]))
-        with Lock(self._store, f"layer.{names[0]}", self._stop):
+        names = _names(self._wanted.diff_ids, number)
+        with Lock(self._store, site.lock_name(names[0]), self._stop):
             info = self._find(names[0])
             if number and (info is None or not info.alone):  # made for the bottom of a stack
                 info = self._find(names[1])
             if info is not None and self._known(info, number):
+                with contextlib.suppress(OSError):  # for gc: see there
+                    os.utime(site.layer_path(self._store, info.layer))
                 return info
             with Stage(self._store) as stage:
                 return self._make(number, names, stage, info)
@@ -190,8 +192,6 @@ class _Work:
         self, number: int, names: tuple[str, str], stage: Stage, there: LayerInfo | None
     ) -> LayerInfo:
         blob, diff_id = self._wanted.manifest.layers[number], self._wanted.diff_ids[number]
-        need = 0 if there else blob.size
-        layout.need_space(self._store, need, f"layer {diff_id[7:19]}")
         staged, scratch = stage.name(), stage.name()
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
         fd, scratch_fd = os.open(staged, flags, 0o400), os.open(scratch, flags, 0o600)
@@ -254,6 +254,17 @@ def find(store: Store, name: str) -> LayerInfo | None:
         return None
 
 
+def missing(store: Store, wanted: Wanted) -> list[Descriptor]:
+    """Return the compressed layers whose images are not in the store."""
+    return [
+        blob
+        for number, blob in enumerate(wanted.manifest.layers)
+        if not any(
+            os.path.exists(site.layer_path(store, name)) for name in _names(wanted.diff_ids, number)
+        )
+    ]
+
+
 def is_whole(store: Store, info: LayerInfo) -> bool:
     """Read a layer's image and tell whether it is what was written."""
     try:
@@ -287,8 +298,10 @@ def quarantine(store: Store, name: str) -> None:
             continue
 
 
-def _chain_name(diff_ids: tuple[str, ...]) -> str:
-    return site.name_of(layers.chain_id(diff_ids))
+def _names(diff_ids: tuple[str, ...], number: int) -> tuple[str, str]:
+    """Return the two names that a layer may have: if it stands alone, and if it does not."""
+    chain = layers.chain_id(diff_ids[: number + 1])
+    return site.name_of(diff_ids[number]), site.name_of(chain)
 
 
 # -- streams ---------------------------------------------------------------------------------------

@@ -18,7 +18,9 @@ Rules:
 - The record is written last: whoever finds it finds everything.
 - Compressed layers are removed once their tree is published: the tree is what launches need, and
   a store on a node's disk would hold everything twice. The price: a layer shared with another
-  image is fetched again.
+  image is fetched again, unless ``keep_blobs`` says otherwise.
+- Whoever asks the registry, or reads an image from a file, also removes what the dead left
+  (``layout.sweep``).
 
 Source: security.md sections 1 and 4.
 """
@@ -112,7 +114,7 @@ def pull(
     if reference.transport:
         from fairlead.store import nearby
 
-        return nearby.pull(reference, store, policy, progress, environ)
+        return nearby.pull(reference, config, store, policy, progress, environ)
     return _Asking(reference, config, store, policy, progress, environ, tree).image()
 
 
@@ -139,7 +141,7 @@ def remove(store: Store, name: Reference | str) -> tuple[str, ...]:
 
     Raises:
         errors.ImageNotFoundError: there is no such image in the store.
-        errors.StoreError: it is in use.
+        errors.BusyError: it is in use.
     """
     known = records.all_of(store)
     if isinstance(name, str):
@@ -159,7 +161,7 @@ def remove_all(store: Store) -> tuple[str, ...]:
     """Forget every reference and remove what is left of work that was never finished.
 
     Raises:
-        errors.StoreError: an image is in use.
+        errors.BusyError: an image is in use.
     """
     known = records.all_of(store)
     for record in known:
@@ -223,13 +225,9 @@ def _image(store: Store, record: Record, *, tree: bool) -> Image | None:
     image = _described(store, record, manifest.parse_config(data, record.config), tree=there)
     if record.reference.startswith("/") and os.path.islink(image.rootfs):
         # A directory that is used where it is; see ``rootfs``.
-        over = f"{image.place}/{OVER}"
-        return image._replace(
-            digest="",
-            target="",
-            rootfs=os.readlink(image.rootfs),
-            over=(over,) if os.path.isdir(over) else (),
-        )
+        laid = f"{image.place}/{OVER}"
+        over = (laid,) if os.path.isdir(laid) else ()
+        return image._replace(digest="", target="", rootfs=os.readlink(image.rootfs), over=over)
     return image
 
 
@@ -273,6 +271,7 @@ class _Asking(NamedTuple):
     def _ask(self, image: Image | None) -> Image:
         from fairlead.image import registry, transport
 
+        layout.sweep(self.store)
         # With an image at hand nobody wants to wait a minute for a registry that is down.
         hurried = image is not None and self.policy == "newer"
         timing = transport.TIMING._replace(tries=2, connect_s=3.0) if hurried else None
@@ -290,13 +289,22 @@ class _Asking(NamedTuple):
         if image is not None and target == image.target:
             return image
         with registry.Client(self.config, self.environ) as client:
-            return take(client, reference, target, self.store, self.progress, tree=self.tree)
+            return take(
+                client,
+                reference,
+                target,
+                self.config,
+                self.store,
+                self.progress,
+                tree=self.tree,
+            )
 
 
 def take(
     client: Source,
     reference: Reference,
     target: str | None,
+    config: Config,
     store: Store,
     progress: log.Progress | None,
     stamp: str = "",
@@ -319,7 +327,9 @@ def take(
         with Lock(store, layers.lock_name(chain)), about(reference), Stage(store) as stage:
             there = layers.find(store, chain)
             if there is None and tree:
-                there = _build(client, reference, found, store, stage, progress)
+                there = _build(client, reference, found, config, store, stage, progress)
+            if not config.keep_blobs:  # nor what one left that was killed at this point
+                _drop_layers(store, found)
             record = _record(reference, found, chain, there.size if there else size, stamp)
             remember(store, stage, reference, record)
     except OSError as error:
@@ -331,29 +341,35 @@ def _build(
     client: Source,
     reference: Reference,
     found: Resolved,
+    config: Config,
     store: Store,
     stage: Stage,
     progress: log.Progress | None,
 ) -> layers.Tree:
-    layout.sweep(store)
+    from fairlead.store import gc, room
+
     wanted = found.manifest.layers
-    missing = {layer for layer in wanted if not os.path.exists(blobs.path(store, layer.digest))}
-    layout.need_space(store, sum(layer.size for layer in missing), str(reference))
+    missing = [layer for layer in wanted if not os.path.exists(blobs.path(store, layer.digest))]
+    need = room.forecast(unpacked=wanted, stored=() if reference.transport else missing)
+    room.make(store, config, need, str(reference), gc.reclaim(store))
     if progress is not None:
         _announce(found, progress)
-    with _supply(client, reference, store, stage, wanted, progress) as supply:
-        tree = layers.build(
+    with _supply(client, reference, config, store, stage, wanted, progress) as supply:
+        return layers.build(
             store, stage, found.manifest, found.config, supply.layer, supply.applied, progress
         )
+
+
+def _drop_layers(store: Store, found: Resolved) -> None:
     documents = {found.target, found.manifest.digest, found.config.digest}
-    for digest in {layer.digest for layer in wanted} - documents:
+    for digest in {layer.digest for layer in found.manifest.layers} - documents:
         blobs.discard(store, digest)
-    return tree
 
 
 def _supply(
     client: Source,
     reference: Reference,
+    config: Config,
     store: Store,
     stage: Stage,
     wanted: tuple[Descriptor, ...],
@@ -365,7 +381,8 @@ def _supply(
         return direct.Direct(client, reference, wanted, progress)
     from fairlead.store import transfer
 
-    return transfer.Transfer(client, reference, store, stage, wanted, progress)
+    shared = config.shared_blobs
+    return transfer.Transfer(client, reference, store, stage, wanted, progress, shared)
 
 
 def remember(store: Store, stage: Stage, reference: Reference, record: Record) -> None:
@@ -394,7 +411,7 @@ def _record(reference: Reference, found: Resolved, chain: str, size: int, stamp:
         config=found.config.digest,
         chain=chain,
         size=size,
-        pulled=now(),
+        pulled=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         stamp=stamp,
     )
 

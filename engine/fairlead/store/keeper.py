@@ -23,16 +23,18 @@ Source: security.md section 1 "Shared store"; docs/adr/0007.
 
 from __future__ import annotations
 
+import functools
 import os
 import queue
-import sys
 import threading
+import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from fairlead import config as settings
 from fairlead import errors, log
 from fairlead.image import manifest, reference
-from fairlead.store import blobs, erofs, layout, site
+from fairlead.store import blobs, erofs, gc_site, layout, room, site
 from fairlead.store.layout import Stage, Store
 from fairlead.store.wire import PROTOCOL, Message, Wire
 
@@ -46,10 +48,13 @@ SOCKET_FD = 3
 LOGIN_S = 120.0  # a credential helper may ask a person
 
 
-def main(argv: list[str]) -> int:
-    """Serve one engine; returns the exit status, which nobody reads."""
+def main(argv: list[str], living_jobs: Callable[[], frozenset[int] | None]) -> int:
+    """Serve one engine; returns the exit status, which nobody reads.
+
+    living_jobs asks Slurm which jobs have not ended: only if room must be made.
+    """
     path, uid, job = argv[0], int(argv[1]), int(argv[2])
-    keeper = _Keeper(Wire(SOCKET_FD), uid, job)
+    keeper = _Keeper(Wire(SOCKET_FD), uid, job, living_jobs)
     try:
         size = keeper.serve(path)
     except errors.Error as error:
@@ -66,8 +71,10 @@ def main(argv: list[str]) -> int:
 class _Keeper:
     """One engine's request, and the line to it."""
 
-    def __init__(self, wire: Wire, uid: int, job: int) -> None:
-        self._wire, self._uid, self._job = wire, uid, job
+    def __init__(
+        self, wire: Wire, uid: int, job: int, living_jobs: Callable[[], frozenset[int] | None]
+    ) -> None:
+        self._wire, self._uid, self._job, self._living_jobs = wire, uid, job, living_jobs
         self._answers: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
         self._client: Client | None = None
         self._gone = threading.Event()
@@ -111,21 +118,37 @@ class _Keeper:
         listener.start()
         from fairlead.image import registry
 
-        with registry.Client(config, {}, log_in=self._log_in) as self._client:
-            return self._grant(self._client, name, store, suspect=bool(asked.get("suspect")))
+        suspect = bool(asked.get("suspect"))
+        with registry.Client(config, {}, log_in=self._log_in) as self._client, site.work(store):
+            return self._grant(self._client, name, config, store, suspect=suspect)
 
-    def _grant(self, client: Client, name: Reference, store: Store, *, suspect: bool) -> int:
+    def _grant(
+        self,
+        client: Client,
+        name: Reference,
+        settled: settings.Config,
+        store: Store,
+        *,
+        suspect: bool,
+    ) -> int:
         assert name.digest is not None
         fetched = client.manifest(name, name.digest)
         found = manifest.parse_manifest(fetched.data, fetched.media_type, fetched.digest)
         config = manifest.parse_config(_document(client, name, found, store), found.config.digest)
         manifest.check_pair(found, config)
         image = erofs.Wanted(name, found, config.diff_ids)
+        self._make_room(image, settled, store)
         infos = erofs.make(client, image, store, self, stop=self._gone, suspect=suspect)
         size = sum(info.bytes for info in infos)
         grant = site.Grant(self._uid, self._job, size, tuple(info.layer for info in infos))
         _write_grant(store, grant, site.name_of(name.digest))
         return size
+
+    def _make_room(self, image: erofs.Wanted, config: settings.Config, store: Store) -> None:
+        asked = time.time()
+        need = room.forecast(unpacked=erofs.missing(store, image), stored=())
+        ask = functools.cache(lambda: gc_site.Living(self._living_jobs(), asked))
+        room.make(store, config, need, str(image.reference), gc_site.reclaim(store, ask))
 
     # -- the line ----------------------------------------------------------------------------------
 
@@ -179,7 +202,3 @@ def _write_grant(store: Store, grant: site.Grant, image: str) -> None:
     with Stage(store) as stage:
         text = site.format_grant(grant).encode()
         layout.replace_file(stage, site.grant_path(store, grant.uid, image), text)
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

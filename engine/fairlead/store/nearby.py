@@ -15,15 +15,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from fairlead import errors, log
+from fairlead.config import Config
 from fairlead.image import reference as references
 from fairlead.image import source
 from fairlead.image.reference import Reference
-from fairlead.store import fetch, records
+from fairlead.store import fetch, layout, records
 from fairlead.store.layout import Lock, Store
 
 
 def pull(
     reference: Reference,
+    config: Config,
     store: Store,
     policy: str,
     progress: log.Progress | None,
@@ -50,7 +52,7 @@ def pull(
         image = _unchanged(store, reference, stamp) if stamp else None
         if image is None and lock.shared:
             image = fetch.local(store, reference)
-        return image or _read(reference, store, stamp, progress, environ)
+        return image or _read(reference, config, store, stamp, progress, environ)
 
 
 def _unchanged(store: Store, reference: Reference, stamp: str) -> fetch.Image | None:
@@ -62,17 +64,19 @@ def _unchanged(store: Store, reference: Reference, stamp: str) -> fetch.Image | 
 
 def _read(
     reference: Reference,
+    config: Config,
     store: Store,
     stamp: str,
     progress: log.Progress | None,
     environ: Mapping[str, str],
 ) -> fetch.Image:
+    layout.sweep(store)
     if reference.transport == references.PATH:
         kind = source.kind(reference)
         if kind in source.ROOTS:
             from fairlead.store import rootfs
 
-            return rootfs.take(reference, kind, store, stamp, progress)
+            return rootfs.take(reference, kind, config, store, stamp, progress)
     with source.open_local(reference, environ) as client:
         target = reference.digest or client.head(reference)
-        return fetch.take(client, reference, target, store, progress, stamp)
+        return fetch.take(client, reference, target, config, store, progress, stamp)

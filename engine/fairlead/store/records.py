@@ -49,6 +49,14 @@ def read(store: Store, reference: str) -> Record | None:
     return record if record is not None and record.reference == reference else None
 
 
+def read_file(store: Store, name: str) -> Record | None:
+    """Return the record in a file of the store, None if it is none, or not under its own name."""
+    record = _read(store.path("images", name))
+    if record is None or f"{_name(record.reference)}.json" != name:
+        return None
+    return record
+
+
 def write(store: Store, stage: Stage, record: Record) -> None:
     """Keep a record in place of an older one for the same reference."""
     data = json.dumps(record._asdict(), indent=1).encode()

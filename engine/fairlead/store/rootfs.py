@@ -25,18 +25,25 @@ import os
 import stat
 
 from fairlead import errors, kernel, log
+from fairlead.config import Config
 from fairlead.image import files, manifest, rootconfig, sif, source, squashfs
 from fairlead.image.reference import Reference
-from fairlead.store import blobs, fetch, layers, layout, records, unsquash
+from fairlead.store import blobs, fetch, gc, layers, layout, records, room, unsquash
 from fairlead.store.layout import Lock, Stage, Store
 from fairlead.store.records import Record
+from fairlead.store.room import Forecast
 
 OVER = fetch.OVER
 _MAX_TEXT = 1 << 20
 
 
 def take(
-    reference: Reference, kind: str, store: Store, stamp: str, progress: log.Progress | None
+    reference: Reference,
+    kind: str,
+    config: Config,
+    store: Store,
+    stamp: str,
+    progress: log.Progress | None,
 ) -> fetch.Image:
     """Bring a root file system into the store; kind is one of ``source.kind``'s.
 
@@ -47,7 +54,7 @@ def take(
         if kind == source.DIRECTORY:
             _adopt(reference, store, stamp)
         else:
-            _unpack(reference, kind, store, stamp, progress)
+            _unpack(reference, kind, config, store, stamp, progress)
     except OSError as error:
         raise layout.failure(error, store.root) from error
     image = fetch.local(store, reference)
@@ -60,7 +67,12 @@ def take(
 
 
 def _unpack(
-    reference: Reference, kind: str, store: Store, stamp: str, progress: log.Progress | None
+    reference: Reference,
+    kind: str,
+    settings: Config,
+    store: Store,
+    stamp: str,
+    progress: log.Progress | None,
 ) -> None:
     path = reference.repository
     fd, info = files.open_file(path)
@@ -83,7 +95,9 @@ def _unpack(
             with Stage(store) as stage:
                 if tree is None:
                     layout.sweep(store)
-                    layout.need_space(store, block.size, path)
+                    room.make(
+                        store, settings, Forecast(block.size, block.size), path, gc.reclaim(store)
+                    )
                     grown = stage.name()
                     os.mkdir(grown, 0o700)
                     done = unsquash.unpack(fd, part.offset, block, f"{grown}/rootfs", path)
