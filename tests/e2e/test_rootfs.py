@@ -302,6 +302,19 @@ def test_directory_is_used_in_place_and_never_written_to(user, root, owner):
     assert size < 100_000
 
 
+@pytest.mark.parametrize("place", ["/tmp", "/mnt", "/run"])
+def test_directory_and_store_may_lie_where_the_container_is_built(user, root, place):
+    # A tmpfs covers /tmp while the root is put together: what lies there must be open before.
+    path = Path(place) / f"fairlead-root-{os.getpid()}"
+    shutil.copytree(root, path, symlinks=True)
+    try:
+        for words in ((), ("--read-only",)):
+            result = user.run("run", *words, str(path), "echo", "there")
+            assert result.stdout == "there\n", result.stderr
+    finally:
+        shutil.rmtree(path)
+
+
 def test_what_is_derived_from_a_directory_is_kept_in_the_store(user, root):
     before = snapshot(root)
     user.environ["PMI_RANK"] = "0"  # a rank: the host's MPI is looked at
