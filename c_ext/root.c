@@ -94,13 +94,18 @@ static int name_lowers(const struct block_record *record, const struct root_moun
 
 /* A tmpfs over an existing directory, since overlay wants its upper inside this namespace. What lies below was cloned
  * before and stays reachable by descriptor. */
-static int mount_stage(struct report *report)
+static int mount_stage(const char *size, struct report *report)
 {
 	static const char *const places[] = { "/tmp", "/mnt", "/run", "/var" };
+	char options[64];
 	int stage, first = 0;
 
+	if ((size_t)snprintf(options, sizeof(options), "mode=0755%s%s", size ? ",size=" : "", size ? size : "") >=
+	    sizeof(options) || (size && strchr(size, ',')))
+		return report_set(report, STEP_STAGE, EINVAL, size);
+
 	for (unsigned int i = 0; i < sizeof(places) / sizeof(*places); i++) {
-		if (mount("tmpfs", places[i], "tmpfs", MS_NOSUID | MS_NODEV, "mode=0755") == 0) {
+		if (mount("tmpfs", places[i], "tmpfs", MS_NOSUID | MS_NODEV, options) == 0) {
 			stage = open(places[i], O_PATH | O_DIRECTORY | O_CLOEXEC);
 			if (stage >= 0)
 				return stage;
@@ -159,12 +164,12 @@ static int mount_bare(const char *lower, int directory, const struct root_mounts
 	return err ? report_set(report, STEP_LAYER, -err, lower) : 0;
 }
 
-static int mount_on_stage(const struct block_record *record, const struct root_mounts *mounts, int bare,
-			  const int *lowers, struct container *ret, struct report *report)
+static int mount_on_stage(const struct block_record *record, const struct root_mounts *mounts, const char *size,
+			  int bare, const int *lowers, struct container *ret, struct report *report)
 {
 	int err;
 
-	ret->stage = mount_stage(report);
+	ret->stage = mount_stage(size, report);
 	if (ret->stage < 0)
 		return ret->stage;
 	if (mkdirat(ret->stage, "root", 0755) < 0 || fchdir(ret->stage) < 0)
@@ -181,8 +186,8 @@ static int mount_on_stage(const struct block_record *record, const struct root_m
 	return 0;
 }
 
-int root_mount(const struct block_record *record, const struct root_mounts *mounts, int bare, struct container *ret,
-	       struct report *report)
+int root_mount(const struct block_record *record, const struct root_mounts *mounts, const char *size, int bare,
+	       struct container *ret, struct report *report)
 {
 	int *lowers = malloc((record->count + 1u) * sizeof(*lowers)), err;
 
@@ -192,7 +197,7 @@ int root_mount(const struct block_record *record, const struct root_mounts *moun
 		lowers[i] = -1;
 	err = open_lowers(record, lowers, report);
 	if (!err)
-		err = mount_on_stage(record, mounts, bare, lowers, ret, report);
+		err = mount_on_stage(record, mounts, size, bare, lowers, ret, report);
 	/* Each is a way to a directory of the host: none may be open when the root has been entered. */
 	for (unsigned int i = 0; i < record->count; i++)
 		if (lowers[i] >= 0)
