@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from images import folder, image, index, layer, platform, program, symlink, tar
 from local_images import archive, docker_archive, oci_archive, skopeo, write_layout
+from ordinary import GID, UID
 
 from fairlead import errors
 from fairlead.image import reference
@@ -98,6 +99,42 @@ def test_podmans_store_is_read_without_podman(bench, tmp_path, box):
         bench.pull("containers-storage:box:1")
     name.unlink()
     refused(bench, "containers-storage:box:1", errors.ArchiveError, "podman save")
+
+
+def test_file_of_a_subordinate_uid_is_an_error_with_the_way_out(user, box):
+    # As rootless podman leaves it: whoever owns the store may not read this file of the image.
+    root = Path(user.place)
+    write_layout(root / "from", {"1": box})
+    conf = root / "storage.conf"
+    conf.write_text(
+        f'[storage]\ndriver = "vfs"\ngraphroot = "{root}/graph"\nrunroot = "{root}/run"\n'
+    )
+    user.environ["CONTAINERS_STORAGE_CONF"] = str(conf)
+    skopeo(
+        f"oci:{root}/from:1",
+        "containers-storage:localhost/box:1",
+        environ={"CONTAINERS_STORAGE_CONF": str(conf)},
+    )
+    subprocess.run(["chown", "-R", f"{UID}:{GID}", str(root)], check=True)
+    assert user.run("pull", "-q", "containers-storage:box:1").returncode == 0
+    user.run("rm", "--all")
+    name = next(root.glob("graph/vfs/dir/*/etc/name"))
+    os.chown(name, 165536, 165536)
+    os.chmod(name, 0o600)
+    result = user.run("pull", "-q", "containers-storage:box:1")
+    assert result.returncode == 125
+    assert "etc/name: Permission denied (copy the image with podman save" in result.stderr
+    assert os.listdir(root / "store/trees") == []
+
+
+def test_many_at_once_all_get_the_image(bench, tmp_path, box):
+    path = oci_archive(tmp_path / "x.tar", box)
+    started = [bench.start("pull", "-q", str(path)) for _ in range(8)]
+    for process in started:
+        out, err = process.communicate(timeout=60)
+        assert (process.returncode, out) == (0, f"{path}@{box.digest}\n"), err
+    assert len(os.listdir(bench.root / "trees")) == 1
+    assert bench.leftovers() == []
 
 
 def test_index_in_a_layout_leads_to_this_machine(bench, tmp_path, box):
