@@ -48,11 +48,15 @@ def old(path: Path) -> Path:
     return path
 
 
-def check(bench, found):
+def check_tree(found):
     root = Path(found.rootfs)
     assert (root / "etc/name").read_text() == "upper\n"
     assert os.readlink(root / "link") == "etc/name"
     assert not (root / "bin/tool").exists()
+
+
+def check(bench, found):
+    check_tree(found)
     assert bench.leftovers() == []
     kept = {f"sha256:{path.name}" for path in (bench.root / "blobs/sha256").iterdir()}
     assert kept == {found.digest, found.config.digest}
@@ -150,6 +154,23 @@ def test_layers_of_a_docker_archive_may_be_links_or_compressed(bench, tmp_path, 
     layers = {"one/layer.tar": "../blobs/first.tar", "two.tar.gz": gzip.compress(upper)}
     path = docker_archive(tmp_path / "x.tar", plain, layers, more=[("blobs/first.tar", lower)])
     check(bench, bench.pull(f"docker-archive:{path}"))
+
+
+def test_archive_of_both_kinds_is_one_image(bench, tmp_path, box):
+    # As docker save writes since release 25: a layout with a manifest.json beside it.
+    line = {
+        "Config": f"blobs/sha256/{box.config_digest[7:]}",
+        "RepoTags": ["box:1"],
+        "Layers": [f"blobs/sha256/{digest[7:]}" for digest in box.layer_digests],
+    }
+    docker = archive(tmp_path / "y.tar", [("manifest.json", json.dumps([line]).encode())])
+    both = oci_archive(tmp_path / "both.tar", box)
+    subprocess.run(["tar", "--concatenate", f"--file={both}", str(docker)], check=True)
+    assert bench.pull(str(both)).digest == box.digest
+    check_tree(bench.pull(f"oci-archive:{both}:1"))
+    found = bench.pull(f"docker-archive:{both}:box:1")
+    check_tree(found)
+    assert found.config.digest == box.config_digest
 
 
 def test_nothing_is_copied_but_into_the_tree(bench, tmp_path, plain):

@@ -170,6 +170,16 @@ def test_damaged_squashfs_is_one_line_and_leaves_nothing(bench, root):
     assert bench.leftovers() == []
 
 
+def test_bomb_is_refused_and_leaves_nothing(bench, root):
+    with (root / "zeros").open("wb") as file:
+        file.truncate((1 << 30) + 1)
+    path = image_of(root, "-e", "bin")
+    assert path.stat().st_size < 1 << 20
+    assert "are more than 1000 times larger than itself" in bench.line("pull", "-q", str(path))
+    assert os.listdir(bench.root / "trees") == []
+    assert bench.leftovers() == []
+
+
 def test_full_disk_is_named(bench, root):
     (root / "data").write_bytes(bytes(20 << 20))
     path = image_of(root)
