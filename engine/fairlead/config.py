@@ -67,6 +67,11 @@ SETTINGS: dict[str, Setting] = {
         "FAIRLEAD_WRITABLE",
         "let the container write to its own root (in memory, lost at the end)",
     ),
+    "plan_cache": Setting(
+        True,
+        "FAIRLEAD_PLAN_CACHE",
+        "keep what was decided for a launch, so that the same launch starts no Python",
+    ),
 }
 
 
@@ -80,6 +85,7 @@ class Config(NamedTuple):
     mpi: str
     mount_home: bool
     writable: bool
+    plan_cache: bool
     origins: Mapping[str, str]
 
     def override(self, origin: str, **values: Value | None) -> Config:
@@ -102,13 +108,7 @@ def load(
     """
     values: dict[str, Value] = {key: setting.default for key, setting in SETTINGS.items()}
     origins = dict.fromkeys(values, "default")
-    base = environ.get("XDG_CONFIG_HOME") or os.path.join(
-        home or environ.get("HOME") or "/", ".config"
-    )
-    for path in (
-        environ.get("FAIRLEAD_SITE_CONFIG") or site_file,
-        os.path.join(base, "fairlead/fairlead.toml"),
-    ):
+    for path in files(environ, site_file=site_file, home=home):
         for key, value in _read(path).items():
             values[key], origins[key] = value, path
     for key, setting in SETTINGS.items():
@@ -118,6 +118,17 @@ def load(
     store = str(values["store"]).replace("%u", str(os.getuid()))
     values["store"] = store.replace("%g", str(os.getegid()))
     return Config(**values, origins=origins)  # type: ignore[arg-type]
+
+
+def files(
+    environ: Mapping[str, str] = os.environ, *, site_file: str = SITE_FILE, home: str | None = None
+) -> tuple[str, str]:
+    """Return the paths of the site's and the user's file."""
+    base = environ.get("XDG_CONFIG_HOME") or os.path.join(
+        home or environ.get("HOME") or "/", ".config"
+    )
+    site = environ.get("FAIRLEAD_SITE_CONFIG") or site_file
+    return site, os.path.join(base, "fairlead/fairlead.toml")
 
 
 def _read(path: str) -> dict[str, Value]:

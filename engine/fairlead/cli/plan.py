@@ -29,7 +29,7 @@ def run(arguments: argparse.Namespace, config: settings.Config) -> int:
     """Print the plan."""
     config = run_verb.configured(arguments, config)
     request = run_verb.request_from(arguments, config)
-    plan = prepare.prepare(request, config)
+    plan = prepare.prepare(request, config).plan
     if arguments.json:
         document = {"config": oci.config(plan, request.environ), "reasons": reasons(plan)}
         print(json.dumps(document, indent=2))

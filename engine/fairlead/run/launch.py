@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import fairlead
 from fairlead import config as settings
@@ -20,16 +22,23 @@ from fairlead.store import fetch, layers, layout
 _ETC_FILE_LIMIT = 1 << 20
 
 
+class Decision(NamedTuple):
+    """A plan with what it was made of."""
+
+    plan: launch_plan.Plan
+    image: fetch.Image
+    facts: facts.Facts
+
+
 def prepare(
     request: launch_request.Request, config: settings.Config, progress: log.Progress | None = None
-) -> launch_plan.Plan:
-    """Make the image ready in the store and return the plan of the launch.
+) -> Decision:
+    """Make the image ready in the store and decide the launch.
 
     Raises:
         errors.Error: anything that the user can be told; nothing is left half done.
     """
-    if os.geteuid() == 0:
-        raise errors.RootError("containers do not run as root")
+    refuse_root()
     launch_request.check(request)
     name = reference.parse(request.reference, default_registry=config.default_registry)
     store = layout.open_store(config)
@@ -43,7 +52,23 @@ def prepare(
     source = launch_plan.Source(
         f"{image.reference}@{image.digest}", image.config, image.rootfs, passwd, group
     )
-    return launch_plan.make(source, request, facts.read(request.environ, candidates), injection)
+    node = facts.read(request.environ, candidates)
+    return Decision(launch_plan.make(source, request, node, injection), image, node)
+
+
+def refuse_root() -> None:
+    """Raise for the one user whose mistakes no namespace contains.
+
+    Raises:
+        errors.RootError.
+    """
+    if os.geteuid() == 0:
+        raise errors.RootError("containers do not run as root")
+
+
+def asks_host_mpi(request: launch_request.Request) -> bool:
+    """Tell whether the host's MPI has a say in a launch."""
+    return request.mpi == "host" or (request.mpi == "auto" and _is_rank(request.environ))
 
 
 def _injection(
@@ -57,7 +82,7 @@ def _injection(
     Raises:
         errors.MpiError: the host's MPI was asked for and does not fit.
     """
-    if request.mpi == "image" or (request.mpi == "auto" and not _is_rank(request.environ)):
+    if not asks_host_mpi(request):
         return launch_plan.Injection(variables=_pmix_client(request.environ))
     from fairlead.host import index, mpi
     from fairlead.plan import inject
@@ -94,7 +119,7 @@ def _check_group(rootfs: str) -> None:
         )
 
 
-def _is_rank(environ: dict[str, str]) -> bool:
+def _is_rank(environ: Mapping[str, str]) -> bool:
     """Tell whether a launcher (srun with PMI, mpirun) started this as a rank of an MPI job.
 
     A program that is alone gains nothing from the host's MPI and may lose: OpenMPI 4 wants its own
@@ -103,7 +128,7 @@ def _is_rank(environ: dict[str, str]) -> bool:
     return not environ.keys().isdisjoint(("PMIX_RANK", "PMI_FD", "PMI_RANK", "PMI2_RANK"))
 
 
-def _pmix_client(environ: dict[str, str]) -> tuple[tuple[str, str | None], ...]:
+def _pmix_client(environ: Mapping[str, str]) -> tuple[tuple[str, str | None], ...]:
     """Return what the image's own PMIx client needs to meet Slurm's server without complaint.
 
     The server offers munge and native security; a client built without munge prints ten lines per

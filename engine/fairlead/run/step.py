@@ -1,10 +1,10 @@
 """The engine inside a Slurm step: started once per node by the elected task, as the job's user.
 
-The SPANK shim hands over two descriptors: 3, a socket for the one answer (``c_ext/channel.h``), and
-4, a memory file
-with the request: strings that end with NUL, first ``key=value`` facts of the step, an empty string,
-then the job's environment. The answer is the namespaces' descriptors and the launch block, or one
-line and an exit status.
+The SPANK shim hands over descriptors: 3, a socket for the one answer (``c_ext/channel.h``); 4, a
+memory file with the request: strings that end with NUL, first ``key=value`` facts of the step, an
+empty string, then the job's environment; and 5, where the facts say ``keep=1``, a memory file with
+the key under which the plan may be kept for the next step (``run.keep``). The answer is the
+namespaces' descriptors and the launch block, or one line and an exit status.
 
 Rules:
 - Nothing survives this process: the namespaces live on in the descriptors that it sends.
@@ -18,16 +18,19 @@ from __future__ import annotations
 import fcntl
 import os
 import sys
+from collections.abc import Mapping
 
 from fairlead import config as settings
 from fairlead import errors, kernel, log
 from fairlead.host import facts as host_facts
+from fairlead.host import witness
 from fairlead.plan import request as launch
 from fairlead.run import block, namespace
 from fairlead.run import launch as prepare
 
 SOCKET_FD = 3
 REQUEST_FD = 4
+KEY_FD = 5
 PROTOCOL = "1"
 
 
@@ -63,13 +66,21 @@ def _serve(data: bytes) -> tuple[int, int, int]:
     # --export=NONE leaves no HOME; settings and credentials are still the user's.
     if "HOME" not in os.environ:
         os.environ["HOME"] = host_facts.user().home
+    job = witness.Environment(environ)
+    start = None
+    if facts.get("keep") == "1":
+        from fairlead.run import basis, keep
+
+        start = basis.begin(job)
     config = settings.load()
-    plan = prepare.prepare(
-        request_from(facts, environ, config), config, log.QuietProgress(f"pulling {facts['ref']}")
-    )
-    for note in plan.notes:
+    request = request_from(facts, job, config)
+    progress = log.QuietProgress(f"pulling {facts['ref']}")
+    decision = prepare.prepare(request, config, progress)
+    if start is not None:
+        keep.keep(_read(KEY_FD), start, decision, request, config)
+    for note in decision.plan.notes:
         log.note(note)
-    launch_block = block.compile_plan(plan)
+    launch_block = block.compile_plan(decision.plan)
     block_fd = _memory_file(launch_block)
     user_fd, mount_fd = namespace.enter(launch_block)
     return user_fd, mount_fd, block_fd
@@ -101,7 +112,7 @@ def _pairs(data: bytes) -> dict[str, str]:
 
 
 def request_from(
-    facts: dict[str, str], environ: dict[str, str], config: settings.Config
+    facts: dict[str, str], environ: Mapping[str, str], config: settings.Config
 ) -> launch.Request:
     """Return the request of a step."""
     step = launch.Step(
