@@ -23,7 +23,8 @@
 #define SYS_close_range 436 /* Linux 5.9; glibc 2.31 has no name for it; the same number on every architecture */
 #endif
 
-enum { SOCKET_FD = 3, REQUEST_FD = 4, MAX_ENVIRONMENT = 128 };
+enum { SOCKET_FD = 3, REQUEST_FD = 4, KEY_FD = 5, MAX_ENVIRONMENT = 128 };
+enum { SOCKET, REQUEST, KEY, FDS }; /* the same descriptors before they have these numbers */
 
 /* Of the job's environment the engine itself needs these: whose credentials, which proxy, which certificates. */
 static const char *const kept[] = {
@@ -57,6 +58,23 @@ static int write_all(int fd, const void *data, size_t size)
 	return 0;
 }
 
+static int key_file(const struct engine_request *request)
+{
+	int fd = memfd_create("fairlead-key", MFD_CLOEXEC);
+	int err;
+
+	if (fd < 0)
+		return -errno;
+	err = write_all(fd, request->key, request->key_size);
+	if (!err && lseek(fd, 0, SEEK_SET) < 0)
+		err = -errno;
+	if (err) {
+		close(fd);
+		return err;
+	}
+	return fd;
+}
+
 /* The request as a memory file, so that neither side can block on the other. */
 static int request_file(const struct engine_request *request)
 {
@@ -66,6 +84,8 @@ static int request_file(const struct engine_request *request)
 	if (fd < 0)
 		return -errno;
 	err = write_all(fd, request->facts, request->facts_size);
+	if (!err && request->key)
+		err = write_all(fd, "keep=1", sizeof("keep=1"));
 	if (!err)
 		err = write_all(fd, "", 1);
 	for (char **entry = request->environment; !err && *entry; entry++)
@@ -95,12 +115,13 @@ static void choose_environment(char **job, const char *ret[MAX_ENVIRONMENT])
 }
 
 /* In the child; only system calls from here on, since slurmstepd had threads when it forked the task. */
-static _Noreturn void become_engine(const char *python, const char *script, const char **environment, int socket,
-				    int request, pid_t parent)
+static _Noreturn void become_engine(const char *python, const char *script, const char **environment,
+				    const int given[FDS], pid_t parent)
 {
 	const char *argv[] = { python, "-I", "-S", script, NULL };
+	const int wanted[FDS] = { SOCKET_FD, REQUEST_FD, KEY_FD };
+	int null, fds[FDS];
 	cpu_set_t all;
-	int null;
 
 	/* The task's own affinity may be one core; unpacking wants all that the cgroup allows. */
 	memset(&all, 0xff, sizeof(all));
@@ -111,13 +132,15 @@ static _Noreturn void become_engine(const char *python, const char *script, cons
 	null = open("/dev/null", O_RDONLY);
 	if (null >= 0)
 		dup2(null, 0);
-	/* Out of the way first: each may be the number that the other must have. */
-	socket = fcntl(socket, F_DUPFD, 10);
-	request = fcntl(request, F_DUPFD, 10);
-	if (socket < 0 || request < 0 || dup2(socket, SOCKET_FD) < 0 || dup2(request, REQUEST_FD) < 0)
-		_exit(125);
+	/* Out of the way first: each may be the number that another must have. */
+	for (int i = 0; i < FDS; i++)
+		if ((fds[i] = given[i] < 0 ? -1 : fcntl(given[i], F_DUPFD, 10)) < 0 && i != KEY)
+			_exit(125);
+	for (int i = 0; i < FDS; i++)
+		if (fds[i] >= 0 && dup2(fds[i], wanted[i]) < 0)
+			_exit(125);
 	dup2(2, 1);
-	if (syscall(SYS_close_range, 5, ~0U, 0) < 0)
+	if (syscall(SYS_close_range, fds[KEY] < 0 ? KEY_FD : KEY_FD + 1, ~0U, 0) < 0)
 		_exit(125);
 	execve(python, (char *const *)argv, (char *const *)environment);
 	_exit(126);
@@ -137,11 +160,18 @@ static void explain_death(struct channel_message *message, const char *python, i
 			 "this node)", python, WEXITSTATUS(status));
 }
 
+static void close_all(const int fds[FDS])
+{
+	for (int i = 0; i < FDS; i++)
+		if (fds[i] >= 0)
+			close(fds[i]);
+}
+
 void engine_run(const struct engine_request *request, struct channel_message *ret_message, int ret_fds[CHANNEL_FDS])
 {
 	const char *environment[MAX_ENVIRONMENT];
 	char python[4096], script[4096];
-	int pair[2], file, received, status = 0;
+	int pair[2], fds[FDS] = { -1, -1, -1 }, received, status = 0;
 	pid_t child, parent = getpid();
 
 	memset(ret_message, 0, sizeof(*ret_message));
@@ -150,21 +180,23 @@ void engine_run(const struct engine_request *request, struct channel_message *re
 	snprintf(python, sizeof(python), "%s/venv/bin/python", request->prefix);
 	snprintf(script, sizeof(script), "%s/libexec/fairlead/engine.py", request->prefix);
 	choose_environment(request->environment, environment);
-	file = request_file(request);
-	if (file < 0) {
-		fail(ret_message, "request", -file);
+	fds[REQUEST] = request_file(request);
+	fds[KEY] = request->key ? key_file(request) : -1;
+	if (fds[REQUEST] < 0 || (request->key && fds[KEY] < 0)) {
+		fail(ret_message, "request", fds[REQUEST] < 0 ? -fds[REQUEST] : -fds[KEY]);
+		close_all(fds);
 		return;
 	}
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0) {
 		fail(ret_message, "socket pair", errno);
-		close(file);
+		close_all(fds);
 		return;
 	}
+	fds[SOCKET] = pair[1];
 	child = fork();
 	if (child == 0)
-		become_engine(python, script, environment, pair[1], file, parent);
-	close(pair[1]);
-	close(file);
+		become_engine(python, script, environment, fds, parent);
+	close_all(fds);
 	if (child < 0) {
 		fail(ret_message, "fork", errno);
 		close(pair[0]);

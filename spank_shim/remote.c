@@ -21,7 +21,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "engine.h"
+#include "container.h"
 #include "exec.h"
 #include "namespace.h"
 #include "options.h"
@@ -250,7 +250,7 @@ static void build(spank_t spank, const struct facts *facts, struct channel_messa
 	if (fclose(out) != 0)
 		refuse(125, "error [slurm]: out of memory");
 	request.facts = text;
-	engine_run(&request, message, fds);
+	container_build(&request, NULL, NULL, message, fds);
 	free(text);
 }
 
