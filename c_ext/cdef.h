@@ -53,22 +53,33 @@ struct report { int err; int step; char detail[1024]; };
 #define RECORD_TEMPLATE ...
 #define BLOCK_MAX_STRINGS ...
 
-/* namespace.h, compose.h, exec.h */
+/* namespace.h, root.h, compose.h, exec.h */
+struct root_mounts { const int *fds; unsigned int count; };
 int namespace_create(struct report *report);
 int namespace_join(int userns_fd, int mntns_fd, struct report *report);
-int compose_root(const void *block, size_t size, struct report *report);
+int compose_root(const void *block, size_t size, const int *mounts, unsigned int mount_count, struct report *report);
+int root_view(const char *place, const struct root_mounts *mounts, struct report *report);
 int exec_run(const void *block, size_t size, char *const argv[], struct report *report);
+
+/* broker.h */
+#define BROKER_MAX_LAYERS ...
+int broker_mount(int socket, const char *image, int *ret_fds, char *ret_detail, unsigned int size);
+int broker_keeper(int socket, char *ret_detail, unsigned int size);
 
 /* channel.h */
 int channel_send(int socket, int status, const char *text, const int *fds);
 
-/* layer.h, sink.h, tree.h */
+/* layer.h, sink.h, tree.h, erofs.h */
 #define SINK_WARNINGS ...
 struct sink_stats { uint64_t entries; uint64_t bytes; uint64_t skipped_devices; uint64_t warnings[...]; char examples[...][256]; };
 struct sink_report { int err; int refused; char entry[1024]; char detail[192]; };
 struct layer_limits { uint64_t entries; uint64_t bytes; uint32_t depth; uint32_t extended_bytes; uint32_t sparse_regions; };
 struct layer;
 int layer_open_tree(int rootfd, const struct layer_limits *limits, struct layer **ret_layer);
+struct erofs_facts { uint64_t size; uint64_t inodes; uint64_t markers; uint8_t asked; uint8_t root_listed; };
+int layer_open_image(int fd, int scratchfd, const struct layer_limits *limits, struct layer **ret_layer);
+int layer_set_lower(struct layer *layer, const int *fds, size_t count);
+const struct erofs_facts *layer_image_facts(const struct layer *layer);
 int layer_begin(struct layer *layer);
 int layer_feed(struct layer *layer, const void *data, size_t size);
 int layer_end(struct layer *layer);

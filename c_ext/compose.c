@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * The container's root, built in kernel order:
- *   1. open every lower directory and clone every bind source, while the host's tree is still in sight;
- *   2. a tmpfs over /tmp: upper, work and root directories, generated files;
- *   3. overlay: image (and injection) layers below, tmpfs above, so that any mount point can be made;
+ *   1. clone every bind source, while the host's tree is still in sight;
+ *   2. a tmpfs over /tmp: upper, work and root directories, generated files (root.c);
+ *   3. overlay: image (and injection) layers below, tmpfs above, so that any mount point can be made; or the image's
+ *      one layer itself, where the root is read-only and has every mount point already;
  *   4. attach mounts in the block's order, each target resolved inside the root by openat2(RESOLVE_IN_ROOT);
  *   5. pivot_root, detach the host's root.
  * Everything is held by descriptor from the moment it is opened: a path is never resolved twice. */
@@ -27,6 +28,7 @@
 #include "exec.h"
 #include "files.h"
 #include "mountpoint.h"
+#include "root.h"
 
 /* glibc 2.36 declares these; older ones do not, and the shim is built on old ones. */
 static int sys_open_tree(int dirfd, const char *path, unsigned int flags)
@@ -191,73 +193,6 @@ static int make_symlink(const struct container *container, const struct block_re
 	return err ? report_set(report, STEP_FILE, -err, path) : 0;
 }
 
-/* The overlay options that name the lower directories by descriptor; they are open in lowers from then on. */
-static int open_lowers(const struct block_record *record, int *lowers, char *ret_options, size_t size,
-		       struct report *report)
-{
-	size_t used = (size_t)snprintf(ret_options, size, "userxattr,upperdir=upper,workdir=work,lowerdir=");
-
-	for (unsigned int i = 0; i < record->count; i++) {
-		lowers[i] = open(record->string[i], O_PATH | O_DIRECTORY | O_CLOEXEC);
-		if (lowers[i] < 0)
-			return report_set(report, STEP_LAYER, errno, record->string[i]);
-		used += (size_t)snprintf(ret_options + used, size - used, "%s/proc/self/fd/%d", i ? ":" : "", lowers[i]);
-		if (used >= size)
-			return report_set(report, STEP_LAYER, E2BIG, record->string[i]);
-	}
-	return 0;
-}
-
-/* A tmpfs over an existing directory, since overlay wants its upper inside this namespace. What lies below was cloned
- * before and stays reachable by descriptor. */
-static int mount_stage(struct report *report)
-{
-	static const char *const places[] = { "/tmp", "/mnt", "/run", "/var" };
-	int stage, first = 0;
-
-	for (unsigned int i = 0; i < sizeof(places) / sizeof(*places); i++) {
-		if (mount("tmpfs", places[i], "tmpfs", MS_NOSUID | MS_NODEV, "mode=0755") == 0) {
-			stage = open(places[i], O_PATH | O_DIRECTORY | O_CLOEXEC);
-			if (stage >= 0)
-				return stage;
-		}
-		first = first ? first : errno;
-	}
-	return report_set(report, STEP_STAGE, first, "tmpfs over /tmp");
-}
-
-/* Steps 2 and 3. */
-static int mount_root(const struct block_record *record, struct container *ret, struct report *report)
-{
-	int lowers[BLOCK_MAX_STRINGS], err;
-	char options[PATH_MAX];
-
-	for (unsigned int i = 0; i < BLOCK_MAX_STRINGS; i++)
-		lowers[i] = -1;
-	err = open_lowers(record, lowers, options, sizeof(options), report);
-	if (err)
-		goto out;
-	ret->stage = mount_stage(report);
-	if (ret->stage < 0) {
-		err = ret->stage;
-		goto out;
-	}
-	if (mkdirat(ret->stage, "upper", 0755) < 0 || mkdirat(ret->stage, "work", 0755) < 0 ||
-	    mkdirat(ret->stage, "root", 0755) < 0 || fchdir(ret->stage) < 0)
-		err = report_set(report, STEP_STAGE, errno, "tmpfs over /tmp");
-	else if (mount("overlay", "root", "overlay", MS_NOSUID | MS_NODEV, options) < 0)
-		err = report_set(report, STEP_OVERLAY, errno, record->string[record->count - 1]);
-	else if ((ret->root = open("root", O_PATH | O_DIRECTORY | O_CLOEXEC)) < 0)
-		err = report_set(report, STEP_OVERLAY, errno, "root");
-	else
-		mountpoint_allow(ret, ret->root);
-out:
-	/* Each is a way to a directory of the host: none may be open when the root has been entered. */
-	for (unsigned int i = 0; i < BLOCK_MAX_STRINGS && lowers[i] >= 0; i++)
-		close(lowers[i]);
-	return err;
-}
-
 static int enter_root(int root, int readonly, struct report *report)
 {
 	if (readonly && sys_mount_setattr(root, 0, MOUNT_ATTR_RDONLY) < 0)
@@ -318,8 +253,52 @@ static int execute(struct container *container, const struct block_record *recor
 	}
 }
 
-int compose_root(const void *block, size_t size, struct report *report)
+/* Whether a path lies below an earlier tmpfs or bind of the block, whose content decides there. */
+static int is_below_mount(struct block_cursor cursor, const char *path, unsigned int before)
 {
+	struct block_record record;
+	size_t length;
+
+	for (unsigned int i = 0; i < before && block_next(&cursor, &record); i++) {
+		const char *target = record.string[record.op == OP_BIND];
+
+		length = strlen(target);
+		if ((record.op == OP_TMPFS || record.op == OP_BIND) && strncmp(path, target, length) == 0 &&
+		    path[length] == '/')
+			return 1;
+	}
+	return 0;
+}
+
+/* Whether the image's one layer can be the root without an overlay: read-only, and nothing has to be made in it. */
+static int needs_no_overlay(struct block_cursor start, const struct block_record *root,
+			    const struct root_mounts *mounts, const int *clones)
+{
+	struct block_cursor cursor = start;
+	struct block_record record;
+	int layer, fd, fine = 1;
+
+	layer = root->flags & ROOT_READONLY ? root_only_layer(root, mounts) : -1;
+	for (unsigned int i = 0; layer >= 0 && fine && block_next(&cursor, &record); i++) {
+		int moves = record.op == OP_BIND || record.op == OP_DEVICE || record.op == OP_SYMLINK;
+		const char *path = record.string[moves];
+
+		if (record.op > OP_SYMLINK || record.op == OP_ROOT || (record.op == OP_BIND && clones[i] < 0) ||
+		    is_below_mount(start, path, i))
+			continue;
+		fd = files_open_in_root(layer, path, O_PATH, 0);
+		fine = fd >= 0;
+		if (fd >= 0)
+			close(fd);
+	}
+	if (layer >= 0)
+		close(layer);
+	return layer >= 0 && fine;
+}
+
+int compose_root(const void *block, size_t size, const int *mounts, unsigned int mount_count, struct report *report)
+{
+	struct root_mounts given = { .fds = mounts, .count = mount_count };
 	struct container container = { .root = -1, .stage = -1 };
 	struct block_cursor cursor, start;
 	struct block_record record;
@@ -341,7 +320,8 @@ int compose_root(const void *block, size_t size, struct report *report)
 	}
 	readonly = record.flags & ROOT_READONLY;
 	mask = umask(0022); /* mount points and generated files; the application keeps the user's */
-	err = mount_root(&record, &container, report);
+	report->err = 0;
+	err = root_mount(&record, &given, needs_no_overlay(start, &record, &given, clones), &container, report);
 	for (unsigned int i = 1; !err && block_next(&cursor, &record); i++)
 		err = execute(&container, &record, clones[i], i, report);
 	umask(mask);

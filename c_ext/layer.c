@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "erofs.h"
 #include "layer_name.h"
 #include "tar.h"
 #include "tree.h"
@@ -17,6 +18,7 @@ struct layer {
 	struct layer_limits limits;
 	struct tar tar;
 	struct sink *sink;
+	bool is_image;
 	struct sink_report report;
 	struct sink_stats stats;
 	uint64_t entries, bytes; /* of all layers */
@@ -27,17 +29,21 @@ struct layer {
 	bool aufs_links;
 };
 
-int layer_open_tree(int rootfd, const struct layer_limits *limits, struct layer **ret_layer)
+static struct layer *new_layer(const struct layer_limits *limits)
 {
 	struct layer *layer = calloc(1, sizeof(*layer));
-	int rc;
 
 	if (!layer)
-		return -ENOMEM;
+		return NULL;
 	layer->limits = *limits;
 	layer->tar.meta_bytes = limits->extended_bytes;
 	layer->tar.region_limit = limits->sparse_regions;
-	rc = tree_open(rootfd, limits->depth, &layer->sink);
+	return layer;
+}
+
+/* rc is what came of opening the layer's sink. */
+static int opened(struct layer *layer, int rc, struct layer **ret_layer)
+{
 	if (rc) {
 		free(layer);
 		return rc;
@@ -46,6 +52,35 @@ int layer_open_tree(int rootfd, const struct layer_limits *limits, struct layer 
 	layer->sink->stats = &layer->stats;
 	*ret_layer = layer;
 	return 0;
+}
+
+int layer_open_tree(int rootfd, const struct layer_limits *limits, struct layer **ret_layer)
+{
+	struct layer *layer = new_layer(limits);
+
+	return layer ? opened(layer, tree_open(rootfd, limits->depth, &layer->sink), ret_layer) : -ENOMEM;
+}
+
+int layer_open_image(int fd, int scratchfd, const struct layer_limits *limits, struct layer **ret_layer)
+{
+	struct layer *layer = new_layer(limits);
+
+	if (!layer)
+		return -ENOMEM;
+	layer->is_image = true;
+	return opened(layer, erofs_open(fd, scratchfd, limits->depth, &layer->sink), ret_layer);
+}
+
+int layer_set_lower(struct layer *layer, const int *fds, size_t count)
+{
+	if (layer->report.err)
+		return -layer->report.err;
+	return layer->is_image ? erofs_set_lower(layer->sink, fds, count) : -EINVAL;
+}
+
+const struct erofs_facts *layer_image_facts(const struct layer *layer)
+{
+	return layer->is_image ? erofs_facts(layer->sink) : NULL;
 }
 
 void layer_close(struct layer *layer)

@@ -17,6 +17,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "erofs.h"
 #include "sink.h"
 
 /* Bounds on what an image may cost; entries and bytes count over all layers of one image. */
@@ -32,6 +33,13 @@ struct layer;
 
 /* Start an image in the directory rootfd, which stays the caller's and must outlive the layer. */
 int layer_open_tree(int rootfd, const struct layer_limits *limits, struct layer **ret_layer);
+
+/* Start an image of one layer in the file fd, with scratchfd to lean on; see erofs.h. The bounds hold for this layer. */
+int layer_open_image(int fd, int scratchfd, const struct layer_limits *limits, struct layer **ret_layer);
+
+/* Of an image only (-EINVAL, NULL): the lower images, the topmost last, at any time before the end; what is known. */
+int layer_set_lower(struct layer *layer, const int *fds, size_t count);
+const struct erofs_facts *layer_image_facts(const struct layer *layer);
 
 /* One layer: begin, feed*, end. All return 0 or -errno, and have filled the report when they do. After a failure the
  * tree is garbage, and every further call fails with the same report. */

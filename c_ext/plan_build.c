@@ -45,7 +45,6 @@ static void build(const struct plan *plan, const int *mounts, unsigned int mount
 	int fds[CHANNEL_FDS];
 	struct report report;
 
-	(void)mounts, (void)mount_count;
 	fds[CHANNEL_BLOCK] = memory_file(plan->block, plan->block_size);
 	if (fds[CHANNEL_BLOCK] < 0 || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 || namespace_create(&report) < 0)
 		return;
@@ -54,7 +53,7 @@ static void build(const struct plan *plan, const int *mounts, unsigned int mount
 	fds[CHANNEL_MNTNS] = open("/proc/self/ns/mnt", O_RDONLY | O_CLOEXEC);
 	if (fds[CHANNEL_USERNS] < 0 || fds[CHANNEL_MNTNS] < 0)
 		return;
-	if (compose_root(plan->block, plan->block_size, &report) < 0)
+	if (compose_root(plan->block, plan->block_size, mounts, mount_count, &report) < 0)
 		return;
 	channel_send(socket, 0, NULL, fds);
 }

@@ -17,7 +17,7 @@ struct plan {
 	void *file; /* the entry as it was read: image and the notes point into it */
 	const void *entry_block;
 	size_t entry_block_size;
-	const char *image; /* digest of the manifest whose mounts the block's root wants, or NULL */
+	const char *image; /* name in the shared store of the image whose mounts the block's root wants, or NULL */
 	int holds[PLAN_MAX_HOLDS]; /* shared flocks on what must not be removed before the container stands */
 	unsigned int hold_count;
 };

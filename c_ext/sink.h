@@ -47,6 +47,12 @@ enum sink_warning {
 
 enum { SINK_EXAMPLE_BYTES = 256, SINK_ENTRY_BYTES = 1024, SINK_DETAIL_BYTES = 192 };
 
+/* Of resolving one path, the same for every sink. */
+enum {
+	SINK_LINKS_MAX = 40,   /* as the kernel has it */
+	SINK_STEPS_MAX = 8192, /* with its links: forty of them could make it eighty thousand */
+};
+
 struct sink_stats {
 	uint64_t entries;
 	uint64_t bytes;
@@ -90,6 +96,9 @@ int sink_refuse(struct sink_report *report, const char *detail);
 
 /* Record the system's failure of an operation; rc is -errno and is returned. */
 int sink_failed(struct sink_report *report, int rc, const char *operation);
+
+/* The same for what came of resolving a path; 0 when rc is. */
+int sink_path_failed(struct sink_report *report, int rc, const char *operation);
 
 void sink_warn(struct sink_stats *stats, enum sink_warning kind, const char *path);
 

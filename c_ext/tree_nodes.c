@@ -5,55 +5,22 @@
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
+
+#include "name_hash.h"
 
 enum { FIRST_BUCKETS = 1024, FIRST_MADE = 4096 };
 
-#define ROTATE(x, n) ((x) << (n) | (x) >> (64 - (n)))
-
-static void sip_round(uint64_t v[4])
-{
-	v[0] += v[1];
-	v[2] += v[3];
-	v[1] = ROTATE(v[1], 13) ^ v[0];
-	v[3] = ROTATE(v[3], 16) ^ v[2];
-	v[0] = ROTATE(v[0], 32);
-	v[2] += v[1];
-	v[0] += v[3];
-	v[1] = ROTATE(v[1], 17) ^ v[2];
-	v[3] = ROTATE(v[3], 21) ^ v[0];
-	v[2] = ROTATE(v[2], 32);
-}
-
-/* SipHash-1-3 with a key of this tree's own: names come from an attacker, who must not be able to pile them up in one
- * bucket, or to make a name look as if this layer had made it. */
 static uint64_t hash(const struct tree *tree, uint64_t id, const char *name, size_t size)
 {
-	uint64_t v[4] = { tree->key[0] ^ UINT64_C(0x736f6d6570736575), tree->key[1] ^ UINT64_C(0x646f72616e646f6d),
-			  tree->key[0] ^ UINT64_C(0x6c7967656e657261), tree->key[1] ^ UINT64_C(0x7465646279746573) };
-	uint64_t word = id;
-	bool last = false;
-
-	for (size_t at = 0;; at += sizeof(word)) {
-		v[3] ^= word;
-		sip_round(v);
-		v[0] ^= word;
-		if (last)
-			break;
-		last = size - at < sizeof(word);
-		word = last ? (uint64_t)size << 56 : 0;
-		memcpy(&word, name + at, last ? size - at : sizeof(word));
-	}
-	v[2] ^= 0xff;
-	for (int i = 0; i < 3; i++)
-		sip_round(v);
-	return v[0] ^ v[1] ^ v[2] ^ v[3];
+	return name_hash(tree->key, id, name, size);
 }
 
 int tree_nodes_begin(struct tree *tree, const struct stat *root)
 {
-	if (!tree->key[0] && getrandom(tree->key, sizeof(tree->key), 0) != (ssize_t)sizeof(tree->key))
-		return -errno;
+	int rc = tree->key[0] ? 0 : name_hash_key(tree->key);
+
+	if (rc)
+		return rc;
 	tree_nodes_end(tree);
 	tree->buckets = calloc(FIRST_BUCKETS, sizeof(*tree->buckets));
 	tree->made = calloc(FIRST_MADE, sizeof(*tree->made));

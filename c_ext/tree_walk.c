@@ -10,29 +10,9 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-enum {
-	LINKS_MAX = 40,	  /* as the kernel has it */
-	STEPS_MAX = 8192, /* of one path, with its links: forty of them could make it eighty thousand */
-};
-
 int tree_failed(struct tree *tree, int rc, const char *operation)
 {
-	struct sink_report *report = tree->sink.report;
-
-	switch (rc) {
-	case 0:
-		return 0;
-	case -ENOTDIR:
-		return sink_refuse(report, "a parent is not a directory");
-	case -ELOOP:
-		return sink_refuse(report, "too many symbolic links on its way");
-	case -ENAMETOOLONG:
-		return sink_refuse(report, "a name on its way, or a link's target, is too long");
-	case -E2BIG:
-		return sink_refuse(report, "it lies deeper than the limit");
-	default:
-		return sink_failed(report, rc, operation);
-	}
+	return sink_path_failed(tree->sink.report, rc, operation);
 }
 
 void tree_forget_near(struct tree *tree)
@@ -249,7 +229,7 @@ int tree_walk(struct tree *tree, const char *path, size_t size, bool create, str
 			break;
 		if (length > NAME_MAX)
 			return -ENAMETOOLONG;
-		if (++steps > STEPS_MAX)
+		if (++steps > SINK_STEPS_MAX)
 			return -ELOOP;
 		memcpy(name, start, length);
 		name[length] = '\0';
@@ -265,7 +245,7 @@ int tree_walk(struct tree *tree, const char *path, size_t size, bool create, str
 			return rc;
 		if (type == S_IFDIR)
 			continue;
-		if (++links > LINKS_MAX)
+		if (++links > SINK_LINKS_MAX)
 			return -ELOOP;
 		rc = splice_link(tree, dir, name, &at);
 		if (rc < 0)

@@ -118,7 +118,7 @@ static const char *settle_reference(void)
 		return NULL;
 	if (strlen(explicit) >= OPTION_MAX || has_control_character(explicit))
 		refuse("error [reference]: --container: too long, or holds a control character "
-		       "(write it as [REGISTRY/]NAME[:TAG][@sha256:...])");
+		       "(write it as [REGISTRY/]NAME[:TAG][@sha256:...] or as a path)");
 	return explicit;
 }
 

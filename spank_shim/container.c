@@ -4,16 +4,16 @@
  * words for whatever is wrong. So nothing here reports an error. */
 #include "container.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "broker.h"
 #include "plan_build.h"
 #include "plan_cache.h"
 #include "plan_key.h"
-
-#define MAX_MOUNTS 512
 
 /* Facts on which no plan depends: they differ in every step. */
 static const char *const of_the_step[] = { "jobid=", "stepid=", "nnodes=", "nodeid=", "ntasks=", "local_tasks=" };
@@ -76,13 +76,16 @@ static int is_first_node(const struct engine_request *request)
 	return 0;
 }
 
-/* Build from a plan that was found; 0 or -errno. */
-static int use(const struct plan *plan, container_mounts mounts, void *context, int ret_fds[CHANNEL_FDS])
+/* Build from a plan that was found; 0 or -errno. Layers of the shared store are the broker's to give or to refuse: who
+ * has lost the right to an image gets no mount of it here either. */
+static int use(const struct engine_request *request, const struct plan *plan, int ret_fds[CHANNEL_FDS])
 {
-	int fds[MAX_MOUNTS] = { -1 }, count = 0, err;
+	int fds[BROKER_MAX_LAYERS] = { -1 }, count = 0, err;
+	char detail[256];
 
 	if (plan->image)
-		count = mounts ? mounts(context, plan->image, fds, MAX_MOUNTS) : -1;
+		count = request->broker < 0 ? -ENOTCONN :
+					      broker_mount(request->broker, plan->image, fds, detail, sizeof(detail));
 	if (count < 0)
 		return count;
 	err = plan_build(plan, fds, (unsigned int)count, ret_fds);
@@ -92,8 +95,7 @@ static int use(const struct plan *plan, container_mounts mounts, void *context, 
 }
 
 /* 1 when the container stands. */
-static int replay(const struct engine_request *request, container_mounts mounts, void *context,
-		  int ret_fds[CHANNEL_FDS])
+static int replay(const struct engine_request *request, int ret_fds[CHANNEL_FDS])
 {
 	char directory[PLAN_DIRECTORY_SIZE];
 	struct plan plan;
@@ -102,7 +104,7 @@ static int replay(const struct engine_request *request, container_mounts mounts,
 	plan_cache_directory(directory);
 	if (plan_cache_find(directory, request->key, request->key_size, request->environment, &plan) < 0)
 		return 0;
-	err = use(&plan, mounts, context, ret_fds);
+	err = use(request, &plan, ret_fds);
 	if (err)
 		plan_cache_forget(directory, request->key, request->key_size);
 	else if (is_first_node(request))
@@ -111,13 +113,12 @@ static int replay(const struct engine_request *request, container_mounts mounts,
 	return !err;
 }
 
-void container_build(struct engine_request *request, container_mounts mounts, void *context,
-		     struct channel_message *ret_message, int ret_fds[CHANNEL_FDS])
+void container_build(struct engine_request *request, struct channel_message *ret_message, int ret_fds[CHANNEL_FDS])
 {
 	request->key = NULL;
 	if (may_be_kept(request))
 		make_key(request);
-	if (request->key && replay(request, mounts, context, ret_fds))
+	if (request->key && replay(request, ret_fds))
 		memset(ret_message, 0, sizeof(*ret_message));
 	else
 		engine_run(request, ret_message, ret_fds);

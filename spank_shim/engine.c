@@ -23,8 +23,7 @@
 #define SYS_close_range 436 /* Linux 5.9; glibc 2.31 has no name for it; the same number on every architecture */
 #endif
 
-enum { SOCKET_FD = 3, REQUEST_FD = 4, KEY_FD = 5, MAX_ENVIRONMENT = 128 };
-enum { SOCKET, REQUEST, KEY, FDS }; /* the same descriptors before they have these numbers */
+enum { SOCKET, REQUEST, BROKER, KEY, FDS, FIRST_FD = 3, MAX_ENVIRONMENT = 128 }; /* run/step.py: 3, 4, 5 and 6 */
 
 /* Of the job's environment the engine itself needs these: whose credentials, which proxy, which certificates. */
 static const char *const kept[] = {
@@ -119,7 +118,6 @@ static _Noreturn void become_engine(const char *python, const char *script, cons
 				    const int given[FDS], pid_t parent)
 {
 	const char *argv[] = { python, "-I", "-S", script, NULL };
-	const int wanted[FDS] = { SOCKET_FD, REQUEST_FD, KEY_FD };
 	int null, fds[FDS];
 	cpu_set_t all;
 
@@ -134,13 +132,14 @@ static _Noreturn void become_engine(const char *python, const char *script, cons
 		dup2(null, 0);
 	/* Out of the way first: each may be the number that another must have. */
 	for (int i = 0; i < FDS; i++)
-		if ((fds[i] = given[i] < 0 ? -1 : fcntl(given[i], F_DUPFD, 10)) < 0 && i != KEY)
-			_exit(125);
-	for (int i = 0; i < FDS; i++)
-		if (fds[i] >= 0 && dup2(fds[i], wanted[i]) < 0)
-			_exit(125);
+		fds[i] = given[i] < 0 ? -1 : fcntl(given[i], F_DUPFD, 10);
 	dup2(2, 1);
-	if (syscall(SYS_close_range, fds[KEY] < 0 ? KEY_FD : KEY_FD + 1, ~0U, 0) < 0)
+	if (syscall(SYS_close_range, FIRST_FD, 9, 0) < 0)
+		_exit(125);
+	for (int i = 0; i < FDS; i++)
+		if ((given[i] >= 0 && fds[i] < 0) || (fds[i] >= 0 && dup2(fds[i], FIRST_FD + i) < 0))
+			_exit(125);
+	if (syscall(SYS_close_range, FIRST_FD + FDS, ~0U, 0) < 0)
 		_exit(125);
 	execve(python, (char *const *)argv, (char *const *)environment);
 	_exit(126);
@@ -160,10 +159,11 @@ static void explain_death(struct channel_message *message, const char *python, i
 			 "this node)", python, WEXITSTATUS(status));
 }
 
-static void close_all(const int fds[FDS])
+/* All but the broker's, which is the caller's. */
+static void close_own(const int fds[FDS])
 {
 	for (int i = 0; i < FDS; i++)
-		if (fds[i] >= 0)
+		if (i != BROKER && fds[i] >= 0)
 			close(fds[i]);
 }
 
@@ -171,7 +171,7 @@ void engine_run(const struct engine_request *request, struct channel_message *re
 {
 	const char *environment[MAX_ENVIRONMENT];
 	char python[4096], script[4096];
-	int pair[2], fds[FDS] = { -1, -1, -1 }, received, status = 0;
+	int pair[2], fds[FDS] = { -1, -1, request->broker, -1 }, received, status = 0;
 	pid_t child, parent = getpid();
 
 	memset(ret_message, 0, sizeof(*ret_message));
@@ -184,19 +184,19 @@ void engine_run(const struct engine_request *request, struct channel_message *re
 	fds[KEY] = request->key ? key_file(request) : -1;
 	if (fds[REQUEST] < 0 || (request->key && fds[KEY] < 0)) {
 		fail(ret_message, "request", fds[REQUEST] < 0 ? -fds[REQUEST] : -fds[KEY]);
-		close_all(fds);
+		close_own(fds);
 		return;
 	}
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0) {
 		fail(ret_message, "socket pair", errno);
-		close_all(fds);
+		close_own(fds);
 		return;
 	}
 	fds[SOCKET] = pair[1];
 	child = fork();
 	if (child == 0)
 		become_engine(python, script, environment, fds, parent);
-	close_all(fds);
+	close_own(fds);
 	if (child < 0) {
 		fail(ret_message, "fork", errno);
 		close(pair[0]);

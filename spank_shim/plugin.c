@@ -6,6 +6,7 @@
  *   remote.c   slurmstepd               root until user_init, then the user
  *   container.c slurmstepd's task       the container from a kept plan, else from the engine
  *   engine.c   slurmstepd's task        starts the Python engine, once per node and step
+ *   broker_*.c fairlead-broker          root, while a container is built: mounts the layers of the shared store
  *   enter.c    fairlead-enter           the small program that each task becomes before the application
  *
  * Nothing here may exit, abort or fail inside slurmd or slurmstepd: a failure there drains the node. */
@@ -49,11 +50,14 @@ EXPORT int slurm_spank_init(spank_t spank, int argc, char *argv[])
 
 EXPORT int slurm_spank_init_post_opt(spank_t spank, int argc, char *argv[])
 {
-	(void)spank, (void)argc, (void)argv;
+	(void)argc, (void)argv;
 	switch (spank_context()) {
 	case S_CTX_LOCAL:
 	case S_CTX_ALLOCATOR:
 		return client_settle();
+	case S_CTX_REMOTE:
+		remote_start_broker(spank);
+		return 0;
 	default:
 		return 0;
 	}

@@ -17,20 +17,19 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
-#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "arguments.h"
+#include "broker.h"
+#include "broker_start.h"
 #include "container.h"
 #include "exec.h"
 #include "namespace.h"
 #include "options.h"
 #include "seal.h"
 #include "slurm_api.h"
-
-#ifndef FAIRLEAD_PREFIX
-#define FAIRLEAD_PREFIX "/opt/fairlead"
-#endif
+#include "step_end.h"
 
 #define PROTOCOL "1"
 /* How long a node other than the first lets the others speak: in turn, so that a thousand failing nodes do not all speak
@@ -55,10 +54,10 @@ struct facts {
 	const char *command; /* argv[0] without its seal */
 };
 
-static char prefix[OPTION_MAX] = FAIRLEAD_PREFIX;
 static char early_error[256];
 static struct shared *shared;
 static int parked[2] = { -1, -1 };
+static int broker = -1;
 
 static void remember(const char *what, int err)
 {
@@ -70,9 +69,7 @@ void remote_init(spank_t spank, int argc, char *argv[])
 {
 	if (options_register(spank) < 0)
 		remember("cannot register the options", EINVAL);
-	for (int i = 0; i < argc; i++)
-		if (strncmp(argv[i], "prefix=/", 8) == 0)
-			snprintf(prefix, sizeof(prefix), "%s", argv[i] + 7);
+	arguments_read(argc, argv);
 }
 
 static void job_variable(spank_t spank, const char *name, char *ret, size_t size)
@@ -94,6 +91,18 @@ static int wanted(spank_t spank)
 		return 0; /* adopts processes; or is salloc's shell, on the host like a batch script */
 	job_variable(spank, VARIABLE_BATCH, batch, sizeof(batch));
 	return step != STEP_BATCH || strcmp(batch, "1") == 0;
+}
+
+void remote_start_broker(spank_t spank)
+{
+	struct broker_request_for request = { .store = arguments.site, .prefix = arguments.prefix,
+					      .grace_s = arguments.grace_s };
+
+	if (!*arguments.site || !wanted(spank) || spank_get_item(spank, S_JOB_UID, &request.uid) != ESPANK_SUCCESS ||
+	    spank_get_item(spank, S_JOB_GID, &request.gid) != ESPANK_SUCCESS ||
+	    spank_get_item(spank, S_JOB_ID, &request.job) != ESPANK_SUCCESS || request.uid == 0)
+		return;
+	broker = broker_start(&request); /* without one the engine uses the user's own store */
 }
 
 void remote_user_init(spank_t spank)
@@ -224,13 +233,13 @@ static void add_number(FILE *out, const char *key, uint32_t value)
 
 static void build(spank_t spank, const struct facts *facts, struct channel_message *message, int fds[CHANNEL_FDS])
 {
-	struct engine_request request = { .prefix = prefix };
+	struct engine_request request = { .prefix = arguments.prefix, .broker = broker };
 	char *text = NULL, helper[OPTION_MAX + 64];
 	FILE *out = open_memstream(&text, &request.facts_size);
 
 	if (!out || spank_get_item(spank, S_JOB_ENV, &request.environment) != ESPANK_SUCCESS)
 		refuse(125, "error [slurm]: slurmstepd does not show the environment to the plugin");
-	snprintf(helper, sizeof(helper), "%s/libexec/fairlead/fairlead-enter", prefix);
+	snprintf(helper, sizeof(helper), "%s/libexec/fairlead/fairlead-enter", arguments.prefix);
 	add(out, "protocol", PROTOCOL);
 	add(out, "ref", facts->reference);
 	add(out, "mpi", facts->mpi);
@@ -241,6 +250,7 @@ static void build(spank_t spank, const struct facts *facts, struct channel_messa
 	add(out, "command", facts->multi_prog ? NULL : facts->command);
 	add(out, "multi_prog", facts->multi_prog ? "1" : NULL);
 	add(out, "helper", facts->multi_prog ? helper : NULL);
+	add(out, "broker", broker >= 0 ? "1" : NULL);
 	add_number(out, "jobid", facts->job);
 	add_number(out, "stepid", facts->step);
 	add_number(out, "nnodes", facts->nodes);
@@ -250,30 +260,10 @@ static void build(spank_t spank, const struct facts *facts, struct channel_messa
 	if (fclose(out) != 0)
 		refuse(125, "error [slurm]: out of memory");
 	request.facts = text;
-	container_build(&request, NULL, NULL, message, fds);
+	container_build(&request, message, fds);
 	free(text);
-}
-
-/* One node failed: the others would wait for its ranks in MPI_Init for ever. scancel, because libslurm's calls are not
- * safe in a process forked from a threaded one. */
-static void end_step(spank_t spank, const struct facts *facts)
-{
-	static const char *const places[] = { "/usr/bin/scancel", "/usr/local/bin/scancel", "/opt/slurm/bin/scancel" };
-	char **environment = NULL, step[64];
-	const char *argv[] = { "scancel", "--quiet", "--signal=TERM", step, NULL };
-	pid_t child;
-
-	if (facts->nodes < 2 || facts->step >= STEP_INTERACTIVE ||
-	    spank_get_item(spank, S_JOB_ENV, &environment) != ESPANK_SUCCESS)
-		return;
-	snprintf(step, sizeof(step), "%u.%u", facts->job, facts->step);
-	child = fork();
-	for (size_t i = 0; child == 0 && i < sizeof(places) / sizeof(*places); i++)
-		execve(places[i], (char *const *)argv, environment);
-	if (child == 0)
-		_exit(127);
-	while (child > 0 && waitpid(child, NULL, 0) < 0 && errno == EINTR)
-		;
+	if (broker >= 0)
+		broker_end(broker);
 }
 
 /* One line for the step, not one per node: the first node speaks at once and ends the step; the others wait for that
@@ -298,7 +288,7 @@ static _Noreturn void fail(spank_t spank, const struct facts *facts, const struc
 	/* Tasks that have not come as far as become_task() would die of the signal, and srun would report 143. */
 	if (facts->nodes > 1)
 		sleep(1);
-	end_step(spank, facts);
+	step_end(spank, facts->nodes, facts->job, facts->step);
 	_exit(message->status);
 }
 
@@ -351,7 +341,7 @@ static void hand_over(spank_t spank, const struct facts *facts, char **argv, int
 	struct report report;
 	int err;
 
-	snprintf(helper, sizeof(helper), "%s/libexec/fairlead/fairlead-enter", prefix);
+	snprintf(helper, sizeof(helper), "%s/libexec/fairlead/fairlead-enter", arguments.prefix);
 	if (access(helper, X_OK) < 0)
 		refuse(125, "error [slurm]: %s: %s (check the installation on this node)", helper, strerror(errno));
 	err = slurm_api_prepend(spank, helper);

@@ -11,6 +11,9 @@
 /* root, in slurmstepd: register the options, remember the plugstack arguments. */
 void remote_init(spank_t spank, int argc, char *argv[]);
 
+/* root, in slurmstepd, with the options known: start the broker of the node's shared store for this step. */
+void remote_start_broker(spank_t spank);
+
 /* The job's user (effective), before the tasks are forked: what they share. */
 void remote_user_init(spank_t spank);
 

@@ -15,7 +15,7 @@ Rules:
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from fairlead import errors
@@ -26,12 +26,44 @@ Value = str | bool | tuple[str, ...]
 
 
 class Setting(NamedTuple):
-    """One key: default (whose type is the key's), environment variable, meaning, allowed values."""
+    """One key: default (whose type is the key's), environment variable, meaning, allowed values.
+
+    ``form``, where it is given, says what a value must look like and tells whether one does.
+    """
 
     default: Value
     variable: str
     meaning: str
     choices: tuple[str, ...] = ()
+    form: tuple[str, Callable[[str], bool]] | None = None
+
+
+_UNITS = {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}
+
+
+def size_bytes(text: str, whole: int = 0) -> int | None:
+    """Return the bytes that a size means, None if it is malformed.
+
+    A whole number with K, M, G or T behind it (powers of 1024), or with % (of whole).
+    """
+    number, unit = text.rstrip("KMGT%"), text[len(text.rstrip("KMGT%")) :]
+    if not (number.isascii() and number.isdecimal()) or len(number) > 15:
+        return None
+    if unit == "%":
+        return whole * int(number) // 100 if int(number) <= 100 else None
+    return int(number) << _UNITS[unit] if unit in _UNITS else None
+
+
+def _is_size_or_empty(text: str) -> bool:
+    return not text or size_bytes(text) is not None
+
+
+def _is_path_or_empty(text: str) -> bool:
+    return not text or text.startswith("/")
+
+
+_SIZE = ('a size like "50G", "800M" or "80%"', _is_size_or_empty)
+_PATH = ("an absolute path", _is_path_or_empty)
 
 
 SETTINGS: dict[str, Setting] = {
@@ -39,6 +71,39 @@ SETTINGS: dict[str, Setting] = {
         "/var/tmp/fairlead-%u.%g",  # noqa: S108 - the store's owner and mode are checked when it is opened
         "FAIRLEAD_STORE",
         "directory for images, node-local; %u and %g become the numeric uid and gid",
+    ),
+    "site_store": Setting(
+        "/var/lib/fairlead",
+        "FAIRLEAD_SITE_STORE",
+        "directory of the images that all users of a node share, node-local; root's fairlead store "
+        "acts on it where it exists",
+        form=_PATH,
+    ),
+    "store_quota": Setting(
+        "",
+        "FAIRLEAD_STORE_QUOTA",
+        "how much a store may hold, as 50G or 80% of its file system; the least recently used "
+        "images make room; empty: no limit",
+        form=_SIZE,
+    ),
+    "store_min_free": Setting(
+        "",
+        "FAIRLEAD_STORE_MIN_FREE",
+        "how much of its file system a store leaves free, as 10G or 5%; empty: nothing",
+        form=_SIZE,
+    ),
+    "keep_blobs": Setting(
+        False,
+        "FAIRLEAD_KEEP_BLOBS",
+        "keep compressed layers once they are unpacked: twice the room, and a layer that another "
+        "image shares is not fetched again",
+    ),
+    "shared_blobs": Setting(
+        "",
+        "FAIRLEAD_SHARED_BLOBS",
+        "read-only directory on a shared file system, consulted for layers before the registry; "
+        "it holds blobs/sha256/HEX, as an OCI layout does; empty: none",
+        form=_PATH,
     ),
     "default_registry": Setting(
         "docker.io", "FAIRLEAD_DEFAULT_REGISTRY", "registry of a reference that names none"
@@ -79,6 +144,11 @@ class Config(NamedTuple):
     """All settings, immutable; ``origins`` maps each key to what set it."""
 
     store: str
+    site_store: str
+    store_quota: str
+    store_min_free: str
+    keep_blobs: bool
+    shared_blobs: str
     default_registry: str
     insecure_registries: tuple[str, ...]
     pull: str
@@ -192,6 +262,8 @@ def _checked(key: str, value: object, origin: str) -> Value:
             raise errors.ConfigError(
                 f"{origin}: {key} = {value!r} is not one of {', '.join(setting.choices)}"
             )
+        if setting.form and isinstance(value, str) and not setting.form[1](value):
+            raise errors.ConfigError(f"{origin}: {key} = {value!r} is not {setting.form[0]}")
         return value
     wanted = (
         "a list of strings"

@@ -74,7 +74,7 @@ class ReferenceError(Error):  # noqa: A001 - the field's own word; the builtin c
     """An image reference does not follow the grammar."""
 
     code = "reference"
-    remedy = "write it as [REGISTRY/]NAME[:TAG][@sha256:...]"
+    remedy = "write it as [REGISTRY/]NAME[:TAG][@sha256:...] or as a path"
 
 
 class RegistryUnreachableError(Error):
@@ -126,6 +126,13 @@ class DigestError(Error):
     remedy = "the content was altered or cut short; push the image again"
 
 
+class ArchiveError(Error):
+    """A file or directory that should hold an image is of no known kind, damaged or cut short."""
+
+    code = "archive"
+    remedy = "write the file again, or name what it holds (oci-archive:, docker-archive:, oci:)"
+
+
 class LayerError(Error):
     """A layer's archive is damaged, or holds an entry that the layer rules refuse."""
 
@@ -145,6 +152,13 @@ class StoreError(Error):
 
     code = "store"
     remedy = "check its owner and permissions, or set FAIRLEAD_STORE to a node-local directory"
+
+
+class BusyError(Error):
+    """An object of the store is in use, or another process makes or removes it."""
+
+    code = "busy"
+    remedy = "try again when that process has ended"
 
 
 class NamespaceError(Error):

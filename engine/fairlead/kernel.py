@@ -12,7 +12,7 @@ from __future__ import annotations
 import _thread
 import errno
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Self
 
 from fairlead import _c_ext, errors
@@ -89,14 +89,33 @@ def create_namespace() -> tuple[int, int]:
     return os.open("/proc/self/ns/user", flags), os.open("/proc/self/ns/mnt", flags)
 
 
-def compose_root(block: bytes) -> None:
+def compose_root(block: bytes, mounts: tuple[int, ...] = ()) -> None:
     """Execute the compose part of a launch block: mounts, pivot, check of directory and command.
+
+    Args:
+        block: the launch block.
+        mounts: the detached mounts that its root calls ``mount:N``; the caller closes them.
 
     Raises:
         Failure: the process's mount namespace is then half made; the process must end.
     """
     report = ffi.new("struct report *")
-    _report(lib.compose_root(block, len(block), report), report)
+    _report(lib.compose_root(block, len(block), list(mounts), len(mounts), report), report)
+
+
+def show_image(place: str, mounts: tuple[int, ...]) -> str:
+    """Mount an image's layers, lowest first, merged and read-only; returns the directory to read.
+
+    For a process that ``create_namespace`` moved; place is a directory of its own.
+
+    Raises:
+        Failure: with step ``stage``, ``layer`` or ``overlay``.
+    """
+    report = ffi.new("struct report *")
+    numbers = ffi.new("int[]", list(mounts))
+    given = ffi.new("struct root_mounts *", (numbers, len(mounts)))
+    _report(lib.root_view(os.fsencode(place), given, report), report)
+    return f"{place}/view"
 
 
 def exec_run(block: bytes, argv: tuple[str, ...]) -> None:
@@ -120,6 +139,39 @@ def send_outcome(socket_fd: int, status: int, text: str, fds: tuple[int, int, in
     array = ffi.new("int[]", list(fds)) if fds else ffi.NULL
     line = text.encode(errors="surrogateescape")[:2000]
     _check(lib.channel_send(socket_fd, status, line, array), "channel to slurmstepd")
+
+
+# -- broker ----------------------------------------------------------------------------------------
+
+
+def broker_mount(socket_fd: int, image: str) -> tuple[int, ...]:
+    """Ask the broker for an image's layers (``broker.h``).
+
+    Args:
+        socket_fd: the step's connection to the broker.
+        image: HEX of the manifest's digest.
+
+    Returns:
+        Detached mounts, lowest layer first.
+
+    Raises:
+        OSError: ENOENT when there is no grant; its ``filename`` says what was refused.
+    """
+    fds, detail = ffi.new("int[]", lib.BROKER_MAX_LAYERS), ffi.new("char[512]")
+    count = lib.broker_mount(socket_fd, image.encode(), fds, detail, 512)
+    _check(count, os.fsdecode(ffi.string(detail)))
+    return tuple(fds[0:count])
+
+
+def broker_keeper(socket_fd: int) -> int:
+    """Ask the broker for a storekeeper; returns a connected stream socket.
+
+    Raises:
+        OSError: its ``filename`` says what was refused.
+    """
+    detail = ffi.new("char[512]")
+    fd: int = lib.broker_keeper(socket_fd, detail, 512)
+    return _check(fd, os.fsdecode(ffi.string(detail)))
 
 
 # -- layers ----------------------------------------------------------------------------------------
@@ -161,26 +213,17 @@ _WARNINGS = (
 )
 
 
-class LayerTree:
-    """Layers of an image, applied in order to one merged tree of the calling user (``layer.h``).
+class _LayerSink:
+    """What LayerTree and LayerImage share: layers go in, piece by piece.
 
-    Between ``begin_layer`` and ``end_layer`` the archive is fed in pieces of any size. After an
-    error the tree is garbage: remove it with ``remove_tree``. Not for use by two threads at once;
-    the calls run without the interpreter's lock.
-
-    Args:
-        root_fd: the directory that becomes the root; stays the caller's, must outlive this.
+    Not for use by two threads at once; the calls run without the interpreter's lock.
     """
 
-    def __init__(self, root_fd: int, limits: Limits | None = None) -> None:
-        self._root_fd = root_fd
-        self._layer: Any = None
+    def __init__(self, layer: Any, target_fd: int) -> None:
+        self._layer: Any = layer
+        self._target_fd = target_fd
         # A thread may still be in feed() when another, interrupted, comes to close().
         self._lock = _thread.allocate_lock()
-        handle = ffi.new("struct layer **")
-        bounds = ffi.new("struct layer_limits *", tuple(limits or Limits()))
-        _check(lib.layer_open_tree(root_fd, bounds, handle), self._root())
-        self._layer = handle[0]
 
     def __enter__(self) -> Self:
         return self
@@ -189,7 +232,7 @@ class LayerTree:
         self.close()
 
     def close(self) -> None:
-        """Free what is held; the tree on disk stays as it is."""
+        """Free what is held; what was written stays as it is."""
         with self._lock:
             if self._layer is not None:
                 lib.layer_close(self._layer)
@@ -199,7 +242,7 @@ class LayerTree:
         """Start the next layer.
 
         Raises:
-            errors.SpaceError, errors.StoreError: the tree cannot be read.
+            errors.SpaceError, errors.StoreError: the place where it goes cannot be used.
         """
         self._done(lib.layer_begin(self._open()))
 
@@ -218,14 +261,16 @@ class LayerTree:
             self._done(result)
 
     def end_layer(self) -> LayerStats:
-        """Finish the layer: directories get their modes and times.
+        """Finish the layer.
 
         Raises:
-            errors.LayerError: the archive is cut short.
+            errors.LayerError: the archive is cut short; of an image also what ``feed`` would raise,
+            where that had to wait for the lower layers.
             errors.SpaceError, errors.StoreError: as for ``feed``.
         """
-        self._done(lib.layer_end(self._open()))
-        stats = lib.layer_stats(self._layer)
+        with self._lock:
+            self._done(lib.layer_end(self._open()))
+            stats = lib.layer_stats(self._layer)
         warnings = tuple(
             f"{count} {text} (first: {os.fsdecode(ffi.string(example))})"
             for count, text, example in zip(stats.warnings, _WARNINGS, stats.examples, strict=True)
@@ -235,14 +280,12 @@ class LayerTree:
 
     def _open(self) -> Any:
         if self._layer is None:
-            raise ValueError("the layer tree is closed")
+            raise ValueError("the layer is closed")
         return self._layer
 
-    def _root(self) -> str:
-        try:
-            return os.readlink(f"/proc/self/fd/{self._root_fd}")
-        except OSError:
-            return f"descriptor {self._root_fd}"
+    def _path(self, entry: str) -> str:
+        """Return where an entry of the archive goes, for messages."""
+        return _path_of(self._target_fd)
 
     def _done(self, result: int) -> None:
         if result >= 0:
@@ -254,10 +297,110 @@ class LayerTree:
             raise errors.LayerError(f"entry {entry!r}: {detail}" if entry else f"archive: {detail}")
         cause = OSError(report.err, os.strerror(report.err), entry)
         if report.err in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
-            raise errors.space(cause, os.path.join(self._root(), entry.lstrip("/"))) from cause
-        raise errors.StoreError(
-            f"cannot {detail} {os.path.join(self._root(), entry.lstrip('/'))}: {cause.strerror}"
-        ) from cause
+            raise errors.space(cause, self._path(entry)) from cause
+        raise errors.StoreError(f"cannot {detail} {self._path(entry)}: {cause.strerror}") from cause
+
+
+def _path_of(fd: int) -> str:
+    try:
+        return os.readlink(f"/proc/self/fd/{fd}")
+    except OSError:
+        return f"descriptor {fd}"
+
+
+class LayerTree(_LayerSink):
+    """Layers of an image, applied in order to one merged tree of the calling user (``layer.h``).
+
+    Between ``begin_layer`` and ``end_layer`` the archive is fed in pieces of any size. After an
+    error the tree is garbage: remove it with ``remove_tree``.
+
+    Args:
+        root_fd: the directory that becomes the root; stays the caller's, must outlive this.
+    """
+
+    def __init__(self, root_fd: int, limits: Limits | None = None) -> None:
+        handle = ffi.new("struct layer **")
+        bounds = ffi.new("struct layer_limits *", tuple(limits or Limits()))
+        _check(lib.layer_open_tree(root_fd, bounds, handle), _path_of(root_fd))
+        super().__init__(handle[0], root_fd)
+
+    def _path(self, entry: str) -> str:
+        return os.path.join(_path_of(self._target_fd), entry.lstrip("/"))
+
+
+class ImageFacts(NamedTuple):
+    """What is known of a layer's image once it is finished.
+
+    Attributes:
+        size: of the file, in bytes, holes included.
+        inodes: how many files of any type it holds.
+        stands_alone: it means the same above any lower layers; else above those that it was given
+            only, and it may be stored by its ChainID, never by its DiffID.
+        root_listed: the layer describes the root directory; else the root is 0755, of 1970, and the
+            topmost lower layer that lists it is the one that counts.
+        markers: whiteouts and opaque directories; without any it can be mounted without overlay.
+    """
+
+    size: int
+    inodes: int
+    stands_alone: bool
+    root_listed: bool
+    markers: int
+
+
+class LayerImage(_LayerSink):
+    """One layer, written to one file as an EROFS image for an overlay (``erofs.h``).
+
+    ``begin_layer``, ``feed`` and ``end_layer`` as for a tree, once each. When ``needs_lower`` is
+    true before the end, ``set_lower`` must be called; only then do the lower images have to be
+    complete. After an error the file is garbage; it holds no superblock before the end.
+
+    Args:
+        image_fd: an empty regular file, open to read and write; stays the caller's.
+        scratch_fd: another one, which may have no name (O_TMPFILE); it grows to a few hundred bytes
+            for each entry, and its content is of no use afterwards. Stays the caller's.
+        limits: of this layer alone.
+    """
+
+    def __init__(self, image_fd: int, scratch_fd: int, limits: Limits | None = None) -> None:
+        handle = ffi.new("struct layer **")
+        bounds = ffi.new("struct layer_limits *", tuple(limits or Limits()))
+        _check(lib.layer_open_image(image_fd, scratch_fd, bounds, handle), _path_of(image_fd))
+        super().__init__(handle[0], image_fd)
+
+    @property
+    def needs_lower(self) -> bool:
+        """Whether what has been fed so far means something only above known lower layers.
+
+        True stays true. The layer then does not stand alone.
+        """
+        with self._lock:
+            return bool(lib.layer_image_facts(self._open()).asked)
+
+    def set_lower(self, lower_fds: Sequence[int]) -> None:
+        """Give the finished images of the lower layers, the topmost last; none for the lowest one.
+
+        Harmless when it turns out not to be needed. The descriptors must stay open until
+        ``end_layer`` has returned.
+
+        Raises:
+            errors.StoreError: one of them is not an image of ours, or is damaged.
+        """
+        with self._lock:
+            array = ffi.new("int[]", list(lower_fds))
+            self._done(lib.layer_set_lower(self._open(), array, len(lower_fds)))
+
+    def facts(self) -> ImageFacts:
+        """Return what the finished image is; before ``end_layer`` it is not complete."""
+        with self._lock:
+            facts = lib.layer_image_facts(self._open())
+            return ImageFacts(
+                facts.size,
+                facts.inodes,
+                not facts.asked,
+                bool(facts.root_listed),
+                facts.markers,
+            )
 
 
 def remove_tree(path: str) -> None:

@@ -118,6 +118,7 @@ class Bench:
             "PATH": os.environ["PATH"],
             "FAIRLEAD_STORE": str(self.root),
             "FAIRLEAD_SITE_CONFIG": str(tmp / "no-site-file"),
+            "FAIRLEAD_SITE_STORE": str(tmp / "no-site-store"),
         }
 
     @property

@@ -268,7 +268,7 @@ def test_never_does_not_ask(bench, faulty):
 def test_line_for_a_malformed_reference(bench):
     assert bench.line("pull", "Demo/x") == (
         "fairlead: error [reference]: Demo/x: the name's component 'Demo' must be lower case "
-        "(write it as [REGISTRY/]NAME[:TAG][@sha256:...])"
+        "(write it as [REGISTRY/]NAME[:TAG][@sha256:...] or as a path)"
     )
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import layer_model
+import pytest
 import tarmaker
 from layer_worker import ROOT_MTIME, Answer, Request
 
@@ -69,6 +70,33 @@ def box(options: str = "") -> Iterator[Box]:
     worker = "import layer_worker; layer_worker.main()"
     with sandboxed(sys.executable, "-c", worker, options=options) as process:
         yield Box(process)
+
+
+@contextmanager
+def image_box() -> Iterator[Box]:
+    """The same, for images: as root, who alone may mount them."""
+    if os.getuid() != 0 or not shutil.which("fsck.erofs"):
+        pytest.skip("needs root, and the package erofs-utils")
+    environ = {**os.environ, "PYTHONPATH": f"{ENGINE}:{HERE}", "PYTHONDONTWRITEBYTECODE": "1"}
+    place = tempfile.mkdtemp(prefix="fairlead-images-", dir="/var/tmp")
+    process = subprocess.Popen(
+        [sys.executable, f"{HERE}/image_worker.py"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=place,
+        env=environ,
+    )
+    try:
+        yield Box(process)
+    finally:
+        for pipe in (process.stdin, process.stdout):
+            if pipe and not pipe.closed:
+                pipe.close()
+        process.wait()
+        shutil.rmtree(place)
+
+
+BOXES = {"tree": box, "image": image_box}
 
 
 def run_script(script: str, stdin: bytes = b"", prefix: tuple[str, ...] = ()) -> str:

@@ -1,4 +1,4 @@
-"""Random layers, applied by the C reader in the sandbox and by the model: the same tree, or both refuse."""
+"""Random layers, applied by the C reader with either sink and by the model: the same tree, or both refuse."""
 
 import os
 
@@ -13,9 +13,9 @@ from tarmaker import directory, file, symlink
 EXAMPLES = int(os.environ.get("FAIRLEAD_EXAMPLES", "600"))
 
 
-@pytest.fixture(scope="module")
-def box():
-    with layer_box.box() as worker:
+@pytest.fixture(scope="module", params=layer_box.BOXES)
+def box(request):
+    with layer_box.BOXES[request.param]() as worker:
         yield worker
 
 

@@ -13,7 +13,7 @@ import tarmaker as tar
 from layer_box import sandboxed
 from layer_corpus import gnu_sparse
 from tarmaker import directory, file, hardlink, symlink
-from test_layer_sanitized import C_EXT, DRIVER, Driver
+from test_layer_sanitized import DRIVER, SOURCES, Driver
 
 from fairlead.kernel import Limits
 
@@ -118,9 +118,8 @@ def plain_driver():
     if not shutil.which("strace"):
         pytest.skip("needs strace to inject errors")
     binary = f"/var/tmp/fairlead-feed-plain-{os.getpid()}"
-    sources = [f"{C_EXT}/{name}" for name in os.listdir(C_EXT) if name.startswith(("sink", "tar", "layer", "tree")) and name.endswith(".c")]  # fmt: skip
     subprocess.run(
-        ["gcc", "-std=gnu17", "-D_GNU_SOURCE", "-o", binary, DRIVER, *sources], check=True
+        ["gcc", "-std=gnu17", "-D_GNU_SOURCE", "-o", binary, DRIVER, *SOURCES], check=True
     )
     os.chmod(binary, 0o755)
     yield binary

@@ -38,7 +38,7 @@ def image(**changes):
 def source(**changes):
     """Return an image as the plan takes it."""
     return plan.Source(
-        "reg/img:1@sha256:0", image(**changes), "/store/tree", "root:x:0:0::/root:/bin/sh\n", ""
+        "reg/img:1@sha256:0", image(**changes), ("/store/tree",), "root:x:0:0::/root:/bin/sh\n", ""
     )
 
 

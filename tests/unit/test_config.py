@@ -54,3 +54,40 @@ def test_lists_come_from_variables_too(tmp_path):
     assert load(
         tmp_path, environ={"FAIRLEAD_INSECURE_REGISTRIES": "a:1, b"}
     ).insecure_registries == ("a:1", "b")
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("0", 0),
+        ("4096", 4096),
+        ("3K", 3072),
+        ("50G", 50 << 30),
+        ("2T", 2 << 40),
+        ("80%", 800),
+        ("100%", 1000),
+    ],
+)
+def test_sizes(text, size):
+    assert config.size_bytes(text, 1000) == size
+
+
+@pytest.mark.parametrize(
+    "text", ["", "G", "-1", "+1", "1.5G", "1 G", "1g", "1GB", "101%", "1%K", "\u0663", "9" * 16]
+)
+def test_other_words_are_no_sizes(text):
+    assert config.size_bytes(text, 1000) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('store_quota = "much"', "store_quota = 'much' is not a size like"),
+        ('store_min_free = "120%"', "is not a size like"),
+        ('shared_blobs = "blobs"', "is not an absolute path"),
+        ("keep_blobs = 1", "keep_blobs must be bool"),
+    ],
+)
+def test_settings_of_the_store_are_strict(tmp_path, text, words):
+    with pytest.raises(errors.ConfigError, match=words):
+        load(tmp_path, text)

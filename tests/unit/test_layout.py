@@ -347,12 +347,3 @@ def test_file_system_without_noreplace_gets_a_plain_rename(store, monkeypatch):
             assert layout.publish(name, store.path("images", "x")) is won
     with open(store.path("images", "x"), "rb") as file:
         assert file.read() == b"first"
-
-
-def test_forecast_names_the_path_and_the_need(store):
-    layout.need_space(store, 1, "x")
-    with pytest.raises(errors.SpaceError) as caught:
-        layout.need_space(store, 1 << 60, "q.io/x:1")
-    assert caught.value.message.startswith(
-        f"{store.root}: q.io/x:1 needs 1,152,921,504,606.8 MB or more,"
-    )

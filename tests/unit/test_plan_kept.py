@@ -95,7 +95,7 @@ class Node:
         self.held.clear()
 
     def decide(self, **changes):
-        """Decide a launch; returns start, decision, request and settings as ``keep.keep`` wants them."""
+        """Decide a launch; returns start, launch, request and settings as ``keep.keep`` wants them."""
         job = witness.Environment(self.job)
         start = basis.begin(job, self.own)
         config = settings.load(self.own)
@@ -133,9 +133,9 @@ def with_pmix(node, job="7", step="0"):
 
 
 def test_what_is_found_is_the_block_that_the_engine_made(node):
-    _, decision, *_ = made = node.decide()
+    _, ready, *_ = made = node.decide()
     assert keep.keep(KEY, *made)
-    assert node.find() == block.compile_plan(decision.plan)
+    assert node.find() == block.compile_plan(ready.plan)
 
 
 def test_another_key_of_the_same_hash_is_not_taken(node):
@@ -471,9 +471,9 @@ def test_directory_that_cannot_be_written_fails_no_launch(node):
 
 
 def test_notes_travel_with_the_entry(node, monkeypatch):
-    start, decision, *rest = node.decide()
-    decision = decision._replace(plan=decision.plan._replace(notes=("the host is newer",)))
-    assert keep.keep(KEY, start, decision, *rest)
+    start, ready, *rest = node.decide()
+    ready = ready._replace(plan=ready.plan._replace(notes=("the host is newer",)))
+    assert keep.keep(KEY, start, ready, *rest)
     with open(entry_path(node), "rb") as file:
         assert b"the host is newer" in file.read()
 

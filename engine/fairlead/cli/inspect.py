@@ -1,6 +1,6 @@
 """Show an image's configuration and layers, as JSON.
 
-An image that is in the store is read there; otherwise its registry is asked, and nothing is kept.
+An image that is in the store is read there; otherwise its registry or file is, and nothing is kept.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import argparse
 import json
 
 from fairlead import config as settings
+from fairlead.cli import names
 from fairlead.image import manifest, reference
 from fairlead.store import fetch, layout
 
@@ -22,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, config: settings.Config) -> int:
     """Print one JSON object."""
-    wanted = reference.parse(arguments.reference, default_registry=config.default_registry)
+    wanted = names.parse(arguments.reference, config)
     store = layout.open_store(config)
     image = None if arguments.remote else fetch.local(store, wanted)
     if image is not None:

@@ -20,13 +20,15 @@ VERBS = {
     "pull": "fetch an image into the store of this node",
     "images": "list the images in the store",
     "rm": "remove images from the store",
+    "store": "list, check and clean the store",
     "inspect": "show an image's configuration and layers",
     "plan": "show what a launch would do, and why, without doing it",
 }
 
 EPILOG = """\
 An image is named as everywhere: [REGISTRY/]NAME[:TAG][@sha256:...], e.g. ubuntu:24.04, or
-REGISTRY#NAME.
+REGISTRY#NAME. Images on this machine: the PATH of a squashfs or SIF file or of a root directory,
+oci:PATH[:TAG], oci-archive:PATH[:TAG], docker-archive:PATH[:NAME], containers-storage:NAME.
 Under Slurm: srun --container=IMAGE ./app (see srun --help).
 Settings: /etc/fairlead/fairlead.toml, ~/.config/fairlead/fairlead.toml, FAIRLEAD_* variables.
 Exit status: the command's own; 125 when Fairlead fails, 126 and 127 when the command cannot be run

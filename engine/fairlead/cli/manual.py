@@ -31,6 +31,7 @@ def page(verb: str) -> str:
         *_section("SYNOPSIS", [_text(_synopsis(parser))]),
         *_section("DESCRIPTION", _paragraphs(main.description(verb))),
         *_section("OPTIONS", _options(parser)),
+        *_actions(parser),
     ]
     if parser.epilog:
         lines += [".SH EXAMPLES", ".nf", *map(_text, parser.epilog.splitlines()[1:]), ".fi"]
@@ -79,6 +80,8 @@ def _synopsis(parser: argparse.ArgumentParser) -> str:
 def _options(parser: argparse.ArgumentParser) -> list[str]:
     lines: list[str] = []
     for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            continue
         value = action.metavar if isinstance(action.metavar, str) else None
         if action.choices:
             value = value or "{" + ",".join(map(str, action.choices)) + "}"
@@ -89,6 +92,18 @@ def _options(parser: argparse.ArgumentParser) -> list[str]:
         else:
             shown = f"\\fI{_text(value or action.dest.upper())}\\fR"
         lines += [".TP", shown, _text(action.help or "")]
+    return lines
+
+
+def _actions(parser: argparse.ArgumentParser) -> list[str]:
+    """Return a part for each action of a verb that has some, with its own options."""
+    lines: list[str] = []
+    for group in parser._actions:
+        if isinstance(group, argparse._SubParsersAction):
+            for name, action in group.choices.items():
+                lines += [f".SH {name.upper()}", _text(_synopsis(action))]
+                lines += _paragraphs(action.description or "")
+                lines += _options(action)[3:]  # without --help, which every action has
     return lines
 
 

@@ -10,7 +10,7 @@ import argparse
 
 from fairlead import config as settings
 from fairlead import log
-from fairlead.image import reference
+from fairlead.cli import names
 from fairlead.store import fetch, layout
 
 EPILOG = """\
@@ -27,12 +27,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, config: settings.Config) -> int:
-    """Fetch, and print NAME@DIGEST."""
-    wanted = reference.parse(arguments.reference, default_registry=config.default_registry)
+    """Fetch, and print NAME@DIGEST, or the name alone of a directory, which has no digest."""
+    wanted = names.parse(arguments.reference, config)
     store = layout.open_store(config)
     progress = None if arguments.quiet else _progress(str(wanted))
     image = fetch.pull(wanted, config, store, policy="always", progress=progress)
-    print(f"{wanted.name}@{image.target}")
+    print(f"{wanted.name}@{image.target}" if image.target else wanted)
     return 0
 
 

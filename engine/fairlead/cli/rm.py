@@ -9,6 +9,7 @@ import argparse
 
 from fairlead import config as settings
 from fairlead import errors
+from fairlead.cli import names
 from fairlead.image import reference
 from fairlead.store import fetch, layout
 
@@ -33,7 +34,7 @@ def run(arguments: argparse.Namespace, config: settings.Config) -> int:
         if reference.is_digest(text):
             name = reference.parse_digest(text)
         else:
-            name = reference.parse(text, default_registry=config.default_registry)
+            name = names.parse(text, config)
         for gone in fetch.remove(store, name):
             print(gone)
     return 0

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 
 from fairlead import config as settings
 from fairlead import errors, log
+from fairlead.cli import names
 from fairlead.plan import request as launch
 from fairlead.run import block, namespace
 from fairlead.run import launch as prepare
@@ -85,10 +86,7 @@ def request_from(arguments: argparse.Namespace, config: settings.Config) -> laun
     if command[:1] == ("--",):
         command = command[1:]
     entrypoint = None if arguments.entrypoint is None else tuple(shlex.split(arguments.entrypoint))
-    try:
-        cwd = os.getcwd()
-    except FileNotFoundError:
-        cwd = ""
+    cwd = names.directory()
     return launch.check(
         launch.Request(
             reference=arguments.reference,

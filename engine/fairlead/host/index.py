@@ -75,6 +75,21 @@ def load(rootfs: str, cache_path: str) -> Index:
         rootfs: the unpacked tree.
         cache_path: a file that the caller keeps as long as the tree; created here.
     """
+    index = cached(cache_path)
+    if index is not None:
+        return index
+    from fairlead.host import survey
+
+    index = survey.survey(rootfs)
+    try:
+        mpi.write(cache_path, {"format": FORMAT, "index": index})
+    except OSError as error:
+        log.debug(f"{cache_path}: not kept: {error}")
+    return index
+
+
+def cached(cache_path: str) -> Index | None:
+    """Return an index that ``load`` kept, None if there is none or it is damaged."""
     try:
         with open(cache_path, "rb") as file:
             record = json.loads(file.read())
@@ -84,14 +99,7 @@ def load(rootfs: str, cache_path: str) -> Index:
         pass
     except (OSError, ValueError, TypeError, KeyError) as error:
         log.debug(f"{cache_path}: not used: {error}")
-    from fairlead.host import survey
-
-    index = survey.survey(rootfs)
-    try:
-        mpi.write(cache_path, {"format": FORMAT, "index": index})
-    except OSError as error:
-        log.debug(f"{cache_path}: not kept: {error}")
-    return index
+    return None
 
 
 def _index(fields: list[Any]) -> Index:

@@ -50,6 +50,8 @@ _LAYER_SUFFIXES = ("", "+gzip", ".gzip", "+zstd", ".zstd")
 # Servers that do not know the type answer with one of these; then the document's own words decide.
 _UNTYPED = ("", "application/json", "application/octet-stream", "text/plain")
 
+_REF_NAME = "org.opencontainers.image.ref.name"
+
 _MACHINES = {
     "x86_64": ("amd64", ""),
     "i686": ("386", ""),
@@ -92,10 +94,11 @@ class Manifest(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """One line of an index."""
+    """One line of an index; ``name`` is what an image layout calls it."""
 
     descriptor: Descriptor
     platform: Platform | None
+    name: str = ""
 
 
 class Index(NamedTuple):
@@ -333,7 +336,14 @@ def _index(table: dict[str, object], kind: str, digest: str) -> Index:
         if descriptor.media_type not in ACCEPT:
             continue  # no image; the specification asks to ignore unknown types
         platform = _field(item, "platform", dict, digest, None)
-        entries.append(Entry(descriptor, None if platform is None else _platform(platform, digest)))
+        notes = _field(item, "annotations", dict, digest, {})
+        entries.append(
+            Entry(
+                descriptor,
+                None if platform is None else _platform(platform, digest),
+                _field(notes, _REF_NAME, str, digest, ""),
+            )
+        )
     return Index(digest, kind, tuple(entries))
 
 

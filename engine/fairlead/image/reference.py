@@ -1,9 +1,18 @@
 """Image references: text in, a ``Reference`` out. Pure.
 
 Accepted: ``[docker://][REGISTRY/]NAME[:TAG][@DIGEST]``, enroot's ``[USER@]REGISTRY#NAME[:TAG]``
-and its URI form ``docker://USER@NAME``.
+and its URI form ``docker://USER@NAME``; and what lies on this machine:
+
+    oci:PATH[:TAG]                an OCI image layout
+    oci-archive:PATH[:TAG]        the same in a tar archive
+    docker-archive:PATH[:NAME]    what ``docker save`` wrote; NAME may be @N, the Nth image in it
+    containers-storage:NAME       the store of podman, buildah and skopeo
+    PATH, dir:PATH                a squashfs or SIF file, or the directory of a root file system
 
 Rules:
+- A PATH alone begins with ``/`` or ``.``, as for pyxis, or ends in .sqsh, .squashfs or .sif. What
+  stands behind it is for ``image.source`` to see. It becomes absolute here; its ``..`` stay, since
+  a component before one may be a symbolic link.
 - The first path component names a registry when it holds ``.`` or ``:`` or is ``localhost``;
   otherwise the default registry is meant. ``docker.io`` gets its ``library/`` prefix here, so
   that the canonical text is unique.
@@ -13,7 +22,7 @@ Rules:
 - An error names the part that is wrong, in one line.
 
 Source: distribution ``reference/regexp.go`` (grammar, 255-character name), distribution-spec 1.1
-"Pulling manifests".
+"Pulling manifests"; containers-transports(5).
 """
 
 from __future__ import annotations
@@ -23,10 +32,14 @@ from typing import NamedTuple, NoReturn
 
 from fairlead import errors
 
+MAX_PATH = 4000
 MAX_TEXT = 1024  # a name of 255, a tag of 128, a sha512 digest of 135, a user and a scheme fit well
 MAX_NAME = 255
 DOCKER_HUB = "docker.io"
 _HUB_ALIASES = {"index.docker.io", "registry-1.docker.io"}
+# Transports of what lies on this machine; "" is a registry.
+PATH, OCI, OCI_ARCHIVE = "path", "oci", "oci-archive"
+DOCKER_ARCHIVE, STORAGE = "docker-archive", "containers-storage"
 _HEX_LENGTH = {"sha256": 64, "sha512": 128}
 
 _COMPONENT = re.compile(r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*")
@@ -35,42 +48,69 @@ _IPV6 = re.compile(r"\[[0-9a-f:.]{2,45}\]")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 _USER = re.compile(r"[^\s@#/:]{1,255}")
 _HEX = re.compile(r"[0-9a-f]*")
+_LOCAL = re.compile(
+    r"(oci|oci-archive|docker-archive|containers-storage|dir):(?!//)(.*)",  # oci:// is Helm's
+    re.DOTALL,
+)
+_FILE_NAMES = (".sqsh", ".squashfs", ".sif")
+_PINNED = re.compile(r"(.+)@(sha(?:256|512):.*)", re.DOTALL)
+# The grammar of org.opencontainers.image.ref.name. Source: image-spec 1.1 ``annotations.md``.
+_REF_NAME = re.compile(r"[A-Za-z0-9]+(?:(?:[-._:@+/]|--)[A-Za-z0-9]+)*")
+_IMAGE_ID = re.compile(r"@?([0-9a-f]{64})")
 
 
 class Reference(NamedTuple):
-    """A checked reference; ``user`` selects among several logins and names no other image."""
+    """A checked reference.
+
+    Attributes:
+        registry: HOST[:PORT], empty for what lies on this machine.
+        repository: name in the registry; of what lies here, the absolute path or the name there.
+        tag: or, in an archive or layout, the name of one of its images; None if none was given.
+        digest: of the manifest, or of the file that holds the whole image.
+        user: selects among several logins and names no other image.
+        transport: how it is reached; empty for a registry.
+    """
 
     registry: str
     repository: str
     tag: str | None
     digest: str | None
     user: str | None = None
+    transport: str = ""
 
     def __str__(self) -> str:
         tag = f":{self.tag}" if self.tag else ""
         digest = f"@{self.digest}" if self.digest else ""
-        return f"{self.registry}/{self.repository}{tag}{digest}"
+        return f"{self.name}{tag}{digest}"
 
     @property
     def name(self) -> str:
-        """Registry and repository, without tag and digest."""
-        return f"{self.registry}/{self.repository}"
+        """Registry and repository, or transport and path, without tag and digest."""
+        if self.transport in {"", PATH}:
+            return f"{self.registry}/{self.repository}" if self.registry else self.repository
+        return f"{self.transport}:{self.repository}"
 
     @property
     def target(self) -> str:
         """What the registry is asked for: the digest where there is one, else the tag."""
-        return self.digest or self.tag or "latest"
+        return self.digest or self.tag or ("" if self.transport else "latest")
 
     @property
     def identity(self) -> str:
         """The text that names this image in the store: beside a digest a tag says nothing."""
-        return (
-            f"{self.name}@{self.digest}" if self.digest else f"{self.name}:{self.tag or 'latest'}"
-        )
+        tag = self.tag or ("" if self.transport else "latest")
+        if self.digest:
+            return f"{self.name}@{self.digest}"
+        return f"{self.name}:{tag}" if tag else self.name
 
 
-def parse(text: str, *, default_registry: str = DOCKER_HUB) -> Reference:
+def parse(text: str, *, default_registry: str = DOCKER_HUB, cwd: str | None = None) -> Reference:
     """Return the reference that text names; the tag defaults to ``latest`` without a digest.
+
+    Args:
+        text: as the user typed it.
+        default_registry: of a reference that names none.
+        cwd: absolute directory that a relative path starts from.
 
     Raises:
         errors.ReferenceError: text breaks the grammar; the line names the wrong part.
@@ -78,6 +118,8 @@ def parse(text: str, *, default_registry: str = DOCKER_HUB) -> Reference:
     """
     if not text:
         raise errors.ReferenceError("an image reference is empty")
+    if found := _local(text, cwd):
+        return found
     if len(text) > MAX_TEXT:
         _refuse(text, f"has {len(text)} characters, more than {MAX_TEXT}")
     for char in text:
@@ -140,6 +182,84 @@ def split_host(registry: str) -> tuple[str, int | None]:
     if not colon or port.endswith("]"):
         host, port = registry, ""
     return host.strip("[]"), int(port) if port else None
+
+
+# -- on this machine -------------------------------------------------------------------------------
+
+
+def _local(text: str, cwd: str | None) -> Reference | None:
+    """Return the reference to something on this machine, None if text means a registry."""
+    match = _LOCAL.fullmatch(text)
+    pinned = _PINNED.fullmatch(text)
+    rest, digest = (pinned[1], pinned[2]) if pinned else (text, None)
+    if match is None and not _is_path(rest):
+        return None
+    if len(text) > MAX_PATH:
+        _refuse(text, f"has {len(text)} characters, more than {MAX_PATH}")
+    for char in text:
+        if not char.isprintable():
+            _refuse(text, f"holds the character {char!a}, which no reference may hold")
+    if digest is not None:
+        _split_digest(text, f"@{digest}")
+    transport = match[1] if match else PATH
+    rest = rest.removeprefix(f"{transport}:") if match else rest
+    if not rest:
+        _refuse(text, f"names nothing after {transport}:", hint=f"write {transport}:NAME")
+    if transport == STORAGE:
+        return _in_storage(text, rest, digest)
+    path, tag = (rest, "") if transport in {PATH, "dir"} else _split_name(text, rest)
+    if transport == DOCKER_ARCHIVE and tag and not tag.startswith("@"):
+        tag = str(parse(tag))
+    return Reference(
+        registry="",
+        repository=_absolute(text, path, cwd),
+        tag=tag or None,
+        digest=digest,
+        transport=PATH if transport == "dir" else transport,
+    )
+
+
+def _is_path(text: str) -> bool:
+    named = text.endswith(_FILE_NAMES) and "://" not in text and "#" not in text
+    return named or text.startswith(("/", "."))
+
+
+def _split_name(text: str, rest: str) -> tuple[str, str]:
+    # At the first colon, as skopeo does: a path that holds one cannot be written.
+    path, colon, name = rest.partition(":")
+    number = name.removeprefix("@")
+    if colon and not _REF_NAME.fullmatch(name) and not (number != name and number.isdecimal()):
+        _refuse(text, f"after the path stands {_shown(name)!r}, which is no name of an image")
+    return path, name
+
+
+def _in_storage(text: str, rest: str, digest: str | None) -> Reference:
+    if rest.startswith("["):
+        _refuse(
+            text,
+            "a store is not chosen in the reference",
+            hint="set CONTAINERS_STORAGE_CONF to that store's storage.conf",
+        )
+    if found := _IMAGE_ID.fullmatch(rest):
+        return Reference("", f"@{found[1]}", None, digest, transport=STORAGE)
+    inner = parse(rest)
+    if inner.transport:
+        _refuse(text, "names a path where an image's name belongs")
+    tag = None if digest else inner.tag
+    return Reference("", inner.name, tag, digest, transport=STORAGE)
+
+
+def _absolute(text: str, path: str, cwd: str | None) -> str:
+    if not path:
+        _refuse(text, "names no path")
+    if not path.startswith("/"):
+        if not cwd:
+            _refuse(text, "is a relative path, and there is no working directory to start from")
+        path = f"{cwd}/{path}"
+    return "/" + "/".join(part for part in path.split("/") if part not in {"", "."})
+
+
+# -- in a registry ---------------------------------------------------------------------------------
 
 
 def _split_enroot(text: str, rest: str, *, scheme: bool) -> tuple[str | None, str | None, str]:

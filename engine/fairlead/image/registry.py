@@ -21,13 +21,12 @@ Source: distribution-spec 1.1 "Pull"; distribution ``docs/spec/auth/token.md``; 
 
 from __future__ import annotations
 
-import hashlib
 import os
 import random
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
-from typing import NamedTuple, Self, TypeVar
+from typing import Self, TypeVar
 from urllib.parse import urljoin, urlsplit
 
 import urllib3
@@ -38,6 +37,7 @@ from fairlead.image import headers, login, manifest, reference, transport
 from fairlead.image.login import Login
 from fairlead.image.manifest import Descriptor
 from fairlead.image.reference import Reference
+from fairlead.image.source import Fetched, digest_like
 from fairlead.image.transport import Broken
 
 MAX_REDIRECTS = 5
@@ -45,14 +45,7 @@ PROGRESS = 1 << 20  # bytes after which a broken connection starts a new count o
 _REDIRECTS = {301, 302, 303, 307, 308}
 
 R = TypeVar("R")
-
-
-class Fetched(NamedTuple):
-    """A document as served: Content-Type, verified digest, bytes."""
-
-    media_type: str
-    digest: str
-    data: bytes
+LogIn = Callable[[Reference, tuple[headers.Challenge, ...]], Login | None]
 
 
 class Client:
@@ -64,8 +57,10 @@ class Client:
         environ: Mapping[str, str] = os.environ,
         *,
         timing: transport.Timing | None = None,
+        log_in: LogIn | None = None,
     ) -> None:
-        self._config, self._environ = config, environ
+        """Make a client; log_in answers challenges in place of the logins in environ's files."""
+        self._config, self._environ, self._own_log_in = config, environ, log_in
         self._timing = timing or transport.TIMING
         self._transport = transport.Transport(environ, self._timing)
         self._login_lock = threading.Lock()
@@ -143,7 +138,7 @@ class Client:
         data = b"".join(self.blob(ref, descriptor))
         if (
             len(data) != descriptor.size
-            or _digest_like(descriptor.digest, data) != descriptor.digest
+            or digest_like(descriptor.digest, data) != descriptor.digest
         ):
             raise errors.DigestError(f"{ref}: {descriptor.digest}: the registry sent other content")
         return data
@@ -173,6 +168,45 @@ class Client:
                         f"after {at} of {descriptor.size} bytes"
                     ) from broken
                 self._pause(failures, broken.retry_after_s)
+
+    def has_blob(self, ref: Reference, descriptor: Descriptor) -> bool:
+        """Tell whether the registry offers this blob, of this size, to this login.
+
+        Raises:
+            errors.AuthError, errors.RegistryError, errors.RegistryUnreachableError
+        """
+
+        def once() -> bool:
+            response = self._open(ref, "HEAD", f"blobs/{descriptor.digest}", {})
+            length = headers.content_length(response.headers.get("Content-Length"))
+            if response.status not in {200, 404}:
+                raise self._refusal(ref, response, f"{ref}: {descriptor.digest}", blob=True)
+            self._transport.drop(response)
+            return response.status == 200 and length in {None, descriptor.size}
+
+        return self._patiently(ref, once)
+
+    def header(self, ref: Reference, offered: tuple[headers.Challenge, ...]) -> str | None:
+        """Return the Authorization header that answers a registry's challenges, None without one.
+
+        Raises:
+            errors.AuthError, errors.RegistryError, errors.RegistryUnreachableError
+        """
+
+        def once() -> str | None:
+            return self._logins[ref.name].header if self._log_in(ref, offered, stale=None) else None
+
+        return self._patiently(ref, once)
+
+    def origin(self, ref: Reference) -> str:
+        """Return the registry's scheme, host and port."""
+        return self._base(ref)
+
+    def is_trusted(self, ref: Reference) -> bool:
+        """Tell whether the registry's word counts: verified TLS, or listed by the configuration."""
+        host, _ = reference.split_host(ref.registry)
+        listed = self._config.insecure_registries
+        return not self._plain(ref) or ref.registry in listed or host in listed
 
     # -- one exchange ------------------------------------------------------------------------------
 
@@ -306,8 +340,12 @@ class Client:
         with self._login_lock:
             if self._logins.get(ref.name) != stale:
                 return True  # another thread has just done it
-            found = login.log_in(
-                ref, offered, self._environ, self._transport, plain=self._plain(ref)
+            found = (
+                self._own_log_in(ref, offered)
+                if self._own_log_in
+                else login.log_in(
+                    ref, offered, self._environ, self._transport, plain=self._plain(ref)
+                )
             )
             if found is None:
                 return False
@@ -368,15 +406,10 @@ def _document_digest(
     ref: Reference, target: str, response: urllib3.BaseHTTPResponse, data: bytes
 ) -> str:
     asked = target if reference.is_digest(target) else _told_digest(response)
-    found = _digest_like(asked or "sha256:", data)
+    found = digest_like(asked or "sha256:", data)
     if asked is not None and found != asked:
         raise errors.DigestError(f"{ref}: the manifest should be {asked} but is {found}")
     return found
-
-
-def _digest_like(digest: str, data: bytes) -> str:
-    algorithm = digest.partition(":")[0]
-    return f"{algorithm}:{hashlib.new(algorithm, data).hexdigest()}"
 
 
 def _wrong_size(ref: Reference, descriptor: Descriptor, what: str) -> errors.DigestError:

@@ -30,7 +30,7 @@ class Source(NamedTuple):
 
     reference: str  # with digest
     config: manifest.ImageConfig
-    rootfs: str
+    layers: tuple[str, ...]  # its lower directories, or ``mount:N``, topmost first
     passwd: str
     group: str
 
@@ -40,7 +40,7 @@ class Plan(NamedTuple):
 
     Attributes:
         image: reference with digest.
-        layers: lower directories of the root, topmost first.
+        layers: lower directories of the root, topmost first; ``mount:N``: a mount that comes.
         readonly: the root refuses writes.
         mounts, links, variables: each with its reason.
         arguments: words that go before the command (the image's entrypoint).
@@ -91,7 +91,7 @@ def make(
     workdir, why = _workdir(source.config, request, facts, directories)
     return Plan(
         image=source.reference,
-        layers=(*((injection.layer,) if injection.layer else ()), source.rootfs),
+        layers=(*((injection.layer,) if injection.layer else ()), *source.layers),
         readonly=not request.writable,
         mounts=tuple(all_mounts),
         links=tuple(links),

@@ -31,7 +31,7 @@ from fairlead import kernel
 from fairlead.host import facts, mpi, slurm, witness
 from fairlead.plan import request as launch_request
 from fairlead.run import launch
-from fairlead.store import blobs, layers, layout, records
+from fairlead.store import blobs, layers, layout, records, site
 
 NAME_SERVICE = ("/etc/passwd", "/etc/group", "/etc/nsswitch.conf")
 
@@ -51,6 +51,7 @@ class Basis(NamedTuple):
         asked, presence, prefixes: as in ``witness.Environment``.
         same: templates that have one meaning.
         holds: directories that must not be removed before the container stands.
+        image: name in the node's shared store, where the layers come from there.
         notes: what the user is told at each launch.
     """
 
@@ -60,6 +61,7 @@ class Basis(NamedTuple):
     prefixes: tuple[tuple[str, tuple[str, ...]], ...] = ()
     same: tuple[tuple[str, str], ...] = ()
     holds: tuple[str, ...] = ()
+    image: str = ""
     notes: tuple[str, ...] = ()
 
 
@@ -84,7 +86,7 @@ def begin(job: Mapping[str, str], own: Mapping[str, str] = os.environ) -> Start:
 
 def collect(
     start: Start,
-    decision: launch.Decision,
+    ready: launch.Ready,
     request: launch_request.Request,
     config: settings.Config,
 ) -> Basis | None:
@@ -92,7 +94,7 @@ def collect(
 
     Args:
         start: from ``begin``.
-        decision: what is to be kept.
+        ready: what is to be kept.
         request: its environment a ``witness.Environment``, all questions asked.
         config: the settings that it was made with.
     """
@@ -100,16 +102,16 @@ def collect(
     if not isinstance(environ, witness.Environment):
         return None
     store = layout.Store(config.store.rstrip("/"))
-    files = [*start.files, *_image(store, decision), *_node(decision.facts, request)]
+    files = [*start.files, *_image(store, ready), *_node(ready.facts, request)]
     steps, same = _pmix(environ)
     files += steps
     if launch.asks_host_mpi(request):
         looked_at = mpi.basis(environ, store.path("host"))
         if looked_at is None:
             return None
-        files += [*start.mpi, *looked_at, *_staged(decision)]
+        files += [*start.mpi, *looked_at, *_staged(ready)]
     candidates = (request.cwd,) if request.cwd else ()
-    if facts.read(environ, candidates) != decision.facts:
+    if facts.read(environ, candidates) != ready.facts:
         return None
     return Basis(
         files=tuple(dict.fromkeys(files)),
@@ -117,22 +119,22 @@ def collect(
         presence=tuple(environ.presence.items()),
         prefixes=tuple(environ.prefixes.items()),
         same=same,
-        holds=(layers.path(store, decision.image.chain),),
-        notes=decision.plan.notes,
+        holds=() if ready.mounts else (layers.path(store, ready.image.chain),),
+        image=site.name_of(ready.image.digest) if ready.mounts else "",
+        notes=ready.plan.notes,
     )
 
 
-def _image(store: layout.Store, decision: launch.Decision) -> Iterable[witness.Seen]:
+def _image(store: layout.Store, ready: launch.Ready) -> Iterable[witness.Seen]:
     """Look at what stands for the image in the store; nothing below is ever changed in place."""
-    image = decision.image
+    image = ready.image
+    yield witness.file(store.root)
+    yield witness.file(records.path(store, image.reference))
+    yield witness.file(blobs.path(store, image.config.digest))
+    if ready.mounts:
+        return  # its layers are the broker's, who says whether they are still there
     etc = f"{image.rootfs}/etc"
-    paths = [
-        store.root,
-        records.path(store, image.reference),
-        blobs.path(store, image.config.digest),
-        image.rootfs,
-    ]
-    yield from (witness.file(path) for path in paths)
+    yield witness.file(image.rootfs)
     # Not through the image's own symbolic links, which would lead about on the host.
     yield witness.file(etc, nofollow=True)
     if not os.path.islink(etc):
@@ -163,9 +165,10 @@ def _pmix(
     return tuple(seen), tuple(same)
 
 
-def _staged(decision: launch.Decision) -> Iterable[witness.Seen]:
+def _staged(ready: launch.Ready) -> Iterable[witness.Seen]:
     """Look at the index of the image's MPI and at the layer that replaces it."""
-    yield witness.file(f"{os.path.dirname(decision.image.rootfs)}/mpi.json")
-    for layer in decision.plan.layers[:-1]:
-        yield witness.file(layer)
-        yield witness.file(f"{os.path.dirname(layer)}/staged.json")
+    yield witness.file(f"{ready.image.place}/mpi.json")
+    for layer in ready.plan.layers:
+        if layer.startswith(f"{ready.image.place}/mpi-"):
+            yield witness.file(layer)
+            yield witness.file(f"{os.path.dirname(layer)}/staged.json")

@@ -44,6 +44,8 @@ def _checks(grounds: basis.Basis) -> Iterable[bytes]:
     lib = kernel.lib
     for note in grounds.notes:
         yield block.record(lib.OP_NOTE, 0, note)
+    if grounds.image:
+        yield block.record(lib.OP_IMAGE, 0, grounds.image)
     for directory in grounds.holds:
         yield block.record(lib.OP_HOLD, 0, directory)
     for seen in grounds.files:

@@ -37,19 +37,19 @@ FORGET_AFTER_S = 86400
 def keep(
     key: bytes,
     start: basis.Start,
-    decision: launch.Decision,
+    ready: launch.Ready,
     request: launch_request.Request,
     config: settings.Config,
 ) -> bool:
-    """Keep a decision for the next launch with the same key; tell whether it was kept."""
+    """Keep a plan for the next launch with the same key; tell whether it was kept."""
     if not _may_be_kept(request, config):
         return False
-    grounds = basis.collect(start, decision, request, config)
+    grounds = basis.collect(start, ready, request, config)
     if grounds is None:
         return False
     expires_s = int(time.clock_gettime(time.CLOCK_BOOTTIME)) + MAX_AGE_S
-    data = entry.compile_entry(key, expires_s, grounds, decision.plan)
-    if data is None or not _reproduces(data, decision, request):
+    data = entry.compile_entry(key, expires_s, grounds, ready.plan)
+    if data is None or not _reproduces(data, ready, request):
         return False
     try:
         _write(kernel.plan_directory(), f"{kernel.plan_hash(key):016x}", data)
@@ -66,11 +66,13 @@ def _may_be_kept(request: launch_request.Request, config: settings.Config) -> bo
     step = request.step
     if step is not None and (step.script or step.multi_prog):
         return False
-    name = reference.parse(request.reference, default_registry=config.default_registry)
-    return name.digest is not None
+    name = reference.parse(
+        request.reference, default_registry=config.default_registry, cwd=request.cwd
+    )
+    return name.digest is not None and not name.transport
 
 
-def _reproduces(data: bytes, decision: launch.Decision, request: launch_request.Request) -> bool:
+def _reproduces(data: bytes, ready: launch.Ready, request: launch_request.Request) -> bool:
     """Tell whether C, given the entry, would do now what this launch does."""
     body = entry.body(data)
     environ = witness.plain(request.environ)
@@ -79,7 +81,7 @@ def _reproduces(data: bytes, decision: launch.Decision, request: launch_request.
         log.debug(f"plan not kept: {changed} is changing")
         return False
     try:
-        return kernel.plan_expand(body, environ) == block.compile_plan(decision.plan)
+        return kernel.plan_expand(body, environ) == block.compile_plan(ready.plan)
     except OSError as error:
         log.debug(f"plan not kept: {error}")
         return False

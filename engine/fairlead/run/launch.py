@@ -5,10 +5,11 @@ This is the one path that every door takes: the Slurm step, ``fairlead run`` and
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import fairlead
 from fairlead import config as settings
@@ -17,43 +18,98 @@ from fairlead.host import facts
 from fairlead.image import reference
 from fairlead.plan import plan as launch_plan
 from fairlead.plan import request as launch_request
-from fairlead.store import fetch, layers, layout
+from fairlead.run import view
+from fairlead.store import fetch, layers, layout, site
 
+T = TypeVar("T")
 _ETC_FILE_LIMIT = 1 << 20
 
 
-class Decision(NamedTuple):
-    """A plan with what it was made of."""
+class Ready(NamedTuple):
+    """A launch that can be made.
+
+    Attributes:
+        plan: what it will do.
+        mounts: the detached mounts that the plan's layers call ``mount:N``.
+        image: what it was made for, and
+        facts: on which node.
+    """
 
     plan: launch_plan.Plan
+    mounts: tuple[int, ...]
     image: fetch.Image
     facts: facts.Facts
 
 
 def prepare(
-    request: launch_request.Request, config: settings.Config, progress: log.Progress | None = None
-) -> Decision:
-    """Make the image ready in the store and decide the launch.
+    request: launch_request.Request,
+    config: settings.Config,
+    progress: log.Progress | None = None,
+    broker: int = -1,
+) -> Ready:
+    """Make the image ready and return the plan of the launch.
+
+    Args:
+        request: what was asked for.
+        config: the settings.
+        progress: hears how far the image is.
+        broker: the step's connection to the broker of the node's shared store, -1 without one.
 
     Raises:
         errors.Error: anything that the user can be told; nothing is left half done.
     """
     refuse_root()
     launch_request.check(request)
-    name = reference.parse(request.reference, default_registry=config.default_registry)
+    name = reference.parse(
+        request.reference, default_registry=config.default_registry, cwd=request.cwd
+    )
     store = layout.open_store(config)
+    image, mounts = _image(name, config, store, progress, broker)
+    files = view.View(image.place, image.rootfs)
+    if mounts:
+        again = site.name_of(image.digest)
+        files = view.View(image.place, "", lambda: kernel.broker_mount(broker, again))
+    injection = _injection(request, image.reference, files, store)
+    candidates = (request.cwd,) if request.cwd else ()
+    source = launch_plan.Source(
+        image.pinned,
+        image.config,
+        tuple(f"mount:{n}" for n in reversed(range(len(mounts)))) or (image.rootfs,),
+        *_identity_texts(files),
+    )
+    node = facts.read(request.environ, candidates)
+    return Ready(launch_plan.make(source, request, node, injection), mounts, image, node)
+
+
+def _image(
+    name: reference.Reference,
+    config: settings.Config,
+    store: layout.Store,
+    progress: log.Progress | None,
+    broker: int,
+) -> tuple[fetch.Image, tuple[int, ...]]:
+    """Return the image and, from the node's shared store, its layers as mounts, lowest first."""
+    if broker >= 0 and not name.transport and _is_for_all(name, config):
+        from fairlead.store import shared
+
+        image = fetch.pull(name, config, store, policy=config.pull, progress=progress, tree=False)
+        try:
+            return image, shared.mounts(
+                broker,
+                name,
+                image.digest,
+                config,
+                may_ask=config.pull != "never",
+                progress=progress,
+            )
+        except shared.Unusable as why:
+            log.warning(f"the node's shared store cannot be used ({why}); using {store.root}")
     image = fetch.pull(name, config, store, policy=config.pull, progress=progress)
     # Until this process ends or executes; from then on the mount itself shows that it is in use.
     layers.hold(store, image.chain)
-    _check_group(image.rootfs)
-    injection = _injection(request, image, store)
-    candidates = (request.cwd,) if request.cwd else ()
-    passwd, group = _identity_texts(image.rootfs)
-    source = launch_plan.Source(
-        f"{image.reference}@{image.digest}", image.config, image.rootfs, passwd, group
-    )
-    node = facts.read(request.environ, candidates)
-    return Decision(launch_plan.make(source, request, node, injection), image, node)
+    if image.rootfs.startswith(f"{image.place}/"):  # else a directory of the user's, as it is
+        _check_group(image.rootfs)
+    return image, ()
 
 
 def refuse_root() -> None:
@@ -71,12 +127,23 @@ def asks_host_mpi(request: launch_request.Request) -> bool:
     return request.mpi == "host" or (request.mpi == "auto" and _is_rank(request.environ))
 
 
+def _is_for_all(name: reference.Reference, config: settings.Config) -> bool:
+    """Tell whether the storekeeper, which reads the site's settings only, can reach a registry.
+
+    A registry without TLS that the user alone allows serves the user's own store.
+    """
+    host, _ = reference.split_host(name.registry)
+    own = config.origins["insecure_registries"] not in {"default", settings.SITE_FILE}
+    listed = {name.registry, host} & set(config.insecure_registries)
+    return not (own and listed)
+
+
 def _injection(
-    request: launch_request.Request, image: fetch.Image, store: layout.Store
+    request: launch_request.Request, image: str, files: view.View, store: layout.Store
 ) -> launch_plan.Injection:
     """Decide whose MPI runs and make the layer that brings it.
 
-    Index and layer are kept beside the image's tree and vanish with it; what is known of the
+    Index and layer are kept in the image's place and vanish with it; what is known of the
     host's MPI is kept in the store's ``host`` directory.
 
     Raises:
@@ -88,21 +155,33 @@ def _injection(
     from fairlead.plan import inject
     from fairlead.run import stage
 
-    place = os.path.dirname(image.rootfs)
-    found = index.load(image.rootfs, os.path.join(place, "mpi.json"))
+    kept = f"{files.place}/mpi.json"
+    found = index.cached(kept)
+    if found is None:
+        files.read(lambda rootfs: index.load(rootfs, kept))
+        found = _made(index.cached(kept), kept)
     profiles = mpi.profiles(request.environ, store.path("host"))
     verdict = inject.decide(request.mpi, found, profiles)
     if request.mpi == "host" and verdict.refused:
-        raise errors.MpiError(f"the host's MPI cannot run in {image.reference}: {verdict.refused}")
-    name = f"mpi-{fairlead.__version__}-{stage.key(verdict)}"
-    staged = stage.compose(verdict, found, image.rootfs, os.path.join(place, name))
-    notes = verdict.warnings
-    if verdict.choice == "image":
-        notes = (*verdict.reasons[:1], *notes)
+        raise errors.MpiError(f"the host's MPI cannot run in {image}: {verdict.refused}")
+    target = f"{files.place}/mpi-{fairlead.__version__}-{stage.key(verdict)}"
+    if verdict.choice != "host":
+        notes = (*verdict.reasons[:1], *verdict.warnings)
+        return launch_plan.Injection(
+            "", _pmix_client(request.environ), notes, tuple(verdict.reasons)
+        )
+    staged = stage.ready(target, verdict)
+    if staged is None:
+        files.read(lambda rootfs: stage.compose(verdict, found, rootfs, target))
+        staged = _made(stage.ready(target, verdict), target)
     variables = (*((name, None) for name in staged.unset), *staged.env)
-    if verdict.choice == "image":
-        variables = _pmix_client(request.environ)
-    return launch_plan.Injection(staged.directory, variables, notes, staged.report)
+    return launch_plan.Injection(staged.directory, variables, verdict.warnings, staged.report)
+
+
+def _made(found: T | None, path: str) -> T:
+    if found is None:
+        raise errors.StoreError(f"{path}: cannot be kept", hint="check the space left there")
+    return found
 
 
 def _check_group(rootfs: str) -> None:
@@ -140,8 +219,35 @@ def _pmix_client(environ: Mapping[str, str]) -> tuple[tuple[str, str | None], ..
     return (("PMIX_MCA_psec", "native"),)
 
 
-def _identity_texts(rootfs: str) -> tuple[str, str]:
+def _identity_texts(files: view.View) -> tuple[str, str]:
     """Read the image's passwd and group, hostile files: regular, bounded, inside the tree only."""
+    if files.rootfs:
+        return _read_identity(files.rootfs)
+    kept = f"{files.place}/identity.json"
+    found = _kept_identity(kept)
+    if found is None:
+        files.read(lambda rootfs: _keep_identity(rootfs, kept))
+        found = _made(_kept_identity(kept), kept)
+    return found
+
+
+def _kept_identity(path: str) -> tuple[str, str] | None:
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape") as file:
+            passwd, group = json.load(file)
+    except (OSError, ValueError):
+        return None
+    return str(passwd), str(group)
+
+
+def _keep_identity(rootfs: str, path: str) -> None:
+    new = f"{path}.{os.getpid()}"
+    with open(new, "w", encoding="utf-8", errors="surrogateescape") as file:
+        json.dump(_read_identity(rootfs), file)
+    os.rename(new, path)
+
+
+def _read_identity(rootfs: str) -> tuple[str, str]:
     root = os.open(rootfs, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         return _read_regular(root, "/etc/passwd"), _read_regular(root, "/etc/group")

@@ -28,8 +28,10 @@ _SWITCHES = (
 )
 
 
-def enter(block: bytes) -> tuple[int, int]:
+def enter(block: bytes, mounts: tuple[int, ...] = ()) -> tuple[int, int]:
     """Move this process into new namespaces and make them the container of the block.
+
+    mounts are those that the block's root calls ``mount:N``; they are closed.
 
     Returns:
         Descriptors of the user and mount namespace.
@@ -42,9 +44,12 @@ def enter(block: bytes) -> tuple[int, int]:
     _stop_imports()
     try:
         fds = kernel.create_namespace()
-        kernel.compose_root(block)
+        kernel.compose_root(block, mounts)
     except kernel.Failure as failure:
         raise _explained(failure, diagnosis) from failure
+    finally:
+        for mount in mounts:
+            os.close(mount)
     return fds
 
 

@@ -97,9 +97,9 @@ def compose(verdict: inject.Verdict, index: Index, rootfs: str, target: str) -> 
     """
     if verdict.choice != "host":
         return Staged("", (), (), verdict.reasons)
-    ready = _ready(target, verdict)
-    if ready:
-        return ready
+    there = ready(target, verdict)
+    if there:
+        return there
     from fairlead.host import elf
 
     try:
@@ -110,13 +110,18 @@ def compose(verdict: inject.Verdict, index: Index, rootfs: str, target: str) -> 
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
             raise errors.space(error, target) from error
         raise errors.StoreError(f"{error.filename or target}: {error.strerror}") from error
-    ready = _ready(target, verdict)
-    if not ready:
+    there = ready(target, verdict)
+    if not there:
         raise errors.StoreError(f"{target}: disappeared while it was made")
-    return ready
+    return there
 
 
-def _ready(target: str, verdict: inject.Verdict) -> Staged | None:
+def ready(target: str, verdict: inject.Verdict) -> Staged | None:
+    """Return the layer that stands in target, None if it has not been built.
+
+    Raises:
+        errors.StoreError: what stands there is another one, or damaged.
+    """
     try:
         with open(f"{target}/staged.json", "rb") as file:
             record = json.loads(file.read())

@@ -2,8 +2,9 @@
 
 The SPANK shim hands over descriptors: 3, a socket for the one answer (``c_ext/channel.h``); 4, a
 memory file with the request: strings that end with NUL, first ``key=value`` facts of the step, an
-empty string, then the job's environment; and 5, where the facts say ``keep=1``, a memory file with
-the key under which the plan may be kept for the next step (``run.keep``). The answer is the
+empty string, then the job's environment; 5, where the node has a shared store (``broker=1``), the
+step's connection to its broker (``c_ext/broker.h``); and 6, where the plan may be kept for the next
+step (``keep=1``), a memory file with its key (``run.keep``). The answer is the
 namespaces' descriptors and the launch block, or one line and an exit status.
 
 Rules:
@@ -30,7 +31,8 @@ from fairlead.run import launch as prepare
 
 SOCKET_FD = 3
 REQUEST_FD = 4
-KEY_FD = 5
+BROKER_FD = 5
+KEY_FD = 6
 PROTOCOL = "1"
 
 
@@ -73,17 +75,26 @@ def _serve(data: bytes) -> tuple[int, int, int]:
 
         start = basis.begin(job)
     config = settings.load()
+    _raise_descriptor_limit()
     request = request_from(facts, job, config)
-    progress = log.QuietProgress(f"pulling {facts['ref']}")
-    decision = prepare.prepare(request, config, progress)
+    broker = BROKER_FD if facts.get("broker") == "1" else -1
+    ready = prepare.prepare(request, config, log.QuietProgress(f"pulling {facts['ref']}"), broker)
     if start is not None:
-        keep.keep(_read(KEY_FD), start, decision, request, config)
-    for note in decision.plan.notes:
+        keep.keep(_read(KEY_FD), start, ready, request, config)
+    for note in ready.plan.notes:
         log.note(note)
-    launch_block = block.compile_plan(decision.plan)
+    launch_block = block.compile_plan(ready.plan)
     block_fd = _memory_file(launch_block)
-    user_fd, mount_fd = namespace.enter(launch_block)
+    user_fd, mount_fd = namespace.enter(launch_block, ready.mounts)
     return user_fd, mount_fd, block_fd
+
+
+def _raise_descriptor_limit() -> None:
+    """Make room for a mount per layer; the job's own limit is the tasks', not this process's."""
+    import resource
+
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _read(fd: int) -> bytes:

@@ -10,6 +10,7 @@ Rules:
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import Any
 
@@ -103,6 +104,8 @@ def open_layer(store: Store, descriptor: Descriptor) -> int | None:
         found.update(data)
         size += len(data)
     if size == descriptor.size and found.hexdigest() == descriptor.digest.partition(":")[2]:
+        with contextlib.suppress(OSError):
+            os.utime(fd)  # gc goes by it
         return fd
     os.close(fd)
     discard(store, descriptor.digest)

@@ -21,7 +21,7 @@ import threading
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NoReturn, Self
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, Self
 
 from isal import igzip, igzip_lib
 
@@ -41,11 +41,24 @@ _GZIP_ERRORS: tuple[type[Exception], ...] = (gzip.BadGzipFile, _ISAL_ERROR, zlib
 _REFUSED = {b"\xfd7zXZ\x00": "xz", b"BZh": "bzip2"}
 
 
+class Target(Protocol):
+    """Where a layer goes: a tree (``kernel.LayerTree``), or an image of its own (``erofs``)."""
+
+    def begin_layer(self) -> None:
+        """Start."""
+
+    def feed(self, data: memoryview) -> None:
+        """Take the next bytes of the archive."""
+
+    def end_layer(self) -> kernel.LayerStats:
+        """Finish, and say what was in it."""
+
+
 def apply(
     blob: str | io.RawIOBase,
     media_type: str,
     diff_id: str,
-    tree: kernel.LayerTree,
+    tree: Target,
     progress: log.Progress | None = None,
     *,
     size: int | None = None,
@@ -89,7 +102,7 @@ def _apply(
     archive: io.RawIOBase,
     source: _Source,
     diff_id: str,
-    tree: kernel.LayerTree,
+    tree: Target,
     progress: log.Progress | None,
     key: str,
 ) -> kernel.LayerStats:

@@ -10,13 +10,17 @@ Policies (``config.pull``):
 
 Rules:
 - A reference with a digest that is in the store needs no network under any policy.
+- What lies on this machine is looked at by ``nearby`` under any policy but never: that costs a
+  stat.
 - The launch path, with the image in the store, loads no module of the network and starts no
   thread; when ``pull`` returns, no thread that it started is left (the caller unshares a user
   namespace next).
 - The record is written last: whoever finds it finds everything.
 - Compressed layers are removed once their tree is published: the tree is what launches need, and
   a store on a node's disk would hold everything twice. The price: a layer shared with another
-  image is fetched again.
+  image is fetched again, unless ``keep_blobs`` says otherwise.
+- Whoever asks the registry, or reads an image from a file, also removes what the dead left
+  (``layout.sweep``).
 
 Source: security.md sections 1 and 4.
 """
@@ -31,14 +35,17 @@ from typing import TYPE_CHECKING, NamedTuple
 from fairlead import errors, log
 from fairlead.config import Config
 from fairlead.image import manifest
+from fairlead.image.manifest import Descriptor
 from fairlead.image.reference import Reference
 from fairlead.store import blobs, layers, layout, records
 from fairlead.store.layout import Lock, Stage, Store
 from fairlead.store.records import Record
 
 if TYPE_CHECKING:
-    from fairlead.image.registry import Client
+    from fairlead.image.source import Source
+    from fairlead.store.direct import Direct
     from fairlead.store.resolve import Resolved
+    from fairlead.store.transfer import Transfer
 
 
 class Image(NamedTuple):
@@ -46,11 +53,13 @@ class Image(NamedTuple):
 
     Attributes:
         reference: its canonical text; it holds a digest only if that is what was asked for.
-        digest: of the manifest for this machine.
+        digest: of the manifest for this machine, or of the file that is the whole image; empty for
+            a directory, which has none.
         target: digest that the reference meant, of an index or of the same manifest.
         config: what it wants to run with.
-        rootfs: absolute path of its merged tree.
-        size: bytes of its files.
+        rootfs: absolute path of its merged tree; empty where the shared store has its layers.
+        place: directory for what is derived from the image and vanishes with it.
+        size: bytes of its files, or of its compressed layers where there is no tree.
         chain: ChainID, which names the tree (``layers.hold``).
         pulled: when, UTC, ISO 8601.
     """
@@ -60,9 +69,15 @@ class Image(NamedTuple):
     target: str
     config: manifest.ImageConfig
     rootfs: str
+    place: str
     size: int
     chain: str
     pulled: str
+
+    @property
+    def pinned(self) -> str:
+        """The text that names this very content, as far as it has a digest."""
+        return f"{self.reference}@{self.digest}" if self.digest else self.reference
 
 
 def pull(
@@ -73,35 +88,43 @@ def pull(
     policy: str,
     progress: log.Progress | None = None,
     environ: Mapping[str, str] = os.environ,
+    tree: bool = True,
 ) -> Image:
     """Return the image of a reference, fetched if the policy and the store's contents ask for it.
+
+    Without tree only its documents are fetched: the layers are in the node's shared store.
 
     Raises:
         errors.Error: with the reference in its line; the store is then as it was before.
     """
-    image = local(store, reference)
-    if image is not None and (reference.digest or policy in {"missing", "never"}):
+    image = local(store, reference, tree=tree)
+    settled = {"never"} if reference.transport else {"missing", "never"}
+    if image is not None and (reference.digest or policy in settled):
         return image
     if policy == "never":
         raise errors.ImageNotFoundError(
             f"{reference}: is not in the store {store.root}, and pull is never",
             hint="fetch it with fairlead pull, or set pull to missing",
         )
-    return _ask(reference, config, store, policy, progress, environ)
+    if reference.transport:
+        from fairlead.store import nearby
+
+        return nearby.pull(reference, config, store, policy, progress, environ)
+    return _Asking(reference, config, store, policy, progress, environ, tree).image()
 
 
-def local(store: Store, reference: Reference) -> Image | None:
-    """Return the image of a reference if all of it is in the store."""
+def local(store: Store, reference: Reference, *, tree: bool = True) -> Image | None:
+    """Return the image of a reference if all of it is in the store; its tree only if wanted."""
     record = records.read(store, reference.identity)
     if record is None and reference.digest:
-        same = (r for r in records.all_of(store) if _repository(r) == reference.name)
+        same = (r for r in records.all_of(store) if _is_of(r, reference))
         record = next((r for r in same if reference.digest in {r.target, r.manifest}), None)
-    return None if record is None else _image(store, record)
+    return None if record is None else _image(store, record, tree=tree)
 
 
 def images(store: Store) -> tuple[Image, ...]:
     """Return every image in the store, sorted by reference."""
-    found = (_image(store, record) for record in records.all_of(store))
+    found = (_image(store, record, tree=False) for record in records.all_of(store))
     return tuple(image for image in found if image is not None)
 
 
@@ -113,7 +136,7 @@ def remove(store: Store, name: Reference | str) -> tuple[str, ...]:
 
     Raises:
         errors.ImageNotFoundError: there is no such image in the store.
-        errors.StoreError: it is in use.
+        errors.BusyError: it is in use.
     """
     known = records.all_of(store)
     if isinstance(name, str):
@@ -133,7 +156,7 @@ def remove_all(store: Store) -> tuple[str, ...]:
     """Forget every reference and remove what is left of work that was never finished.
 
     Raises:
-        errors.StoreError: an image is in use.
+        errors.BusyError: an image is in use.
     """
     known = records.all_of(store)
     for record in known:
@@ -155,13 +178,19 @@ def manifest_of(store: Store, image: Image) -> manifest.Manifest | None:
 
 
 def look(reference: Reference, config: Config, environ: Mapping[str, str] = os.environ) -> Resolved:
-    """Return what a reference is at its registry; nothing is kept.
+    """Return what a reference is at its source; nothing is kept.
 
     Raises:
         errors.Error: not found, not allowed, out of reach, not for this machine, or malformed.
     """
-    from fairlead.image import registry
     from fairlead.store.resolve import resolve
+
+    if reference.transport:
+        from fairlead.image import source
+
+        with source.open_local(reference, environ) as client:
+            return resolve(client, reference, reference.digest)
+    from fairlead.image import registry
 
     with registry.Client(config, environ) as client:
         return resolve(client, reference, reference.digest)
@@ -178,143 +207,175 @@ def _remove(store: Store, record: Record) -> None:
             blobs.discard(store, digest)
 
 
-def _repository(record: Record) -> str:
-    name = record.reference.partition("@")[0]
-    head, colon, tail = name.rpartition(":")
-    return head if colon and "/" not in tail else name
+def _is_of(record: Record, reference: Reference) -> bool:
+    rest = record.reference.removeprefix(reference.name)
+    return rest != record.reference and rest[:1] in {"", ":", "@"}
 
 
-def _image(store: Store, record: Record) -> Image | None:
+def _image(store: Store, record: Record, *, tree: bool) -> Image | None:
     data = blobs.read(store, record.config)
-    if data is None or not layers.exists(store, record.chain):
+    there = layers.exists(store, record.chain)
+    if data is None or (tree and not there):
         return None
-    config = manifest.parse_config(data, record.config)
-    root = layers.rootfs(store, record.chain)
+    return _described(store, record, manifest.parse_config(data, record.config), tree=there)
+
+
+def _described(store: Store, record: Record, config: manifest.ImageConfig, *, tree: bool) -> Image:
     return Image(
-        record.reference,
-        record.manifest,
-        record.target,
-        config,
-        root,
-        record.size,
-        record.chain,
-        record.pulled,
+        reference=record.reference,
+        digest=record.manifest,
+        target=record.target,
+        config=config,
+        rootfs=layers.rootfs(store, record.chain) if tree else "",
+        place=layers.path(store, record.chain) if tree else layers.derived(store, record.chain),
+        size=record.size,
+        chain=record.chain,
+        pulled=record.pulled,
     )
 
 
 # -- with the registry -----------------------------------------------------------------------------
 
 
-def _ask(
-    reference: Reference,
-    config: Config,
-    store: Store,
-    policy: str,
-    progress: log.Progress | None,
-    environ: Mapping[str, str],
-) -> Image:
-    with Lock(store, records.lock_name(reference.identity)) as lock:
-        image = local(store, reference)
-        # Of many that ask at once one does; the others take its answer, without loading the client.
-        if image is not None and (lock.shared or policy == "missing"):
+class _Asking(NamedTuple):
+    """A pull that asks the registry; the fields are those of ``pull``."""
+
+    reference: Reference
+    config: Config
+    store: Store
+    policy: str
+    progress: log.Progress | None
+    environ: Mapping[str, str]
+    tree: bool
+
+    def image(self) -> Image:
+        with Lock(self.store, records.lock_name(self.reference.identity)) as lock:
+            image = local(self.store, self.reference, tree=self.tree)
+            # Of many that ask at once one does; the others take its answer, without loading the
+            # client.
+            if image is not None and (lock.shared or self.policy == "missing"):
+                return image
+            return self._ask(image)
+
+    def _ask(self, image: Image | None) -> Image:
+        from fairlead.image import registry, transport
+
+        layout.sweep(self.store)
+        # With an image at hand nobody wants to wait a minute for a registry that is down.
+        hurried = image is not None and self.policy == "newer"
+        timing = transport.TIMING._replace(tries=2, connect_s=3.0) if hurried else None
+        reference = self.reference
+        try:
+            with registry.Client(self.config, self.environ, timing=timing) as client:
+                target = client.head(reference)
+                if target is None and (image is not None or reference.digest):
+                    target = client.manifest(reference, reference.target).digest
+        except errors.RegistryUnreachableError as error:
+            if image is None or not hurried:
+                raise
+            log.note(f"{error.message}; using the image in the store, pulled {image.pulled}")
             return image
-        return _ask_registry(reference, config, store, image, policy, progress, environ)
+        if image is not None and target == image.target:
+            return image
+        with registry.Client(self.config, self.environ) as client:
+            return take(
+                client,
+                reference,
+                target,
+                self.config,
+                self.store,
+                self.progress,
+                tree=self.tree,
+            )
 
 
-def _ask_registry(
-    reference: Reference,
-    config: Config,
-    store: Store,
-    image: Image | None,
-    policy: str,
-    progress: log.Progress | None,
-    environ: Mapping[str, str],
-) -> Image:
-    from fairlead.image import registry, transport
-
-    # With an image at hand nobody wants to wait a minute for a registry that is down.
-    timing = (
-        transport.TIMING._replace(tries=2, connect_s=3.0) if image and policy == "newer" else None
-    )
-    # With an image at hand nobody wants to wait a minute for a registry that is down.
-    hurried = image is not None and policy == "newer"
-    timing = transport.TIMING._replace(tries=2, connect_s=3.0) if hurried else None
-    try:
-        with registry.Client(config, environ, timing=timing) as client:
-            target = client.head(reference)
-            if target is None and (image is not None or reference.digest):
-                target = client.manifest(reference, reference.target).digest
-    except errors.RegistryUnreachableError as error:
-        if image is None or not hurried:
-            raise
-        log.note(f"{error.message}; using the image in the store, pulled {image.pulled}")
-        return image
-    if image is not None and target == image.target:
-        return image
-    with registry.Client(config, environ) as client:
-        return _fetch(client, reference, target, store, progress)
-
-
-def _fetch(
-    client: Client,
+def take(
+    client: Source,
     reference: Reference,
     target: str | None,
+    config: Config,
     store: Store,
     progress: log.Progress | None,
+    stamp: str = "",
+    *,
+    tree: bool = True,
 ) -> Image:
+    """Bring an image from its source into the store; target is its digest if known already.
+
+    Without tree only its documents.
+
+    Raises:
+        errors.Error: with the reference in its line; the store is then as it was before.
+    """
     from fairlead.store.resolve import about, resolve
 
     try:
         found = resolve(client, reference, target, store)
         chain = layers.chain_id(found.config.diff_ids)
-        with Lock(store, layers.lock_name(chain)), about(reference):
-            tree = layers.find(store, chain)
-            with Stage(store) as stage:
-                if tree is None:
-                    tree = _build(client, reference, found, store, stage, progress)
-                record = _record(reference, found, chain, tree)
-                _remember(store, stage, reference, record)
+        size = sum(layer.size for layer in found.manifest.layers)
+        with Lock(store, layers.lock_name(chain)), about(reference), Stage(store) as stage:
+            there = layers.find(store, chain)
+            if there is None and tree:
+                there = _build(client, reference, found, config, store, stage, progress)
+            if not config.keep_blobs:  # nor what one left that was killed at this point
+                _drop_layers(store, found)
+            record = _record(reference, found, chain, there.size if there else size, stamp)
+            remember(store, stage, reference, record)
     except OSError as error:
         raise layout.failure(error, store.root) from error
-    return Image(
-        record.reference,
-        record.manifest,
-        record.target,
-        found.config,
-        tree.rootfs,
-        tree.size,
-        chain,
-        record.pulled,
-    )
+    return _described(store, record, found.config, tree=there is not None)
 
 
 def _build(
-    client: Client,
+    client: Source,
     reference: Reference,
     found: Resolved,
+    config: Config,
     store: Store,
     stage: Stage,
     progress: log.Progress | None,
 ) -> layers.Tree:
-    from fairlead.store.transfer import Transfer
+    from fairlead.store import gc, room
 
-    layout.sweep(store)
     wanted = found.manifest.layers
-    missing = {layer for layer in wanted if not os.path.exists(blobs.path(store, layer.digest))}
-    layout.need_space(store, sum(layer.size for layer in missing), str(reference))
+    missing = [layer for layer in wanted if not os.path.exists(blobs.path(store, layer.digest))]
+    need = room.forecast(unpacked=wanted, stored=() if reference.transport else missing)
+    room.make(store, config, need, str(reference), gc.reclaim(store))
     if progress is not None:
         _announce(found, progress)
-    with Transfer(client, reference, store, stage, wanted, progress) as transfer:
-        tree = layers.build(
-            store, stage, found.manifest, found.config, transfer.layer, transfer.applied, progress
+    with _supply(client, reference, config, store, stage, wanted, progress) as supply:
+        return layers.build(
+            store, stage, found.manifest, found.config, supply.layer, supply.applied, progress
         )
+
+
+def _drop_layers(store: Store, found: Resolved) -> None:
     documents = {found.target, found.manifest.digest, found.config.digest}
-    for digest in {layer.digest for layer in wanted} - documents:
+    for digest in {layer.digest for layer in found.manifest.layers} - documents:
         blobs.discard(store, digest)
-    return tree
 
 
-def _remember(store: Store, stage: Stage, reference: Reference, record: Record) -> None:
+def _supply(
+    client: Source,
+    reference: Reference,
+    config: Config,
+    store: Store,
+    stage: Stage,
+    wanted: tuple[Descriptor, ...],
+    progress: log.Progress | None,
+) -> Transfer | Direct:
+    if reference.transport:
+        from fairlead.store import direct
+
+        return direct.Direct(client, reference, wanted, progress)
+    from fairlead.store import transfer
+
+    shared = config.shared_blobs
+    return transfer.Transfer(client, reference, store, stage, wanted, progress, shared)
+
+
+def remember(store: Store, stage: Stage, reference: Reference, record: Record) -> None:
+    """Keep what a reference means now, and, by its digest, what it meant before."""
     known = records.read(store, record.reference)
     if known is not None and known._replace(pulled=record.pulled) == record:
         return
@@ -331,13 +392,19 @@ def _announce(found: Resolved, progress: log.Progress) -> None:
         progress.start(f"unpack {diff_id}", f"unpack {diff_id[7:19]}", layer.size)
 
 
-def _record(reference: Reference, found: Resolved, chain: str, tree: layers.Tree) -> Record:
+def _record(reference: Reference, found: Resolved, chain: str, size: int, stamp: str) -> Record:
     return Record(
         reference=reference.identity,
         target=found.target,
         manifest=found.manifest.digest,
         config=found.config.digest,
         chain=chain,
-        size=tree.size,
+        size=size,
         pulled=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        stamp=stamp,
     )
+
+
+def now() -> str:
+    """Return the time for a record: UTC, ISO 8601."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

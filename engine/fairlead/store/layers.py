@@ -6,14 +6,19 @@ Rules:
   name it is complete. The caller holds the tree's lock.
 - A tree in use is not removed: users hold a shared flock on its directory (``hold``), and those who
   have already mounted it are found in their ``mountinfo``.
+- The directory's modification time is when a launch last used it (``hold``): gc goes by it.
+- A tree whose description is gone or malformed counts as absent, and is taken out of the way of its
+  successor.
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import io
 import json
 import os
+import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -24,6 +29,31 @@ from fairlead.store.layout import Stage, Store
 
 if TYPE_CHECKING:
     from fairlead import kernel
+
+_MAX_DESCRIPTION = 1 << 20
+# By the name, not the whole path: mountinfo escapes blanks, and shows a path in the file system,
+# which is not the store's where that is mounted elsewhere.
+_MOUNTED = re.compile(rb"/trees/([0-9a-f]{64})/rootfs\b")
+
+
+class Description(NamedTuple):
+    """What ``tree.json`` says.
+
+    Attributes:
+        chain: ChainID.
+        layers: DiffIDs, the lowest first.
+        size: bytes of the archives' files.
+        entries: of the archives.
+        fingerprint: see ``fingerprint``; empty for a tree of an earlier release.
+        disk_bytes: what its files take up; a guess for a tree of an earlier release.
+    """
+
+    chain: str
+    layers: tuple[str, ...]
+    size: int
+    entries: int
+    fingerprint: str
+    disk_bytes: int
 
 
 class Tree(NamedTuple):
@@ -56,6 +86,11 @@ def rootfs(store: Store, chain: str) -> str:
     return f"{path(store, chain)}/rootfs"
 
 
+def derived(store: Store, chain: str) -> str:
+    """Return the directory for what is derived from an image whose tree is not in this store."""
+    return store.path("derived", chain.partition(":")[2])
+
+
 def lock_name(chain: str) -> str:
     """Return the name of the lock under which a tree is made or removed."""
     return "tree." + chain.partition(":")[2]
@@ -66,14 +101,31 @@ def chains(store: Store) -> tuple[str, ...]:
     return tuple(f"sha256:{name}" for name in os.listdir(store.path("trees")))
 
 
-def find(store: Store, chain: str) -> Tree | None:
-    """Return a published tree, or None."""
+def describe(store: Store, chain: str) -> Description | None:
+    """Return a tree's description, or None if there is none or it is malformed."""
     try:
         with open(f"{path(store, chain)}/tree.json", "rb") as file:
-            table = json.load(file)
-        return Tree(rootfs(store, chain), int(table["size"]))
-    except (OSError, ValueError, KeyError, TypeError):
+            table = json.loads(file.read(_MAX_DESCRIPTION))
+        size, entries = int(table["size"]), int(table["entries"])
+        return Description(
+            str(table["chain"]),
+            tuple(str(layer) for layer in table["layers"]),
+            size,
+            entries,
+            str(table.get("fingerprint", "")),
+            # Half a block is lost at the end of an average file.
+            int(table.get("disk_bytes", size + 2048 * entries)),
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
+
+
+def find(store: Store, chain: str) -> Tree | None:
+    """Return a published tree, or None."""
+    described = describe(store, chain)
+    if described is None or described.chain != chain or not exists(store, chain):
+        return None
+    return Tree(rootfs(store, chain), described.size)
 
 
 def exists(store: Store, chain: str) -> bool:
@@ -106,6 +158,8 @@ def build(
         errors.LayerError, errors.DigestError, errors.SpaceError: and whatever ``layer``'s stream
             raises.
     """
+    from fairlead.store import fingerprint
+
     chain = chain_id(config.diff_ids)
     grown = stage.name()
     try:
@@ -115,17 +169,22 @@ def build(
         try:
             stats = _apply(root_fd, manifest, config, layer, applied, progress)
             size, entries = sum(item.bytes for item in stats), sum(item.entries for item in stats)
+            print_ = fingerprint.of(f"{grown}/rootfs")
             table = {
                 "chain": chain,
                 "size": size,
                 "entries": entries,
                 "layers": list(config.diff_ids),
+                "fingerprint": print_.digest,
+                "disk_bytes": print_.disk_bytes,
             }
             layout.write_file(f"{grown}/tree.json", json.dumps(table, indent=1).encode() + b"\n")
             _sync(root_fd)
         finally:
             os.close(root_fd)
-        layout.publish(grown, path(store, chain))
+        if not layout.publish(grown, path(store, chain)):  # the caller found it unusable
+            set_aside(store, chain)
+            layout.publish(grown, path(store, chain))
     except OSError as error:
         raise layout.failure(error, store.root, f"unpacking {manifest.digest}") from error
     return Tree(rootfs(store, chain), size)
@@ -167,14 +226,47 @@ def hold(store: Store, chain: str) -> int:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError as error:
         raise layout.failure(error, where) from error
+    with contextlib.suppress(OSError):  # a disk that has become read-only is no reason not to run
+        os.utime(fd)
     return fd
 
 
-def remove(store: Store, stage: Stage, chain: str) -> None:
-    """Remove a tree; the caller holds its lock and knows that no record names it.
+def set_aside(store: Store, chain: str) -> str:
+    """Move a tree that is damaged to quarantine and return its new path; the caller holds its lock.
+
+    Who has mounted it keeps it.
 
     Raises:
-        errors.StoreError: it is in use.
+        errors.BusyError: a launch is just about to mount it.
+        OSError: it cannot be moved.
+    """
+    where = path(store, chain)
+    try:
+        fd = os.open(where, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return ""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        from fairlead.store import quarantine
+
+        return quarantine.put(store, where)
+    except BlockingIOError as error:
+        raise _busy(where) from error
+    finally:
+        os.close(fd)
+
+
+def remove(
+    store: Store, stage: Stage, chain: str, *, before: Callable[[], None] | None = None
+) -> None:
+    """Remove a tree; the caller holds its lock.
+
+    before is called once nobody can use it any more, and still under its name: records go first, so
+    that a kill in between leaves a tree without a record and never a record without a tree.
+
+    Raises:
+        errors.BusyError: it is in use.
+        errors.StoreError: it cannot be removed.
     """
     where = path(store, chain)
     try:
@@ -183,17 +275,17 @@ def remove(store: Store, stage: Stage, chain: str) -> None:
         return
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        user = _mounted_by(rootfs(store, chain))
+        user = mounted().get(chain.partition(":")[2])
         if user:
-            raise errors.StoreError(
+            raise errors.BusyError(
                 f"{where}: is in use by process {user}", hint="try again when it has ended"
             )
+        if before is not None:
+            before()
         staged = stage.name()
         os.rename(where, staged)
     except BlockingIOError as error:
-        raise errors.StoreError(
-            f"{where}: is in use", hint="try again when its users have ended"
-        ) from error
+        raise _busy(where) from error
     except OSError as error:
         raise layout.failure(error, where) from error
     finally:
@@ -201,18 +293,39 @@ def remove(store: Store, stage: Stage, chain: str) -> None:
     layout.remove(staged)
 
 
-def _mounted_by(rootfs_path: str) -> str:
-    wanted = os.fsencode(rootfs_path)
+def held(store: Store, chain: str) -> bool:
+    """Tell whether a launch is just about to mount a tree."""
+    try:
+        fd = os.open(path(store, chain), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
+
+
+def mounted() -> dict[str, str]:
+    """Return which trees are mounted, by the HEX of their ChainID, and by which process."""
+    found: dict[str, str] = {}
     for pid in os.listdir("/proc"):
         if not pid.isdecimal():
             continue
         try:
             with open(f"/proc/{pid}/mountinfo", "rb") as file:
-                if wanted in file.read():
-                    return pid
+                text = file.read()
         except OSError:
             continue  # it has ended, or is another user's, who cannot enter this store
-    return ""
+        for name in _MOUNTED.findall(text):
+            found.setdefault(name.decode(), pid)
+    return found
+
+
+def _busy(where: str) -> errors.BusyError:
+    return errors.BusyError(f"{where}: is in use", hint="try again when its users have ended")
 
 
 def _sync(fd: int) -> None:

@@ -11,6 +11,8 @@
       images/HEX.json          what a reference that was pulled meant; HEX: sha256 of its text
       tmp/BOOT.PID.START.N/    work in progress; its owner holds a flock on it
       locks/NAME               one per object that is being made
+      quarantine/              damaged objects, taken out of use (see quarantine)
+      host/                    what is known of the host's MPI (see host.mpi)
 
 Rules:
 - An object visible under its final name is complete and verified. Everything below ``tmp`` whose
@@ -18,7 +20,8 @@ Rules:
   with its holder, so that neither a reused pid nor a reboot nor another pid namespace can
   mislead.
 - A lock's file is unlinked by its holder before it is released: who gets the lock of an unlinked
-  file starts over with a new one, or, if the holder failed, fails with the same words.
+  file starts over with a new one, or, if the holder failed, fails with the same words. A file that
+  a killed process left is used by the next one, or removed by ``sweep``.
 - Another owner, a symlink, or write permission for others at the root is refused: /var/tmp is
   everybody's.
 """
@@ -30,6 +33,7 @@ import errno
 import fcntl
 import os
 import stat
+from collections.abc import Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple, Self
 
@@ -57,8 +61,8 @@ class Store(NamedTuple):
         return "/".join((self.root, *parts))
 
 
-def open_store(config: Config) -> Store:
-    """Return the store of this user, made if it does not exist.
+def open_store(config: Config, folders: tuple[str, ...] = _FOLDERS) -> Store:
+    """Return the store of this user, made with its folders if it does not exist.
 
     Raises:
         errors.StoreError: it belongs to another, is writable by others, or is no store.
@@ -70,8 +74,8 @@ def open_store(config: Config) -> Store:
     store = Store(root)
     try:
         found = _check_root(root)
-        if not found or not _is_current(store):
-            _make(store)
+        if not found or not is_current(store):
+            _make(store, folders)
     except OSError as error:
         raise failure(error, root) from error
     return store
@@ -137,20 +141,6 @@ def sync_folder(path: str) -> None:
         os.close(fd)
 
 
-def need_space(store: Store, size: int, what: str) -> None:
-    """Check that size more bytes fit, before any work is done.
-
-    Raises:
-        errors.SpaceError: they cannot.
-    """
-    info = os.statvfs(store.root)
-    free = info.f_bavail * info.f_frsize
-    if size > free:
-        raise errors.SpaceError(
-            f"{store.root}: {what} needs {size / 1e6:,.1f} MB or more, {free / 1e6:,.1f} are free"
-        )
-
-
 # -- locks -----------------------------------------------------------------------------------------
 
 
@@ -163,17 +153,36 @@ class Lock:
     """
 
     # Not told on: what depends on the process that asked (its credentials, its options).
-    _OWN = (errors.AuthError, errors.ImageNotFoundError, errors.UsageError, errors.ConfigError)
+    _OWN = (
+        errors.AuthError,
+        errors.BusyError,
+        errors.ImageNotFoundError,
+        errors.UsageError,
+        errors.ConfigError,
+    )
 
-    def __init__(self, store: Store, name: str, stop: threading.Event | None = None) -> None:
-        """Name a lock; with stop, waiting polls and ends when it is set, as threads need it."""
+    def __init__(
+        self,
+        store: Store,
+        name: str,
+        stop: threading.Event | None = None,
+        *,
+        wait: bool = True,
+    ) -> None:
+        """Name a lock.
+
+        With stop, waiting polls and ends when it is set, as threads need it. Without wait, a lock
+        that another holds is an ``errors.BusyError``.
+        """
         self._path, self._stop, self._fd = store.path("locks", name), stop, -1
-        self.shared = False
+        self._patient, self.shared = wait, False
 
     def __enter__(self) -> Self:
         try:
             while not self._take():
                 pass
+        except BlockingIOError as error:
+            raise errors.BusyError(f"{self._path}: another process works on this") from error
         except OSError as error:
             if error.errno in {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}:
                 raise errors.StoreError(f"{self._path}: this file system has no locks") from error
@@ -215,7 +224,7 @@ class Lock:
                 return True
             if mode == _FAILED and note:
                 raise _told(note)
-            self.shared = mode != _FAILED
+            self.shared = self.shared or mode != _FAILED
             return False
         finally:
             if fd >= 0:
@@ -223,7 +232,7 @@ class Lock:
 
     def _wait(self, fd: int) -> None:
         if self._stop is None:
-            fcntl.flock(fd, fcntl.LOCK_EX)
+            fcntl.flock(fd, fcntl.LOCK_EX if self._patient else fcntl.LOCK_EX | fcntl.LOCK_NB)
             return
         while True:
             try:
@@ -293,23 +302,76 @@ class Stage:
 
 
 def sweep(store: Store) -> None:
-    """Remove what the dead left below ``tmp``; never waits, never touches the living."""
+    """Remove what the dead left below ``tmp`` and ``locks``; never waits, never touches the living.
+
+    Raises:
+        errors.StoreError: something cannot be removed.
+    """
+    try:
+        for path in stale_stages(store):
+            discard(path)
+        for path in stale_locks(store):
+            _sweep_lock(path)
+    except OSError as error:
+        raise failure(error, store.root) from error
+
+
+def stale_stages(store: Store) -> Iterator[str]:
+    """Yield the paths below ``tmp`` that no living process works in, each locked meanwhile."""
     for name in os.listdir(store.path("tmp")):
         path = store.path("tmp", name)
-        try:
-            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
-        except FileNotFoundError:
-            continue
-        except NotADirectoryError:
-            os.unlink(path)
-            continue
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            remove(path)
-        except BlockingIOError:
-            continue
-        finally:
-            os.close(fd)
+        with _flocked(path, os.O_RDONLY) as free:
+            if free:
+                yield path
+
+
+def stale_locks(store: Store) -> Iterator[str]:
+    """Yield the paths below ``locks`` that no living process holds, each held meanwhile."""
+    for name in os.listdir(store.path("locks")):
+        path = store.path("locks", name)
+        with _flocked(path, os.O_RDWR) as free:
+            if free:
+                yield path
+
+
+@contextlib.contextmanager
+def _flocked(path: str, flags: int) -> Iterator[bool]:
+    try:
+        fd = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except FileNotFoundError:
+        yield False
+        return
+    except OSError as error:
+        if error.errno not in {errno.ELOOP, errno.ENXIO, errno.EISDIR}:
+            raise
+        yield True  # a link, a socket, a directory among locks: nobody's lock
+        return
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield _is_at(fd, path)
+    except BlockingIOError:
+        yield False
+    finally:
+        os.close(fd)
+
+
+def _sweep_lock(path: str) -> None:
+    # Who waits for it meanwhile must take this neither for the end of the work nor for its failure:
+    # see Lock._take.
+    if stat.S_ISREG(os.lstat(path).st_mode):
+        os.truncate(path, 0)
+        os.chmod(path, _FAILED)
+    discard(path)
+
+
+def discard(path: str) -> None:
+    """Remove a file or a tree of ours; one that is gone already is no error."""
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        return
+    except IsADirectoryError:
+        remove(path)
 
 
 def remove(path: str) -> None:
@@ -355,7 +417,12 @@ def _check_root(root: str) -> bool:
     return True
 
 
-def _is_current(store: Store) -> bool:
+def is_current(store: Store) -> bool:
+    """Tell whether a store has its version file; one of another layout is refused.
+
+    Raises:
+        errors.StoreError: it has another version.
+    """
     try:
         fd = os.open(store.path("version"), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except FileNotFoundError:
@@ -372,7 +439,7 @@ def _is_current(store: Store) -> bool:
     return True
 
 
-def _make(store: Store) -> None:
+def _make(store: Store, folders: tuple[str, ...]) -> None:
     parent = os.path.dirname(store.root)
     os.makedirs(parent, exist_ok=True)
     info = os.stat(parent)
@@ -384,13 +451,13 @@ def _make(store: Store) -> None:
         os.mkdir(store.root, 0o700)
     except FileExistsError:
         _check_root(store.root)
-        known = {folder.partition("/")[0] for folder in _FOLDERS} | {"version"}
+        known = {folder.partition("/")[0] for folder in folders} | {"version"}
         foreign = sorted(set(os.listdir(store.root)) - known)
         if foreign:
             raise errors.StoreError(
                 f"{store.root}: is not empty and no store (it holds {foreign[0]!r})"
             ) from None
-    for folder in _FOLDERS:
+    for folder in folders:
         try:
             os.mkdir(store.path(folder), 0o700)
         except FileExistsError:

@@ -30,6 +30,7 @@ class Record(NamedTuple):
         chain: ChainID of the layers, which names the tree.
         size: bytes of the tree's files.
         pulled: when, UTC, ISO 8601.
+        stamp: of the file that it was read from (``image.source.stamp``); empty for a registry.
     """
 
     reference: str
@@ -39,12 +40,21 @@ class Record(NamedTuple):
     chain: str
     size: int
     pulled: str
+    stamp: str = ""
 
 
 def read(store: Store, reference: str) -> Record | None:
     """Return the record of a reference, or None."""
     record = _read(path(store, reference))
     return record if record is not None and record.reference == reference else None
+
+
+def read_file(store: Store, name: str) -> Record | None:
+    """Return the record in a file of the store, None if it is none, or not under its own name."""
+    record = _read(store.path("images", name))
+    if record is None or f"{_name(record.reference)}.json" != name:
+        return None
+    return record
 
 
 def write(store: Store, stage: Stage, record: Record) -> None:
@@ -95,7 +105,7 @@ def _read(where: str) -> Record | None:
         data = file.read(_MAX_RECORD)
     try:
         table = json.loads(data)
-        record = Record(**{key: table[key] for key in Record._fields})
+        record = Record(**{key: table[key] for key in Record._fields if key in table})
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
     texts = record._replace(size=0)

@@ -15,9 +15,10 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from fairlead import errors
-from fairlead.image import manifest, registry
+from fairlead.image import manifest
 from fairlead.image.manifest import Descriptor
 from fairlead.image.reference import Reference
+from fairlead.image.source import Source
 from fairlead.store import blobs
 from fairlead.store.layout import Lock, Stage, Store
 
@@ -39,7 +40,7 @@ class Resolved(NamedTuple):
 
 
 def resolve(
-    client: registry.Client,
+    client: Source,
     reference: Reference,
     target: str | None,
     store: Store | None = None,
@@ -51,13 +52,13 @@ def resolve(
     Raises:
         errors.Error: not found, not allowed, out of reach, not for this machine, or malformed.
     """
-    source = _Source(client, reference, store)
+    documents = _Documents(client, reference, store)
     platform = manifest.this_platform()
     with about(reference):
         if target is None:
-            target, found = source.tagged()
+            target, found = documents.tagged()
         else:
-            found = source.manifest(target)
+            found = documents.manifest(target)
         first, seen = target, {target}
         while isinstance(found, manifest.Index):
             chosen = manifest.select(found, platform).digest
@@ -68,8 +69,8 @@ def resolve(
                     f"{first}: indexes are nested more than {MAX_DEPTH} deep"
                 )
             seen.add(chosen)
-            found = source.manifest(chosen)
-        config = manifest.parse_config(source.config(found.config), found.config.digest)
+            found = documents.manifest(chosen)
+        config = manifest.parse_config(documents.config(found.config), found.config.digest)
         manifest.check_pair(found, config)
         if not manifest.matches(config.platform, platform):
             raise manifest.no_platform(platform, (config.platform,))
@@ -92,10 +93,10 @@ def about(reference: Reference) -> Iterator[None]:
         raise type(error)(f"{reference}: {error.message}", hint=error.hint) from error
 
 
-class _Source:
-    """Where documents come from: the store, then the registry."""
+class _Documents:
+    """Where documents come from: the store, then the image's source."""
 
-    def __init__(self, client: registry.Client, reference: Reference, store: Store | None) -> None:
+    def __init__(self, client: Source, reference: Reference, store: Store | None) -> None:
         self._client, self._reference, self._store = client, reference, store
 
     def tagged(self) -> tuple[str, manifest.Manifest | manifest.Index]:

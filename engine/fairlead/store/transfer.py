@@ -6,6 +6,7 @@ Rules:
   when its digest has been verified.
 - Each digest is fetched by one process at a time; a second waits for the lock and then finds the
   blob.
+- A directory of shared blobs is asked before the registry, where the site has one.
 - At most ``WINDOW`` layers are open ahead of the one being unpacked, which bounds descriptors.
 - The first failure ends everything: sockets are broken, threads are joined, staged files go with
   their stage. No thread is left when ``with`` ends well. After Ctrl-C a thread that hangs in a
@@ -23,8 +24,8 @@ from typing import TYPE_CHECKING, Self
 from fairlead import errors, log
 from fairlead.image.manifest import Descriptor
 from fairlead.image.reference import Reference
-from fairlead.image.registry import Client
-from fairlead.store import blobs, layout
+from fairlead.image.source import Source
+from fairlead.store import blobs, layout, shared_blobs
 from fairlead.store.layout import Lock, Stage, Store
 from fairlead.store.resolve import about
 
@@ -53,14 +54,15 @@ class Transfer:
 
     def __init__(
         self,
-        client: Client,
+        client: Source,
         reference: Reference,
         store: Store,
         stage: Stage,
         layers: tuple[Descriptor, ...],
         progress: log.Progress | None,
+        shared: str = "",
     ) -> None:
-        self._client, self._reference = client, reference
+        self._client, self._reference, self._shared = client, reference, shared
         self._store, self._stage, self._progress = store, stage, progress
         self._layers = layers
         # A digest may stand for several layers (the empty one often does); it is fetched once.
@@ -178,7 +180,12 @@ class Transfer:
                 self._verified(download)
                 return
             with self._changed:
-                staged = self._stage.name()
+                staged, copied = self._stage.name(), self._stage.name()
+            if self._shared and (writer := shared_blobs.copy(self._shared, descriptor, copied)):
+                self._advance(download, writer.fd, descriptor.size)
+                self._verified(download)
+                writer.publish(self._store)
+                return
             writer = blobs.Writer(staged, descriptor)
             self._advance(download, writer.fd, 0)
             for chunk in self._client.blob(self._reference, descriptor):

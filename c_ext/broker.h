@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What a step's user may ask of the broker (spank_shim/broker_main.c), the root process that mounts layer images while
+ * the container is built: one request, one answer, over SOCK_SEQPACKET. Descriptors come with the answer.
+ *
+ *   MOUNT IMAGE   the layers of an image that this user was granted, as detached mounts idmapped to the user, in the
+ *                 image's order, lowest first; several messages when there are many
+ *   KEEPER        a connection to a new storekeeper, which fetches and converts (engine/fairlead/store/keeper.py)
+ *   END           nothing more is needed: the broker ends */
+#ifndef FAIRLEAD_BROKER_H
+#define FAIRLEAD_BROKER_H
+
+#include <stdint.h>
+
+#define BROKER_MAGIC 0x46424b31u /* "FBK1" */
+#define BROKER_MAX_LAYERS 500	 /* overlayfs: OVL_MAX_STACK */
+#define BROKER_BATCH 128	 /* descriptors in one message; the kernel's bound is 253 */
+#define BROKER_HEX 128		 /* characters of the longest digest, sha512 */
+
+enum broker_op { BROKER_MOUNT = 1, BROKER_KEEPER, BROKER_END };
+
+struct broker_request {
+	uint32_t magic;
+	uint32_t op;
+	char image[BROKER_HEX + 1]; /* MOUNT: the manifest's digest without its algorithm */
+};
+
+struct broker_answer {
+	uint32_t magic;
+	int32_t err;	/* 0 or -errno; -ENOENT: not granted, or not any more; -EACCES likewise, with detail */
+	uint32_t total; /* descriptors in all messages of this answer */
+	uint32_t count; /* in this one */
+	char detail[512];
+};
+
+/* Ask for an image's mounts. ret_fds has room for BROKER_MAX_LAYERS. The number of mounts, or -errno with detail (which
+ * may be empty) filled. */
+int broker_mount(int socket, const char *image, int *ret_fds, char *ret_detail, unsigned int size);
+
+/* Ask for a storekeeper: a connected stream socket, close-on-exec, or -errno with detail. */
+int broker_keeper(int socket, char *ret_detail, unsigned int size);
+
+/* Say that nothing more is needed; a broker that is gone already is no error. */
+void broker_end(int socket);
+
+/* Send an answer's one message with its descriptors (the broker's side). 0 or -errno. */
+int broker_answer(int socket, const struct broker_answer *answer, const int *fds);
+
+#endif

@@ -1,0 +1,109 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "erofs_arena.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+enum {
+	KEEP_BYTES = 8 << 20, /* not worth the trouble */
+	BREATHS = 4096,	      /* things looked at: the kernel may map 64 KiB around each of them */
+};
+
+void *erofs_arena_map(struct erofs_arena *arena, size_t size, int *ret_rc)
+{
+	size_t page = (size_t)sysconf(_SC_PAGESIZE);
+	void *base;
+	int rc;
+
+	size = (size + page - 1) / page * page;
+	if (arena->count == arena->space) {
+		size_t space = arena->space ? 2 * arena->space : 16;
+		struct erofs_map *maps = reallocarray(arena->maps, space, sizeof(*maps));
+
+		if (!maps) {
+			*ret_rc = -ENOMEM;
+			return NULL;
+		}
+		arena->maps = maps;
+		arena->space = space;
+	}
+	do {
+		rc = posix_fallocate(arena->fd, (off_t)arena->end, (off_t)size);
+	} while (rc == EINTR);
+	if (rc) {
+		*ret_rc = -rc;
+		return NULL;
+	}
+	base = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, arena->fd, (off_t)arena->end);
+	if (base == MAP_FAILED) {
+		*ret_rc = -errno;
+		return NULL;
+	}
+	arena->end += size;
+	arena->maps[arena->count++] = (struct erofs_map){ base, size };
+	return base;
+}
+
+void erofs_arena_unmap(struct erofs_arena *arena, void *base)
+{
+	for (size_t i = 0; i < arena->count; i++) {
+		if (arena->maps[i].base != base)
+			continue;
+		munmap(base, arena->maps[i].size);
+		arena->maps[i] = arena->maps[--arena->count];
+		return;
+	}
+}
+
+void *erofs_arena_take(struct erofs_arena *arena, struct erofs_stream *stream, size_t size, int *ret_rc)
+{
+	char *piece;
+
+	size = (size + 7) & ~(size_t)7;
+	if (stream->left < size) {
+		char *chunk = erofs_arena_map(arena, EROFS_ARENA_CHUNK, ret_rc);
+
+		if (!chunk)
+			return NULL;
+		stream->at = chunk;
+		stream->left = EROFS_ARENA_CHUNK;
+	}
+	piece = stream->at;
+	stream->at += size;
+	stream->left -= size;
+	return piece;
+}
+
+void erofs_arena_trim(struct erofs_stream *stream, void *piece, size_t size, size_t used)
+{
+	size = (size + 7) & ~(size_t)7;
+	used = (used + 7) & ~(size_t)7;
+	if ((char *)piece + size == stream->at) {
+		stream->at -= size - used;
+		stream->left += size - used;
+	}
+}
+
+void erofs_arena_breathe(struct erofs_arena *arena)
+{
+	if (++arena->breaths < BREATHS)
+		return;
+	arena->breaths = 0;
+	if (arena->count * EROFS_ARENA_CHUNK <= KEEP_BYTES)
+		return;
+	/* The pages stay in the page cache, dirty ones too: the mapping is shared. */
+	for (size_t i = 0; i < arena->count; i++)
+		madvise(arena->maps[i].base, arena->maps[i].size, MADV_DONTNEED);
+}
+
+void erofs_arena_free(struct erofs_arena *arena)
+{
+	for (size_t i = 0; i < arena->count; i++)
+		munmap(arena->maps[i].base, arena->maps[i].size);
+	free(arena->maps);
+	arena->maps = NULL;
+	arena->count = arena->space = 0;
+}

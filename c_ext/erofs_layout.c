@@ -1,0 +1,204 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The end of a layer: what is to be written, and where. Three walks over the directories, none of which needs a stack.
+ *
+ * Overlayfs looks for whiteouts among the names of a directory when several layers have it; when only one has, it shows
+ * them as they are, unless an xattr says that the directory stems from a lower one. Whether one is there is not known
+ * here, so every directory with whiteouts says so.
+ *
+ * Source: Linux fs/overlayfs/inode.c, ovl_get_inode() (OVL_WHITEOUTS); readdir.c, ovl_dir_is_real(). */
+#include "erofs_image.h"
+
+#include <errno.h>
+#include <string.h>
+
+enum {
+	BINS = 64,
+	/* Two inodes with tails of this size fit into a block. Larger tails would save little, and spread the inodes. */
+	TAIL_MAX = EROFS_BLOCK / 2 - (int)sizeof(struct erofs_disk_inode),
+	FIRST_NID = 2, /* inode 0 is no inode to most programs */
+};
+
+bool erofs_fits_inline(const struct erofs_inode *inode, size_t tail_size)
+{
+	return tail_size && tail_size <= TAIL_MAX &&
+	       sizeof(struct erofs_disk_inode) + erofs_xattrs_size(inode) + tail_size <= EROFS_BLOCK;
+}
+
+static bool before(const struct erofs_node *one, const struct erofs_node *two)
+{
+	int order = memcmp(one->name, two->name, one->size < two->size ? one->size : two->size);
+
+	return order ? order < 0 : one->size < two->size;
+}
+
+static struct erofs_node *merge(struct erofs_node *one, struct erofs_node *two)
+{
+	struct erofs_node *list = NULL, **end = &list;
+
+	while (one && two) {
+		struct erofs_node **less = before(one, two) ? &one : &two;
+
+		*end = *less;
+		end = &(*less)->next;
+		*less = (*less)->next;
+	}
+	*end = one ? one : two;
+	return list;
+}
+
+/* Merge sort of a list: no memory, and in order through what lies in order. */
+static struct erofs_node *sort(struct erofs_image *image, struct erofs_node *list)
+{
+	struct erofs_node *bins[BINS] = { NULL }, *sorted = NULL;
+	size_t i;
+
+	while (list) {
+		struct erofs_node *one = list;
+
+		erofs_arena_breathe(&image->arena);
+		list = list->next;
+		one->next = NULL;
+		for (i = 0; bins[i]; i++) {
+			one = merge(bins[i], one);
+			bins[i] = NULL;
+		}
+		bins[i] = one;
+	}
+	for (i = 0; i < BINS; i++)
+		sorted = merge(bins[i], sorted);
+	return sorted;
+}
+
+/* Decide what becomes of a name; false when nothing of it is written. */
+static bool settle_name(struct erofs_image *image, struct erofs_inode *dir, struct erofs_node *node)
+{
+	bool merges = !(dir->flags & EROFS_BARE) || dir == image->root;
+
+	if (!node->inode) {
+		if (!merges)
+			return false;
+		node->inode = image->whiteout;
+		dir->flags |= EROFS_ORIGIN;
+		image->facts.markers++;
+	} else if (node->inode->type == SINK_DIR) {
+		if (!merges)
+			node->inode->flags &= (uint8_t)~EROFS_OPAQUE;
+		if (node->inode->flags & EROFS_OPAQUE)
+			image->facts.markers++;
+		dir->nlink++;
+		return true;
+	} else if (node->state == EROFS_KNOWN) {
+		return false;
+	}
+	node->inode->nlink++;
+	return true;
+}
+
+/* The names that go into one block, from node on; returns the first one that does not. */
+const struct erofs_node *erofs_dir_block(const struct erofs_node *node, size_t *ret_count, size_t *ret_size)
+{
+	size_t count = 0, size = 0;
+
+	for (; node; node = node->next, count++) {
+		size_t more = sizeof(struct erofs_dirent) + node->size;
+
+		if (size + more > EROFS_BLOCK)
+			break;
+		size += more;
+	}
+	*ret_count = count;
+	*ret_size = size;
+	return node;
+}
+
+static void measure(struct erofs_inode *dir)
+{
+	const struct erofs_node *node = dir->dir.child, *start = node;
+	size_t count, size = 0;
+
+	dir->size = 0;
+	while (node) {
+		start = node;
+		node = erofs_dir_block(node, &count, &size);
+		dir->size += node ? EROFS_BLOCK : size;
+	}
+	if (erofs_fits_inline(dir, size)) {
+		dir->tail_size = (uint32_t)size;
+		dir->tail = (void *)start;
+	}
+}
+
+static int settle(struct erofs_image *image, struct erofs_inode *dir)
+{
+	struct erofs_node **link = &dir->dir.child;
+	int rc;
+
+	dir->nlink = 2;
+	while (*link) {
+		erofs_arena_breathe(&image->arena);
+		if (settle_name(image, dir, *link))
+			link = &(*link)->next;
+		else
+			*link = (*link)->next;
+	}
+	rc = erofs_node_dots(image, dir);
+	if (rc)
+		return rc;
+	dir->dir.child = sort(image, dir->dir.child);
+	measure(dir);
+	return 0;
+}
+
+static uint64_t blocks_of(const struct erofs_inode *inode)
+{
+	return (inode->size - inode->tail_size + EROFS_BLOCK - 1) / EROFS_BLOCK;
+}
+
+/* Give an inode the next place where it may stand: itself within a block, and with its tail if it has one. */
+static void place(struct erofs_image *image, struct erofs_inode *inode)
+{
+	uint64_t at = (image->end + 31) & ~UINT64_C(31);
+	size_t size = sizeof(struct erofs_disk_inode) + erofs_xattrs_size(inode);
+	size_t together = inode->tail_size ? size + inode->tail_size : sizeof(struct erofs_disk_inode);
+
+	if (inode->flags & EROFS_PLACED)
+		return;
+	if (at % EROFS_BLOCK + together > EROFS_BLOCK)
+		at = (at + EROFS_BLOCK - 1) & ~(uint64_t)(EROFS_BLOCK - 1);
+	inode->nid = (uint32_t)((at - image->meta_start) >> EROFS_NID_BITS);
+	inode->flags |= EROFS_PLACED;
+	image->end = at + size + inode->tail_size;
+	image->facts.inodes++;
+}
+
+int erofs_layout(struct erofs_image *image)
+{
+	uint64_t at = erofs_output_at(&image->out);
+	struct erofs_inode *dir;
+	int rc = 0;
+
+	image->whiteout = erofs_inode_new(image, SINK_CHAR, &rc);
+	if (!image->whiteout)
+		return rc;
+	image->root->flags &= (uint8_t)~EROFS_OPAQUE;
+	for (dir = image->root; dir && !rc; dir = erofs_dir_after(dir)) {
+		rc = settle(image, dir);
+		dir->block = (uint32_t)(at / EROFS_BLOCK);
+		at += blocks_of(dir) * EROFS_BLOCK;
+	}
+	image->meta_start = at;
+	image->end = at + (FIRST_NID << EROFS_NID_BITS);
+	place(image, image->root); /* first: its nid has 16 bits */
+	/* The inodes of one directory stand together: they are what a reader of it wants next. */
+	for (dir = image->root; dir && !rc; dir = erofs_dir_after(dir)) {
+		for (struct erofs_node *node = dir->dir.child; node; node = node->next) {
+			erofs_arena_breathe(&image->arena);
+			place(image, node->inode);
+		}
+	}
+	image->end = (image->end + EROFS_BLOCK - 1) & ~(uint64_t)(EROFS_BLOCK - 1);
+	if (image->end / EROFS_BLOCK > UINT32_MAX || (image->end - image->meta_start) >> EROFS_NID_BITS > UINT32_MAX)
+		rc = rc ? rc : -EFBIG;
+	return rc;
+}

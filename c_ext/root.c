@@ -1,0 +1,213 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "root.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <linux/mount.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define LAYER_DIR "layer"
+
+static int move_mount_to(int from, int dirfd, const char *path)
+{
+	return syscall(SYS_move_mount, from, "", dirfd, path, MOVE_MOUNT_F_EMPTY_PATH) < 0 ? -errno : 0;
+}
+
+/* The number in "mount:N", or -1 where the lower layer is a directory. */
+static long mount_number(const char *lower)
+{
+	char *end;
+	long number;
+
+	if (strncmp(lower, "mount:", 6) != 0)
+		return -1;
+	number = strtol(lower + 6, &end, 10);
+	return *end || end == lower + 6 || number < 0 ? LONG_MAX : number;
+}
+
+static int mount_fd(const struct root_mounts *mounts, const char *lower, struct report *report)
+{
+	long number = mount_number(lower);
+
+	if (number >= (long)mounts->count)
+		return report_set(report, STEP_LAYER, EBADMSG, lower);
+	return mounts->fds[number];
+}
+
+/* Attach a mount below the stage, where the overlay finds it by a short name. */
+static int attach_layer(int stage, unsigned int number, int fd, char *ret_name, size_t size, struct report *report)
+{
+	int err;
+
+	snprintf(ret_name, size, LAYER_DIR "/%u", number);
+	if (mkdirat(stage, ret_name, 0755) < 0)
+		return report_set(report, STEP_STAGE, errno, ret_name);
+	err = move_mount_to(fd, stage, ret_name);
+	return err ? report_set(report, STEP_LAYER, -err, ret_name) : 0;
+}
+
+/* The overlay options that name the lower layers: directories by descriptor, open in lowers from then on; mounts by
+ * their place in the stage. */
+static int name_lowers(const struct block_record *record, const struct root_mounts *mounts, int stage, int *lowers,
+		       char *ret_options, size_t size, struct report *report)
+{
+	size_t used = (size_t)snprintf(ret_options, size, "userxattr,upperdir=upper,workdir=work,lowerdir=");
+	char name[64];
+	int fd, err;
+
+	for (unsigned int i = 0; i < record->count; i++) {
+		const char *lower = record->string[i];
+
+		if (mount_number(lower) >= 0) {
+			fd = mount_fd(mounts, lower, report);
+			err = fd < 0 ? fd : attach_layer(stage, i, fd, name, sizeof(name), report);
+			if (err < 0)
+				return err;
+		} else {
+			lowers[i] = open(lower, O_PATH | O_DIRECTORY | O_CLOEXEC);
+			if (lowers[i] < 0)
+				return report_set(report, STEP_LAYER, errno, lower);
+			snprintf(name, sizeof(name), "/proc/self/fd/%d", lowers[i]);
+		}
+		used += (size_t)snprintf(ret_options + used, size - used, "%s%s", i ? ":" : "", name);
+		if (used >= size)
+			return report_set(report, STEP_LAYER, E2BIG, lower);
+	}
+	return 0;
+}
+
+/* A tmpfs over an existing directory, since overlay wants its upper inside this namespace. What lies below was cloned
+ * before and stays reachable by descriptor. */
+static int mount_stage(struct report *report)
+{
+	static const char *const places[] = { "/tmp", "/mnt", "/run", "/var" };
+	int stage, first = 0;
+
+	for (unsigned int i = 0; i < sizeof(places) / sizeof(*places); i++) {
+		if (mount("tmpfs", places[i], "tmpfs", MS_NOSUID | MS_NODEV, "mode=0755") == 0) {
+			stage = open(places[i], O_PATH | O_DIRECTORY | O_CLOEXEC);
+			if (stage >= 0)
+				return stage;
+		}
+		first = first ? first : errno;
+	}
+	return report_set(report, STEP_STAGE, first, "tmpfs over /tmp");
+}
+
+static int mount_overlay(const struct block_record *record, const struct root_mounts *mounts, int stage,
+			 struct report *report)
+{
+	static const char *const folders[] = { "upper", "work", LAYER_DIR };
+	char options[PATH_MAX];
+	int *lowers, err = 0;
+
+	lowers = malloc((record->count + 1u) * sizeof(*lowers));
+	if (!lowers)
+		return report_set(report, STEP_STAGE, ENOMEM, "layers");
+	for (unsigned int i = 0; i < record->count; i++)
+		lowers[i] = -1;
+	for (unsigned int i = 0; !err && i < sizeof(folders) / sizeof(*folders); i++)
+		if (mkdirat(stage, folders[i], 0755) < 0)
+			err = report_set(report, STEP_STAGE, errno, "tmpfs over /tmp");
+	if (!err)
+		err = name_lowers(record, mounts, stage, lowers, options, sizeof(options), report);
+	if (!err && mount("overlay", "root", "overlay", MS_NOSUID | MS_NODEV, options) < 0)
+		err = report_set(report, STEP_OVERLAY, errno, record->string[record->count - 1]);
+	/* Each is a way to a directory of the host: none may be open when the root has been entered. */
+	for (unsigned int i = 0; i < record->count; i++)
+		if (lowers[i] >= 0)
+			close(lowers[i]);
+	free(lowers);
+	return err;
+}
+
+int root_only_layer(const struct block_record *record, const struct root_mounts *mounts)
+{
+	long number;
+
+	if (record->count != 1)
+		return -1;
+	number = mount_number(record->string[0]);
+	if (number < 0)
+		return open(record->string[0], O_PATH | O_DIRECTORY | O_CLOEXEC);
+	return number < (long)mounts->count ? fcntl(mounts->fds[number], F_DUPFD_CLOEXEC, 3) : -1;
+}
+
+static int mount_bare(const char *lower, const struct root_mounts *mounts, int stage, struct report *report)
+{
+	struct mount_attr attr = { .attr_set = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV };
+	int fd, err = 0, own = mount_number(lower) < 0;
+
+	if (own)
+		fd = (int)syscall(SYS_open_tree, AT_FDCWD, lower, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+	else
+		fd = mount_fd(mounts, lower, report);
+	if (fd < 0)
+		return report->err ? -report->err : report_set(report, STEP_LAYER, errno, lower);
+	if (own && syscall(SYS_mount_setattr, fd, "", AT_EMPTY_PATH, &attr, sizeof(attr)) < 0)
+		err = -errno;
+	if (!err)
+		err = move_mount_to(fd, stage, "root");
+	if (own)
+		close(fd);
+	return err ? report_set(report, STEP_LAYER, -err, lower) : 0;
+}
+
+int root_mount(const struct block_record *record, const struct root_mounts *mounts, int bare, struct container *ret,
+	       struct report *report)
+{
+	int err;
+
+	ret->stage = mount_stage(report);
+	if (ret->stage < 0)
+		return ret->stage;
+	if (mkdirat(ret->stage, "root", 0755) < 0 || fchdir(ret->stage) < 0)
+		return report_set(report, STEP_STAGE, errno, "tmpfs over /tmp");
+	err = bare ? mount_bare(record->string[0], mounts, ret->stage, report) :
+		     mount_overlay(record, mounts, ret->stage, report);
+	if (err)
+		return err;
+	ret->root = openat(ret->stage, "root", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (ret->root < 0)
+		return report_set(report, STEP_OVERLAY, errno, "root");
+	if (!bare)
+		mountpoint_allow(ret, ret->root);
+	return 0;
+}
+
+int root_view(const char *place, const struct root_mounts *mounts, struct report *report)
+{
+	char options[PATH_MAX] = "userxattr,lowerdir=", name[64];
+	size_t used = strlen(options);
+	int stage, err = 0;
+
+	if (mount("tmpfs", place, "tmpfs", MS_NOSUID | MS_NODEV, "mode=0700") < 0)
+		return report_set(report, STEP_STAGE, errno, place);
+	stage = open(place, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (stage < 0 || mkdirat(stage, LAYER_DIR, 0755) < 0 || mkdirat(stage, "view", 0755) < 0 || fchdir(stage) < 0)
+		return report_set(report, STEP_STAGE, errno, place);
+	for (unsigned int i = mounts->count; !err && i-- > 0;) {
+		if (mounts->count == 1) {
+			err = move_mount_to(mounts->fds[0], stage, "view");
+			err = err ? report_set(report, STEP_LAYER, -err, place) : 0;
+			break;
+		}
+		err = attach_layer(stage, i, mounts->fds[i], name, sizeof(name), report);
+		used += (size_t)snprintf(options + used, sizeof(options) - used, "%s%s",
+					 i + 1 == mounts->count ? "" : ":", name);
+		if (!err && used >= sizeof(options))
+			err = report_set(report, STEP_LAYER, E2BIG, place);
+	}
+	if (!err && mounts->count > 1 &&
+	    mount("overlay", "view", "overlay", MS_NOSUID | MS_NODEV | MS_RDONLY, options) < 0)
+		err = report_set(report, STEP_OVERLAY, errno, place);
+	close(stage);
+	return err;
+}

@@ -1,0 +1,26 @@
+"""A reference on a command line: relative paths start from the caller's directory."""
+
+from __future__ import annotations
+
+import os
+
+from fairlead import config as settings
+from fairlead.image import reference
+
+
+def parse(text: str, config: settings.Config) -> reference.Reference:
+    """Return the reference that text names.
+
+    Raises:
+        errors.ReferenceError: text breaks the grammar, or is a relative path where there is no
+            working directory.
+    """
+    return reference.parse(text, default_registry=config.default_registry, cwd=directory())
+
+
+def directory() -> str:
+    """Return the working directory, empty when it was deleted."""
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        return ""

@@ -1,0 +1,224 @@
+"""Where an image comes from: what every source can do, and which one a reference means.
+
+The store asks a source for documents and layers by digest and verifies what it gets; it does not
+know which kind it is. A registry is one kind (``registry``), the others lie on this machine:
+
+    layout     oci:PATH, and oci-archive:PATH by ``archive``'s view of a tar file
+    archive    docker-archive:PATH
+    storage    containers-storage:NAME
+
+A squashfs or SIF file and a directory hold a root file system without manifest or layers: they are
+no sources; ``store.rootfs`` takes them. ``kind`` tells what a path is, by its first bytes.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from types import TracebackType
+from typing import NamedTuple, Protocol, Self
+
+from fairlead import errors
+from fairlead.image import files, manifest, reference
+from fairlead.image.manifest import Descriptor
+from fairlead.image.reference import Reference
+
+DIRECTORY, SQUASHFS, SIF = "directory", "squashfs", "sif"
+_LAYOUT, _TAR = "layout", "tar"
+_HEAD = 512
+# What of a directory shows that it has changed, without a walk: its root, what is read of its
+# /etc, and the places that libraries are installed to.
+_WATCHED = (
+    *("", "/etc/environment", "/etc/rc", "/etc/passwd", "/etc/group", "/etc/ld.so.cache"),
+    *("/lib", "/lib64", "/usr", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/opt"),
+    *(f"/usr/lib/{os.uname().machine}-linux-gnu", f"/lib/{os.uname().machine}-linux-gnu"),
+)
+_ROOT_NAMES = ("bin", "usr", "sbin", "lib", "etc")
+_COMPRESSED = {
+    b"\x1f\x8b": "gzip",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"\xfd7zXZ\0": "xz",
+    b"BZh": "bzip2",
+}
+
+
+class Fetched(NamedTuple):
+    """A document as served: Content-Type (empty if unknown), verified digest, bytes."""
+
+    media_type: str
+    digest: str
+    data: bytes
+
+
+class Source(Protocol):
+    """What the store asks of a source; a context manager."""
+
+    def __enter__(self) -> Self:
+        """Return the source."""
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close what is open."""
+
+    def stop(self) -> None:
+        """End all that is under way, from any thread."""
+
+    def head(self, ref: Reference) -> str | None:
+        """Return the digest that a reference means now, None where only ``manifest`` can tell."""
+
+    def manifest(self, ref: Reference, target: str) -> Fetched:
+        """Return the manifest or index that target (a digest, or the reference's own) names."""
+
+    def document(self, ref: Reference, descriptor: Descriptor) -> bytes:
+        """Return a small blob, size and digest verified."""
+
+    def blob(self, ref: Reference, descriptor: Descriptor) -> Iterator[bytes]:
+        """Yield a blob's bytes; the receiver checks the digest."""
+
+
+def open_local(ref: Reference, environ: Mapping[str, str]) -> Source:
+    """Return the source of a reference to something on this machine that has layers.
+
+    Raises:
+        errors.ImageNotFoundError: there is nothing.
+        errors.ArchiveError: it is something else, or damaged.
+    """
+    from fairlead.image import archive, layout, storage
+
+    if ref.transport == reference.STORAGE:
+        return storage.Storage(environ)
+    if ref.transport == reference.OCI:
+        return layout.Layout(files.Folder(ref.repository))
+    if ref.transport == reference.PATH and kind(ref) == _LAYOUT:
+        return layout.Layout(files.Folder(ref.repository))
+    tar = archive.Archive(ref.repository)
+    if ref.transport == reference.DOCKER_ARCHIVE:
+        return archive.DockerArchive(tar)
+    # A file named without its kind may be either, and recent ``docker save`` writes both in one.
+    if ref.transport == reference.PATH and tar.size(layout.MARK) is None:
+        return archive.DockerArchive(tar)
+    return layout.Layout(tar)
+
+
+def stamp(ref: Reference, environ: Mapping[str, str]) -> str:
+    """Return what changes when the image that a reference means may have; empty: unknown.
+
+    Raises:
+        errors.ImageNotFoundError, errors.ArchiveError: there is nothing, or it cannot be looked at.
+    """
+    if ref.transport == reference.STORAGE:
+        from fairlead.image import storage
+
+        return files.stamp(storage.images_file(environ))
+    if ref.transport == reference.OCI:
+        return files.stamp(f"{ref.repository}/index.json")
+    if ref.transport == reference.PATH and os.path.isdir(ref.repository):
+        index = f"{ref.repository}/index.json"
+        return files.stamp(*(f"{ref.repository}{name}" for name in _WATCHED), index)
+    return files.stamp(ref.repository)
+
+
+def kind(ref: Reference) -> str:
+    """Return what a path alone is: DIRECTORY, SQUASHFS, SIF, or something that has layers.
+
+    Raises:
+        errors.ImageNotFoundError: there is nothing.
+        errors.ArchiveError: it cannot be read, or is of no known kind.
+    """
+    path = ref.repository
+    try:
+        is_directory = stat.S_ISDIR(os.stat(path).st_mode)
+    except OSError as error:
+        raise files.failure(error, path) from error
+    if is_directory:
+        return _directory(path)
+    fd, _ = files.open_file(path)
+    try:
+        head = os.pread(fd, _HEAD, 0)
+    finally:
+        os.close(fd)
+    if head.startswith(b"hsqs"):
+        return SQUASHFS
+    if head[32:41] == b"SIF_MAGIC":
+        return SIF
+    if head[257:262] == b"ustar":
+        return _TAR
+    refuse_compressed(head, path)
+    raise errors.ArchiveError(
+        f"{path}: is neither a squashfs nor a SIF file nor a tar archive of an image"
+    )
+
+
+def refuse_compressed(head: bytes, path: str) -> None:
+    """Refuse an archive that is compressed as a whole: its last member comes first.
+
+    ``docker save`` writes manifest.json last, so a stream would have to be unpacked to a copy.
+
+    Raises:
+        errors.ArchiveError: it is.
+    """
+    for magic, name in _COMPRESSED.items():
+        if head.startswith(magic):
+            raise errors.ArchiveError(
+                f"{path}: is compressed as a whole ({name}), so that nothing in it can be found",
+                hint=f"decompress the file with {name} -d; its layers may stay compressed",
+            )
+
+
+def digest_like(digest: str, data: bytes) -> str:
+    """Return the digest of data, by the algorithm of digest."""
+    import hashlib  # not for a launch that only looks at a stamp
+
+    algorithm = digest.partition(":")[0]
+    return f"{algorithm}:{hashlib.new(algorithm, data).hexdigest()}"
+
+
+def verified(ref: Reference, descriptor: Descriptor, data: bytes) -> bytes:
+    """Return data if it is what a descriptor promises.
+
+    Raises:
+        errors.DigestError: it is not.
+    """
+    if len(data) != descriptor.size:
+        raise errors.DigestError(
+            f"{ref}: {descriptor.digest} should have {descriptor.size} bytes but has {len(data)}"
+        )
+    found = digest_like(descriptor.digest, data)
+    if found != descriptor.digest:
+        raise errors.DigestError(f"{ref}: {descriptor.digest} holds other content, {found}")
+    return data
+
+
+def check_document(ref: Reference, descriptor: Descriptor) -> None:
+    """Refuse a configuration that is too large to be one, before it is read.
+
+    Raises:
+        errors.ManifestError: it is.
+    """
+    if descriptor.size > manifest.MAX_DOCUMENT:
+        raise errors.ManifestError(
+            f"{ref}: {descriptor.digest} has {descriptor.size} bytes, too many"
+        )
+
+
+def _directory(path: str) -> str:
+    try:
+        names = set(os.listdir(path))
+    except OSError as error:
+        raise files.failure(error, path) from error
+    if "oci-layout" in names:
+        return _LAYOUT
+    if not names.isdisjoint(_ROOT_NAMES):
+        return DIRECTORY
+    hint = ""
+    if {"version", "manifest.json"} <= names:
+        hint = "it looks like skopeo's dir: format; copy the image to oci:PATH"
+    raise errors.ArchiveError(
+        f"{path}: is neither a root file system (no {', '.join(_ROOT_NAMES)}) nor an OCI layout",
+        hint=hint or "name the directory that holds bin, etc and usr",
+    )

@@ -1,0 +1,103 @@
+"""Verify every object of the site store: documents, layers, grants and leases.
+
+A layer's image file is read whole and compared with the checksum that the storekeeper took when it
+made it. A layer without a record can be neither trusted nor compared: it counts as damaged.
+
+What no grant needs is no finding: gc removes it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+from fairlead import errors, log
+from fairlead.store import check, erofs, gc_site, site
+from fairlead.store.check import Finding
+from fairlead.store.layout import Store
+
+
+def run(store: Store, *, repair: bool, progress: log.Progress | None = None) -> Iterator[Finding]:
+    """Yield what is wrong with the site store, repaired if asked for.
+
+    Raises:
+        errors.StoreError: something cannot be read or repaired.
+    """
+    return check.repaired(store, findings(store, progress), repair)
+
+
+def findings(store: Store, progress: log.Progress | None) -> Iterator[Finding]:
+    """Yield what is wrong; layers before the grants that name them."""
+    yield from check.leftovers(store)
+    yield from check.wrong_blobs(store, "sha256", progress)
+    yield from _layers(store, progress)
+    yield from _grants(store)
+    yield from _leases(store)
+
+
+def _layers(store: Store, progress: log.Progress | None) -> Iterator[Finding]:
+    for name in sorted(os.listdir(store.path("layers"))):
+        path = store.path("layers", name)
+        layer, _, kind = name.partition(".")
+        if not site.is_name(layer) or kind not in {"erofs", "json"}:
+            yield Finding("foreign", path, "is no layer", check.quarantined(store, path))
+        elif kind == "erofs":
+            try:
+                why = _wrong_layer(store, layer, progress)
+            except FileNotFoundError:
+                continue  # gc
+            if why:
+                repair = check.quarantined(store, path, site.lock_name(layer))
+                yield Finding("damaged", path, why, repair)
+
+
+def _wrong_layer(store: Store, layer: str, progress: log.Progress | None) -> str:
+    path = site.info_path(store, layer)
+    try:
+        with open(path, "rb") as file:
+            info = site.parse_info(file.read(site.MAX_INFO_BYTES + 1), path)
+    except FileNotFoundError:
+        # The image goes first when a layer is removed; if it is there, its record is missing.
+        os.lstat(site.layer_path(store, layer))
+        return "its record is missing"
+    except (errors.StoreError, OSError) as error:
+        return f"its record is unreadable: {error}"
+    if info.layer != layer or (info.alone and site.name_of(info.diff_id) != layer):
+        return "its record is that of another layer"
+    image = site.layer_path(store, layer)
+    size = os.lstat(image).st_size
+    if size != info.size:
+        return f"has {size} bytes instead of {info.size}"
+    if progress is not None:
+        progress.start(image, f"check {layer[:12]}", size)
+    whole = erofs.is_whole(store, info)
+    if progress is not None:
+        progress.advance(image, size)
+        progress.finish(image)
+    return "" if whole else "its content is not what was written"
+
+
+def _grants(store: Store) -> Iterator[Finding]:
+    folder = store.path("grants")
+    for name in sorted(os.listdir(folder)):
+        path = f"{folder}/{name}"
+        if not (name.isascii() and name.isdecimal() and os.path.isdir(path)):
+            yield Finding("foreign", path, "is no user's", check.quarantined(store, path))
+    for found in gc_site.grants(store):
+        if found.grant is None:
+            repair = check.quarantined(store, found.path)
+            yield Finding("damaged", found.path, "is no grant", repair)
+            continue
+        for layer in found.grant.layers:
+            if not os.path.exists(site.layer_path(store, layer)):
+                why = f"the layer {layer} is not in the store"
+                yield Finding("points-nowhere", found.path, why, check.removed(found.path))
+                break
+
+
+def _leases(store: Store) -> Iterator[Finding]:
+    folder = store.path("leases")
+    for name in sorted(os.listdir(folder)):
+        if site.parse_lease(name) is None:
+            path = f"{folder}/{name}"
+            yield Finding("foreign", path, "is no lease", check.quarantined(store, path))

@@ -1,0 +1,376 @@
+"""Layers of an image in the shared store: from the registry to published EROFS images, in parallel.
+
+Rules:
+- No copy of a layer on its way: bytes are hashed, decompressed, hashed again and written into the
+  image as they arrive (``convert``); nothing gets its name before both digests are right.
+- An image is named by the layer's DiffID, unless writing it took a look at the layers below
+  (``kernel.LayerImage.needs_lower``): then by its ChainID. It waits for them only then.
+- One process makes a layer at a time; others wait for the lock and find it done.
+- What is there already counts for this user only if its registry is known to have it (``_known``);
+  else it is fetched again and must come out the same.
+- The checksum of an image file guards against a failing disk, not against an enemy: nobody but the
+  storekeeper can write there. A CRC costs a twentieth of a SHA-256.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import threading
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from isal import isal_zlib
+
+from fairlead import errors, kernel, log
+from fairlead.image.manifest import Descriptor, Manifest
+from fairlead.image.reference import Reference
+from fairlead.store import blobs, convert, layers, layout, site
+from fairlead.store.layout import Lock, Stage, Store
+from fairlead.store.site import LayerInfo
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+    from fairlead.image.registry import Client
+
+THREADS = 4
+PIECE = 1 << 20
+MAX_ORIGINS = 64
+
+
+class Wanted(NamedTuple):
+    """An image whose layers are wanted; ``diff_ids`` belong to the manifest's layers."""
+
+    reference: Reference
+    manifest: Manifest
+    diff_ids: tuple[str, ...]
+
+
+class Told(log.Progress, Protocol):
+    """Where the work reports to: progress, and lines for the user."""
+
+    def tell(self, **message: object) -> None:
+        """Pass a message on (``wire``)."""
+
+
+def make(
+    client: Client,
+    wanted: Wanted,
+    store: Store,
+    told: Told,
+    *,
+    stop: threading.Event,
+    suspect: bool = False,
+) -> tuple[LayerInfo, ...]:
+    """Return the image's layers, lowest first, each published, and the user's right to it proven.
+
+    Args:
+        client: speaks to the registry with the user's login.
+        wanted: what to make.
+        store: the shared store.
+        told: hears of progress and warnings.
+        stop: set when the engine is gone.
+        suspect: the kernel refused a layer: check those that are there, and replace what is
+            damaged.
+
+    Raises:
+        errors.Error: the first failure; other layers may be published all the same.
+    """
+    work = _Work(client, wanted, store, told, stop, suspect=suspect)
+    threads = [
+        threading.Thread(target=work.run, name=f"layer-{number}", daemon=True)
+        for number in range(min(THREADS, len(wanted.diff_ids)))
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return work.result()
+
+
+class _Work:
+    """The layers of one image, shared by the threads; guarded by ``_changed``."""
+
+    def __init__(
+        self,
+        client: Client,
+        wanted: Wanted,
+        store: Store,
+        told: Told,
+        stop: threading.Event,
+        *,
+        suspect: bool,
+    ) -> None:
+        self._client, self._wanted, self._store = client, wanted, store
+        self._told, self._stop, self._suspect = told, stop, suspect
+        self._changed = threading.Condition()
+        self._next = 0
+        self._infos: list[LayerInfo | None] = [None] * len(wanted.diff_ids)
+        self._error: errors.Error | None = None
+
+    def result(self) -> tuple[LayerInfo, ...]:
+        if self._error is not None:
+            raise self._error
+        return tuple(info for info in self._infos if info is not None)
+
+    def run(self) -> None:
+        try:
+            while (number := self._take()) is not None:
+                info = self._layer(number)
+                with self._changed:
+                    self._infos[number] = info
+                    self._changed.notify_all()
+        except errors.Error as error:
+            self._fail(error)
+        except OSError as error:
+            self._fail(layout.failure(error, self._store.root))
+
+    def _fail(self, error: errors.Error) -> None:
+        with self._changed:
+            self._error = self._error or error
+            self._stop.set()
+            self._changed.notify_all()
+        self._client.stop()
+
+    def _take(self) -> int | None:
+        with self._changed:
+            if self._stop.is_set() or self._next == len(self._infos):
+                return None
+            self._next += 1
+            return self._next - 1
+
+    def below(self, number: int) -> list[LayerInfo]:
+        """Wait for the layers below one.
+
+        Raises:
+            errors.StoreError: one of them failed; its own error is the one that is told.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self._stop.is_set() or None not in self._infos[:number])
+            if self._stop.is_set():
+                raise errors.StoreError("a layer below could not be made")
+            return [info for info in self._infos[:number] if info is not None]
+
+    def _layer(self, number: int) -> LayerInfo:
+        """Return one layer, made if there is none that this user may have."""
+        names = _names(self._wanted.diff_ids, number)
+        with Lock(self._store, site.lock_name(names[0]), self._stop):
+            info = self._find(names[0])
+            if number and (info is None or not info.alone):  # made for the bottom of a stack
+                info = self._find(names[1])
+            if info is not None and self._known(info, number):
+                with contextlib.suppress(OSError):  # for gc: see there
+                    os.utime(site.layer_path(self._store, info.layer))
+                return info
+            with Stage(self._store) as stage:
+                return self._make(number, names, stage, info)
+
+    def _find(self, name: str) -> LayerInfo | None:
+        info = find(self._store, name)
+        if info is None or not self._suspect or is_whole(self._store, info):
+            return info
+        quarantine(self._store, name)
+        self._told.tell(warning=f"layer {name[:12]} was damaged on disk and is fetched again")
+        return None
+
+    def _origin(self, number: int) -> str:
+        blob = self._wanted.manifest.layers[number].digest
+        return f"{self._client.origin(self._wanted.reference)} {blob}"
+
+    def _known(self, info: LayerInfo, number: int) -> bool:
+        """Tell whether this user's registry is known to have this layer, and shows it to them."""
+        reference, blob = self._wanted.reference, self._wanted.manifest.layers[number]
+        return (
+            self._client.is_trusted(reference)
+            and self._origin(number) in info.origins
+            and self._client.has_blob(reference, blob)
+        )
+
+    def _make(
+        self, number: int, names: tuple[str, str], stage: Stage, there: LayerInfo | None
+    ) -> LayerInfo:
+        blob, diff_id = self._wanted.manifest.layers[number], self._wanted.diff_ids[number]
+        staged, scratch = stage.name(), stage.name()
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+        fd, scratch_fd = os.open(staged, flags, 0o400), os.open(scratch, flags, 0o600)
+        os.unlink(scratch)
+        try:
+            with kernel.LayerImage(fd, scratch_fd) as image:
+                stream = _Verified(self._client, self._wanted.reference, blob, self._stop)
+                lower = _Lower(self._store, image, lambda: self.below(number))
+                try:
+                    stats = convert.apply(
+                        stream, blob.media_type, diff_id, lower, self._told, size=blob.size
+                    )
+                except errors.LayerError:
+                    stream.finish()  # what cannot be read may have been altered on its way
+                    raise
+                stream.finish()
+                alone = image.facts().stands_alone
+            for warning in stats.warnings:
+                self._told.tell(warning=f"layer {blob.digest[:19]}: {warning}")
+            if there is not None:
+                return self._add_origin(stage, there, number)
+            os.fsync(fd)
+            info = LayerInfo(
+                layer=names[0] if alone else names[1],
+                diff_id=diff_id,
+                size=os.fstat(fd).st_size,
+                digest=checksum(fd),
+                entries=stats.entries,
+                bytes=stats.bytes,
+                alone=alone,
+                origins=(self._origin(number),),
+            )
+        finally:
+            os.close(fd)
+            os.close(scratch_fd)
+        layout.replace_file(stage, site.info_path(self._store, info.layer), site.format_info(info))
+        layout.publish(staged, site.layer_path(self._store, info.layer))
+        return info
+
+    def _add_origin(self, stage: Stage, info: LayerInfo, number: int) -> LayerInfo:
+        """Remember another registry that has a layer."""
+        known = dict.fromkeys((*info.origins, self._origin(number)))
+        info = info._replace(origins=tuple(known)[-MAX_ORIGINS:])
+        layout.replace_file(stage, site.info_path(self._store, info.layer), site.format_info(info))
+        return info
+
+
+# -- published layers ------------------------------------------------------------------------------
+
+
+def find(store: Store, name: str) -> LayerInfo | None:
+    """Return a published layer, None if there is none or its description is damaged."""
+    if not os.path.exists(site.layer_path(store, name)):
+        return None
+    try:
+        with open(site.info_path(store, name), "rb") as file:
+            return site.parse_info(file.read(site.MAX_INFO_BYTES + 1), file.name)
+    except (FileNotFoundError, errors.StoreError):
+        quarantine(store, name)
+        return None
+
+
+def missing(store: Store, wanted: Wanted) -> list[Descriptor]:
+    """Return the compressed layers whose images are not in the store."""
+    return [
+        blob
+        for number, blob in enumerate(wanted.manifest.layers)
+        if not any(
+            os.path.exists(site.layer_path(store, name)) for name in _names(wanted.diff_ids, number)
+        )
+    ]
+
+
+def is_whole(store: Store, info: LayerInfo) -> bool:
+    """Read a layer's image and tell whether it is what was written."""
+    try:
+        fd = os.open(site.layer_path(store, info.layer), os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        return os.fstat(fd).st_size == info.size and checksum(fd) == info.digest
+    except OSError:
+        return False  # the disk cannot read it
+    finally:
+        os.close(fd)
+
+
+def checksum(fd: int) -> str:
+    """Return the checksum of a file, ``crc32:`` and eight hexadecimal digits."""
+    found, at = 0, 0
+    buffer = bytearray(PIECE)
+    while count := os.preadv(fd, [buffer], at):
+        found = isal_zlib.crc32(memoryview(buffer)[:count], found)
+        at += count
+    return f"crc32:{found:08x}"
+
+
+def quarantine(store: Store, name: str) -> None:
+    """Take a damaged layer out of use; who has it mounted keeps it."""
+    for path in (site.layer_path(store, name), site.info_path(store, name)):
+        try:
+            os.rename(path, store.path("quarantine", os.path.basename(path)))
+        except FileNotFoundError:
+            continue
+
+
+def _names(diff_ids: tuple[str, ...], number: int) -> tuple[str, str]:
+    """Return the two names that a layer may have: if it stands alone, and if it does not."""
+    chain = layers.chain_id(diff_ids[: number + 1])
+    return site.name_of(diff_ids[number]), site.name_of(chain)
+
+
+# -- streams ---------------------------------------------------------------------------------------
+
+
+class _Lower:
+    """An image under construction that gets the layers below it, if it needs them, at its end."""
+
+    def __init__(
+        self, store: Store, image: kernel.LayerImage, below: Callable[[], list[LayerInfo]]
+    ) -> None:
+        self._store, self._image, self._below = store, image, below
+        self.begin_layer, self.feed = image.begin_layer, image.feed
+
+    def end_layer(self) -> kernel.LayerStats:
+        fds: list[int] = []
+        try:
+            if self._image.needs_lower:
+                for info in self._below():
+                    path = site.layer_path(self._store, info.layer)
+                    fds.append(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+                self._image.set_lower(fds)
+            return self._image.end_layer()
+        finally:
+            for fd in fds:
+                os.close(fd)
+
+
+class _Verified(io.RawIOBase):
+    """A blob straight from the registry; ``finish`` says whether it was the right one."""
+
+    def __init__(
+        self, client: Client, reference: Reference, blob: Descriptor, stop: threading.Event
+    ) -> None:
+        super().__init__()
+        self._chunks: Iterator[bytes] = client.blob(reference, blob)
+        self._blob, self._stop, self._rest = blob, stop, memoryview(b"")
+        self._hash = blobs.hasher_fast(blob.digest)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        view = memoryview(buffer).cast("B")
+        if not self._rest and not self._more():
+            return 0
+        count = min(len(view), len(self._rest))
+        view[:count] = self._rest[:count]
+        self._rest = self._rest[count:]
+        return count
+
+    def _more(self) -> bool:
+        if self._stop.is_set():
+            raise errors.StoreError("the step has ended")
+        chunk = next(self._chunks, b"")
+        self._hash.update(chunk)
+        self._rest = memoryview(chunk)
+        return bool(chunk)
+
+    def finish(self) -> None:
+        """Read to the end.
+
+        Raises:
+            errors.DigestError: the registry sent other bytes than the digest promised.
+        """
+        while self._more():
+            pass
+        found = self._hash.hexdigest()
+        if found != self._blob.digest.partition(":")[2]:
+            raise errors.DigestError(
+                f"{self._blob.digest}: the registry sent other content, with the digest {found}"
+            )

@@ -1,0 +1,204 @@
+"""The storekeeper: a short-lived process of the service account that fills the node's shared store.
+
+The broker (``spank_shim/broker_main.c``) starts it for a step, as the account that owns the store::
+
+    keeper.py STORE UID JOB        descriptor 3: the step's engine (``wire``)
+
+It fetches an image's layers, makes them EROFS images (``erofs``), and writes a *grant*: which
+layers this user may have mounted for this manifest. Then it ends.
+
+Rules:
+- Whoever speaks on descriptor 3 is the user, whatever they claim to be. UID and JOB come from root.
+- Knowing a digest gives no right to it. The manifest is read from its registry in this process,
+  with an Authorization header that the user's engine made: that is the proof. A layer that is in
+  the store already counts for this user only if the same registry gave it, as the same blob, before
+  and still offers it to this user; otherwise it is fetched again, and must have the same DiffID.
+- What the word of a registry is worth is the site's decision: verified TLS, or a host that the
+  site's own configuration lists. The user's configuration, proxies and certificates are not read.
+- A registry's answers change nothing but this user's grants, and layers that carry their digests.
+- It ends when the engine hangs up.
+
+Source: security.md section 1 "Shared store"; docs/adr/0007.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import queue
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from fairlead import config as settings
+from fairlead import errors, log
+from fairlead.image import manifest, reference
+from fairlead.store import blobs, erofs, gc_site, layout, room, site
+from fairlead.store.layout import Stage, Store
+from fairlead.store.wire import PROTOCOL, Message, Wire
+
+if TYPE_CHECKING:
+    from fairlead.image.headers import Challenge
+    from fairlead.image.login import Login
+    from fairlead.image.reference import Reference
+    from fairlead.image.registry import Client
+
+SOCKET_FD = 3
+LOGIN_S = 120.0  # a credential helper may ask a person
+
+
+def main(argv: list[str], living_jobs: Callable[[], frozenset[int] | None]) -> int:
+    """Serve one engine; returns the exit status, which nobody reads.
+
+    living_jobs asks Slurm which jobs have not ended: only if room must be made.
+    """
+    path, uid, job = argv[0], int(argv[1]), int(argv[2])
+    keeper = _Keeper(Wire(SOCKET_FD), uid, job, living_jobs)
+    try:
+        size = keeper.serve(path)
+    except errors.Error as error:
+        keeper.tell(error=[error.code, error.message, error.hint])
+        return error.status
+    except OSError as error:
+        failure = layout.failure(error, path)
+        keeper.tell(error=[failure.code, failure.message, failure.hint])
+        return failure.status
+    keeper.tell(done=size)
+    return 0
+
+
+class _Keeper:
+    """One engine's request, and the line to it."""
+
+    def __init__(
+        self, wire: Wire, uid: int, job: int, living_jobs: Callable[[], frozenset[int] | None]
+    ) -> None:
+        self._wire, self._uid, self._job, self._living_jobs = wire, uid, job, living_jobs
+        self._answers: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
+        self._client: Client | None = None
+        self._gone = threading.Event()
+
+    def tell(self, **message: object) -> None:
+        """Send a message; an engine that is gone is noticed by the listener."""
+        try:
+            self._wire.send(**message)
+        except OSError:
+            self._gone.set()
+
+    # -- log.Progress ------------------------------------------------------------------------------
+
+    def start(self, key: str, label: str, total: int | None) -> None:
+        """Begin an item at the engine's side."""
+        self.tell(start=[key, label, total])
+
+    def advance(self, key: str, count: int) -> None:
+        """Add bytes to an item at the engine's side."""
+        self.tell(advance=[key, count])
+
+    def finish(self, key: str) -> None:
+        """End an item at the engine's side."""
+        self.tell(finish=key)
+
+    # -- the request -------------------------------------------------------------------------------
+
+    def serve(self, path: str) -> int:
+        """Answer the one request: make every layer ready, grant; returns the files' bytes."""
+        asked = self._wire.receive()
+        if asked is None or asked.get("protocol") != PROTOCOL:
+            raise errors.StoreError("the engine speaks another protocol than the storekeeper")
+        name = reference.parse(str(asked.get("image", "")))
+        if name.digest is None:
+            raise errors.StoreError(f"{name}: has no digest")
+        config = site_config()
+        store = layout.open_store(config.override("broker", store=path), site.FOLDERS)
+        layout.sweep(store)
+        log.set_quiet(True)
+        listener = threading.Thread(target=self._listen, name="listen", daemon=True)
+        listener.start()
+        from fairlead.image import registry
+
+        suspect = bool(asked.get("suspect"))
+        with registry.Client(config, {}, log_in=self._log_in) as self._client, site.work(store):
+            return self._grant(self._client, name, config, store, suspect=suspect)
+
+    def _grant(
+        self,
+        client: Client,
+        name: Reference,
+        settled: settings.Config,
+        store: Store,
+        *,
+        suspect: bool,
+    ) -> int:
+        assert name.digest is not None
+        fetched = client.manifest(name, name.digest)
+        found = manifest.parse_manifest(fetched.data, fetched.media_type, fetched.digest)
+        config = manifest.parse_config(_document(client, name, found, store), found.config.digest)
+        manifest.check_pair(found, config)
+        image = erofs.Wanted(name, found, config.diff_ids)
+        self._make_room(image, settled, store)
+        infos = erofs.make(client, image, store, self, stop=self._gone, suspect=suspect)
+        size = sum(info.bytes for info in infos)
+        grant = site.Grant(self._uid, self._job, size, tuple(info.layer for info in infos))
+        _write_grant(store, grant, site.name_of(name.digest))
+        return size
+
+    def _make_room(self, image: erofs.Wanted, config: settings.Config, store: Store) -> None:
+        asked = time.time()
+        need = room.forecast(unpacked=erofs.missing(store, image), stored=())
+        ask = functools.cache(lambda: gc_site.Living(self._living_jobs(), asked))
+        room.make(store, config, need, str(image.reference), gc_site.reclaim(store, ask))
+
+    # -- the line ----------------------------------------------------------------------------------
+
+    def _listen(self) -> None:
+        try:
+            while (message := self._wire.receive()) is not None:
+                self._answers.put(message)
+        except errors.StoreError:
+            pass  # nonsense: as good as gone
+        self._gone.set()
+        self._answers.put(None)
+        if self._client is not None:
+            self._client.stop()
+
+    def _log_in(self, ref: Reference, offered: tuple[Challenge, ...]) -> Login | None:
+        from fairlead.image import headers, login
+
+        self.tell(login=[[c.scheme, c.realm, c.service] for c in offered])
+        try:
+            answer = self._answers.get(timeout=LOGIN_S)
+        except queue.Empty:
+            answer = None
+        header = (answer or {}).get("header")
+        if header is None:
+            return None
+        scheme, _, word = str(header).partition(" ")
+        if scheme not in {"Basic", "Bearer"} or not headers.is_word(word):
+            raise errors.AuthError(f"{ref.name}: the engine's answer to the registry is malformed")
+        return login.Login(f"{scheme} {word}", "the user's")
+
+
+def site_config() -> settings.Config:
+    """Return the site's settings alone: no user's file and no environment counts here."""
+    return settings.load({}, home="/nonexistent")
+
+
+def _document(client: Client, name: Reference, found: manifest.Manifest, store: Store) -> bytes:
+    """Return the image's configuration; the manifest, which was just proven, names it."""
+    digest = found.config.digest
+    data = blobs.read(store, digest) if digest.startswith("sha256:") else None
+    if data is None:
+        data = client.document(name, found.config)
+        if digest.startswith("sha256:"):
+            with Stage(store) as stage:
+                blobs.put(store, stage, digest, data)
+    return data
+
+
+def _write_grant(store: Store, grant: site.Grant, image: str) -> None:
+    os.makedirs(site.grants_path(store, grant.uid), mode=0o700, exist_ok=True)
+    with Stage(store) as stage:
+        text = site.format_grant(grant).encode()
+        layout.replace_file(stage, site.grant_path(store, grant.uid, image), text)

@@ -1,0 +1,172 @@
+"""The engine's side of the node's shared store: an image's layers as mounts, made if need be.
+
+The broker mounts what this user was granted. Where there is no grant (or it is too old, or a layer
+was removed), it starts a storekeeper, which proves this user's access to the image, fetches what is
+missing and grants; then the broker is asked once more.
+
+Rules:
+- The storekeeper gets no credentials. It passes a registry's challenge on, and the header that
+  answers it is made here.
+- ``Unusable`` is raised where the shared store itself cannot serve (no such store, no EROFS in the
+  kernel, a registry that only the user's own proxy or certificates reach): the caller may use the
+  user's own store instead. Whatever else concerns the image is the user's error and final.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Mapping
+
+from fairlead import errors, kernel, log
+from fairlead.config import Config
+from fairlead.image.reference import Reference
+from fairlead.store import site
+from fairlead.store.wire import PROTOCOL, Message, Wire, texts
+
+# By these a user may reach a registry that the storekeeper, which has none of them, cannot.
+_OWN_WAYS = (
+    *("SSL_CERT_FILE", "SSL_CERT_DIR"),
+    *("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"),
+)
+# What the broker says when there is nothing to mount yet, and when an image is damaged.
+_MISSING = {errno.ENOENT}
+_DAMAGED = {errno.EUCLEAN, errno.EIO, errno.EINVAL, errno.EBADMSG}
+_UNUSABLE = {errno.ENODEV, errno.EPERM, errno.EPIPE, errno.EOPNOTSUPP, errno.E2BIG, errno.ENOTDIR}
+
+
+class Unusable(Exception):  # noqa: N818 - internal; becomes a warning
+    """The shared store cannot serve this node; the reason, for one line."""
+
+
+def mounts(
+    broker: int,
+    reference: Reference,
+    digest: str,
+    config: Config,
+    *,
+    may_ask: bool = True,
+    progress: log.Progress | None = None,
+    environ: Mapping[str, str] = os.environ,
+) -> tuple[int, ...]:
+    """Return an image's layers as detached mounts, lowest first.
+
+    Args:
+        broker: the step's connection to the broker.
+        reference: where the image comes from.
+        digest: of the manifest for this machine.
+        config: the user's settings, for their login.
+        may_ask: whether a registry may be asked (policy ``never`` forbids it).
+        progress: hears how far the layers are.
+        environ: where the user's credentials are.
+
+    Raises:
+        Unusable: the shared store cannot serve.
+        errors.Error: the image cannot be had.
+    """
+    image = site.name_of(digest)
+    try:
+        return kernel.broker_mount(broker, image)
+    except OSError as error:
+        suspect = error.errno in _DAMAGED
+        if not suspect and error.errno not in _MISSING:
+            raise _failure(error) from error
+    if not may_ask:
+        raise errors.ImageNotFoundError(
+            f"{reference}: is not ready in the node's shared store, and pull is never",
+            hint="access to a shared image is proven at its registry; set pull to missing",
+        )
+    name = reference._replace(tag=None, digest=digest)
+    _ask_keeper(broker, name, config, progress, environ, suspect=suspect)
+    try:
+        return kernel.broker_mount(broker, image)
+    except OSError as error:
+        raise _failure(error) from error
+
+
+def _failure(error: OSError) -> Exception:
+    what = f"{error.filename}: {error.strerror}"
+    if error.errno in _UNUSABLE:
+        return Unusable(what)
+    return errors.StoreError(f"the node's shared store cannot mount the image: {what}")
+
+
+def _ask_keeper(
+    broker: int,
+    name: Reference,
+    config: Config,
+    progress: log.Progress | None,
+    environ: Mapping[str, str],
+    *,
+    suspect: bool,
+) -> None:
+    try:
+        wire = Wire(kernel.broker_keeper(broker))
+    except OSError as error:
+        raise _failure(error) from error
+    try:
+        wire.send(protocol=PROTOCOL, image=str(name), suspect=suspect)
+        while (message := wire.receive()) is not None:
+            if "done" in message:
+                return
+            _serve(wire, message, name, config, progress, environ)
+    except errors.RegistryUnreachableError as error:
+        if environ.keys().isdisjoint(_OWN_WAYS):
+            raise
+        raise Unusable(f"the storekeeper: {error.message}") from error
+    except OSError as error:
+        raise errors.StoreError(f"the storekeeper hung up: {error.strerror}") from error
+    finally:
+        wire.close()
+    raise errors.StoreError(
+        "the storekeeper ended without an answer",
+        hint="check the installation on this node, and its memory",
+    )
+
+
+def _serve(
+    wire: Wire,
+    message: Message,
+    name: Reference,
+    config: Config,
+    progress: log.Progress | None,
+    environ: Mapping[str, str],
+) -> None:
+    """Act on one message of the storekeeper.
+
+    Raises:
+        errors.Error: the storekeeper's own.
+    """
+    if "error" in message:
+        code, text, hint = texts(message["error"], 3)
+        kind = next((kind for kind in errors.catalogue() if kind.code == code), errors.StoreError)
+        raise kind(text, hint=hint)
+    if "login" in message:
+        wire.send(header=_header(message["login"], name, config, environ))
+    elif "warning" in message:
+        log.warning(str(message["warning"]))
+    elif progress is not None:
+        _report(message, progress)
+
+
+def _report(message: Message, progress: log.Progress) -> None:
+    match message:
+        case {"start": [str(key), str(label), int() | None as total]}:
+            progress.start(key, label, total)
+        case {"advance": [str(key), int(count)]}:
+            progress.advance(key, count)
+        case {"finish": str(key)}:
+            progress.finish(key)
+
+
+def _header(
+    offered: object, name: Reference, config: Config, environ: Mapping[str, str]
+) -> str | None:
+    """Return the Authorization header that answers a registry's challenge, as this user."""
+    from fairlead.image import headers, registry
+
+    if not isinstance(offered, list):
+        return None
+    challenges = tuple(headers.Challenge(*texts(item, 3)) for item in offered)
+    with registry.Client(config, environ) as client:
+        return client.header(name, challenges)

@@ -1,0 +1,263 @@
+"""The site store's place on disk: one store for all users of a node, written by the storekeeper.
+
+::
+
+    SITE/                      0700, owned by the service account (default /var/lib/fairlead)
+      version                  "1", as in a user's store
+      blobs/sha256/HEX         documents that the storekeeper has verified
+      layers/HEX.erofs         one EROFS image per layer; HEX: the layer's DiffID, or its ChainID
+                                 if it depends on the layers below
+      layers/HEX.json          what the image file must be (``LayerInfo``); there before the image
+      grants/UID/HEX           what a user may mount (``Grant``), HEX: digest of a manifest;
+                                 mtime: when access was proven; atime: last use, by the broker
+      leases/JOBID.HEX         empty: the job uses that manifest on this node; made by the broker
+      tmp/BOOT.PID.START.N/    work in progress; its owner holds a flock on it
+      locks/NAME               one per object that is being made
+      quarantine/              what ``fairlead store check --repair`` took out of use
+
+Rules:
+- A layer exists when its ``.erofs`` does; the ``.json`` beside it is there before.
+- Names are made of checked digests and numbers only. A sha256 digest is named by its hexadecimal
+  part, one of another algorithm by the sha256 of its text: every HEX has 64 characters.
+- Grants are read by C as root: lines of a fixed order, no escapes, strict in both directions. What
+  ``parse_grant`` refuses, the broker refuses.
+- A lease holds while its job lives on this node. It has no content: its name says it all, and
+  making it needs no block of a full disk.
+- A storekeeper holds a shared flock on ``layers`` (``work``) from its first layer to its last
+  grant: until then nothing names the layers, and gc would take them for garbage.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import re
+from collections.abc import Iterator
+from typing import NamedTuple, NoReturn
+
+from fairlead import errors
+from fairlead.image.manifest import MAX_LAYERS
+from fairlead.store import blobs
+from fairlead.store.layout import Store
+
+ROOT = "/var/lib/fairlead"
+ACCOUNT = "fairlead"
+FOLDERS = (*("blobs", "blobs/sha256", "layers", "grants", "leases", "tmp", "locks", "quarantine"),)
+
+MAX_GRANT_BYTES = 1 << 17  # MAX_LAYERS lines of 71 bytes, and the head
+MAX_INFO_BYTES = 1 << 16
+MAX_ID = (1 << 32) - 2  # (uid_t) -1 means "no change" to the kernel
+MAX_SIZE = 1 << 62
+
+_MAGIC = "fairlead-grant 1"
+_HEX = re.compile(r"[0-9a-f]{64}")
+_NUMBER = re.compile(r"0|[1-9][0-9]{0,18}")
+_CHECKSUM = re.compile(r"crc32:[0-9a-f]{8}")
+_LEASE = re.compile(r"([1-9][0-9]{0,9})\.([0-9a-f]{64})")
+
+
+def name_of(digest: str) -> str:
+    """Return the HEX under which a digest's object is kept; digest has been parsed."""
+    algorithm, _, encoded = digest.partition(":")
+    if algorithm == "sha256":
+        return encoded
+    return blobs.digest_of("sha256:", digest.encode()).partition(":")[2]
+
+
+def is_name(text: str) -> bool:
+    """Tell whether text is a HEX: 64 hexadecimal digits in lower case."""
+    return _HEX.fullmatch(text) is not None
+
+
+# -- paths -----------------------------------------------------------------------------------------
+
+
+def layer_path(store: Store, layer: str) -> str:
+    """Return the path of a layer's EROFS image; layer is its HEX."""
+    return store.path("layers", f"{layer}.erofs")
+
+
+def info_path(store: Store, layer: str) -> str:
+    """Return the path of what is recorded about a layer."""
+    return store.path("layers", f"{layer}.json")
+
+
+def grants_path(store: Store, uid: int) -> str:
+    """Return the directory of a user's grants."""
+    return store.path("grants", str(uid))
+
+
+def grant_path(store: Store, uid: int, manifest: str) -> str:
+    """Return the path of a grant; manifest is the HEX of its digest."""
+    return store.path("grants", str(uid), manifest)
+
+
+def lease_path(store: Store, job: int, manifest: str) -> str:
+    """Return the path of a job's lease on a manifest."""
+    return store.path("leases", lease_name(job, manifest))
+
+
+def lease_name(job: int, manifest: str) -> str:
+    """Return the name of a lease."""
+    return f"{job}.{manifest}"
+
+
+def parse_lease(name: str) -> tuple[int, str] | None:
+    """Return a lease's job and manifest, None if the name is no lease's."""
+    found = _LEASE.fullmatch(name)
+    if found is None or int(found[1]) > MAX_ID:
+        return None
+    return int(found[1]), found[2]
+
+
+def lock_name(diff: str) -> str:
+    """Return the name of the lock under which a layer is made or removed; HEX of its DiffID."""
+    return f"layer.{diff}"
+
+
+@contextlib.contextmanager
+def work(store: Store) -> Iterator[None]:
+    """Keep gc from taking for garbage what no grant names yet; waits for a gc at work."""
+    with _flocked_layers(store, fcntl.LOCK_SH):
+        yield
+
+
+@contextlib.contextmanager
+def alone(store: Store) -> Iterator[bool]:
+    """Tell whether no storekeeper is at work; if so, none begins inside ``with``."""
+    try:
+        with _flocked_layers(store, fcntl.LOCK_EX | fcntl.LOCK_NB):
+            yield True
+    except BlockingIOError:
+        yield False
+
+
+@contextlib.contextmanager
+def _flocked_layers(store: Store, how: int) -> Iterator[None]:
+    fd = os.open(store.path("layers"), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, how)
+        yield
+    finally:
+        os.close(fd)
+
+
+# -- values ----------------------------------------------------------------------------------------
+
+
+class Grant(NamedTuple):
+    """What one user may mount for one manifest.
+
+    As text, of one line each, in this order: ``fairlead-grant 1``, ``uid N``, ``job N``,
+    ``size N``, then ``layer HEX`` once per layer, the lowest first.
+
+    Attributes:
+        uid: whose grant it is.
+        job: in which access was proven; 0 outside a job.
+        size: bytes of the image's files, for people.
+        layers: HEX of each layer, the lowest first; empty for an image without layers.
+    """
+
+    uid: int
+    job: int
+    size: int
+    layers: tuple[str, ...]
+
+
+class LayerInfo(NamedTuple):
+    """What the storekeeper made: one layer's EROFS image.
+
+    Attributes:
+        layer: HEX, the layer's name.
+        diff_id: digest of the uncompressed archive.
+        size: bytes of the image file.
+        digest: checksum of the image file, ``crc32:`` and eight hexadecimal digits (``erofs``).
+        entries: how many the archive had.
+        bytes: of the files in it.
+        alone: it does not depend on the layers below, so that ``layer`` names its DiffID.
+        origins: ``scheme://host:port BLOB`` of the registries that it came from, as which blob.
+    """
+
+    layer: str
+    diff_id: str
+    size: int
+    digest: str
+    entries: int
+    bytes: int
+    alone: bool
+    origins: tuple[str, ...]
+
+
+def parse_grant(text: str, where: str) -> Grant:
+    """Read a grant; where names it in errors.
+
+    Raises:
+        errors.StoreError: it is not exactly what ``format_grant`` writes.
+    """
+    if len(text) > MAX_GRANT_BYTES or not text.endswith("\n"):
+        _damaged(where, "is too long or cut short")
+    lines = text[:-1].split("\n")
+    if len(lines) < 4 or lines[0] != _MAGIC:
+        _damaged(where, "is no grant")
+    limits = (("uid", MAX_ID), ("job", MAX_ID), ("size", MAX_SIZE))
+    numbers = [
+        _number(line, key, limit, where)
+        for line, (key, limit) in zip(lines[1:4], limits, strict=True)
+    ]
+    layers = tuple(line.removeprefix("layer ") for line in lines[4:])
+    if len(layers) > MAX_LAYERS:
+        _damaged(where, f"has more than {MAX_LAYERS} layers")
+    for line, layer in zip(lines[4:], layers, strict=True):
+        if line != f"layer {layer}" or not is_name(layer):
+            _damaged(where, f"has the line {line[:100]!r}")
+    return Grant(numbers[0], numbers[1], numbers[2], layers)
+
+
+def format_grant(grant: Grant) -> str:
+    """Return the grant as text."""
+    head = [_MAGIC, f"uid {grant.uid}", f"job {grant.job}", f"size {grant.size}"]
+    return "\n".join([*head, *(f"layer {layer}" for layer in grant.layers), ""])
+
+
+def parse_info(data: bytes, where: str) -> LayerInfo:
+    """Read the JSON that ``format_info`` writes; where names it in errors.
+
+    Raises:
+        errors.StoreError: a key is missing, or of the wrong type, or malformed.
+    """
+    try:
+        table = json.loads(data) if len(data) <= MAX_INFO_BYTES else None
+    except (ValueError, RecursionError):
+        table = None
+    if not isinstance(table, dict) or set(table) != set(LayerInfo._fields):
+        _damaged(where, "does not describe a layer")
+    origins = table["origins"]
+    fine = (
+        all(isinstance(table[key], str) for key in ("layer", "diff_id", "digest"))
+        and all(type(table[key]) is int for key in ("size", "entries", "bytes"))
+        and all(0 <= table[key] <= MAX_SIZE for key in ("size", "entries", "bytes"))
+        and type(table["alone"]) is bool
+        and isinstance(origins, list)
+        and all(isinstance(origin, str) for origin in origins)
+    )
+    if not fine or not is_name(table["layer"]) or not _CHECKSUM.fullmatch(table["digest"]):
+        _damaged(where, "has a value of the wrong type or form")
+    return LayerInfo(**{**table, "origins": tuple(origins)})
+
+
+def format_info(info: LayerInfo) -> bytes:
+    """Return the description as JSON."""
+    return json.dumps(info._asdict(), indent=1).encode() + b"\n"
+
+
+def _number(line: str, key: str, limit: int, where: str) -> int:
+    name, _, text = line.partition(" ")
+    if name != key or not _NUMBER.fullmatch(text) or int(text) > limit:
+        _damaged(where, f"has the line {line[:100]!r} where {key} belongs")
+    return int(text)
+
+
+def _damaged(where: str, what: str) -> NoReturn:
+    raise errors.StoreError(f"{where}: {what}", hint="run fairlead store check --repair")

@@ -1,0 +1,90 @@
+"""Messages between a step's engine and the storekeeper: JSON objects, one per line, on a stream.
+
+The engine asks once; then the storekeeper talks and the engine answers only ``login``::
+
+    engine       {"protocol": 1, "image": "HOST/NAME@DIGEST", "suspect": false}
+    storekeeper  {"login": [["bearer", REALM, SERVICE], ...], "image": ...}  a registry wants one
+    engine       {"header": "Bearer ..."} or {"header": null}
+    storekeeper  {"start": [KEY, LABEL, TOTAL]}, {"advance": [KEY, COUNT]}, {"finish": KEY}
+    storekeeper  {"warning": TEXT}
+    storekeeper  {"done": SIZE} or {"error": [CODE, MESSAGE, HINT]}
+
+Rules:
+- Each side distrusts the other: lines are bounded, types are checked by the reader.
+- End of file means that the other side is gone; whoever sees it gives up.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+
+from fairlead import errors
+
+PROTOCOL = 1
+MAX_LINE = 1 << 20
+
+Message = dict[str, object]
+
+
+class Wire:
+    """One end of the connection. ``send`` may be called from several threads, ``receive`` not."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd, self._lock, self._rest = fd, threading.Lock(), b""
+
+    def close(self) -> None:
+        """Hang up."""
+        os.close(self._fd)
+
+    def send(self, **message: object) -> None:
+        """Send a message.
+
+        Raises:
+            OSError: the other side is gone.
+        """
+        data = json.dumps(message).encode() + b"\n"
+        with self._lock:
+            while data:
+                data = data[os.write(self._fd, data) :]
+
+    def receive(self) -> Message | None:
+        """Return the next message, None at the end.
+
+        Raises:
+            errors.StoreError: what came is no message.
+        """
+        while b"\n" not in self._rest:
+            try:
+                more = os.read(self._fd, 1 << 16)
+            except OSError:
+                return None
+            if not more:
+                return None
+            self._rest += more
+            if len(self._rest) > MAX_LINE:
+                raise errors.StoreError("the storekeeper's connection carries nonsense")
+        line, _, self._rest = self._rest.partition(b"\n")
+        try:
+            message = json.loads(line)
+        except (ValueError, RecursionError):
+            message = None
+        if not isinstance(message, dict):
+            raise errors.StoreError("the storekeeper's connection carries nonsense")
+        return message
+
+
+def texts(value: object, count: int) -> list[str]:
+    """Return value if it is a list of count strings.
+
+    Raises:
+        errors.StoreError: it is not.
+    """
+    if (
+        not isinstance(value, list)
+        or len(value) != count
+        or not all(isinstance(v, str) for v in value)
+    ):
+        raise errors.StoreError("the storekeeper's connection carries nonsense")
+    return value

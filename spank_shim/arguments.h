@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What the administrator's line in plugstack.conf says after the plugin's path.
+ *
+ *   prefix=/opt/fairlead      where Fairlead is installed
+ *   site=/var/lib/fairlead    the node's shared store; without it every user has a store of their own
+ *   grace=3600                seconds for which a user's proven access to an image holds for their other jobs */
+#ifndef FAIRLEAD_ARGUMENTS_H
+#define FAIRLEAD_ARGUMENTS_H
+
+#include "options.h"
+
+struct arguments {
+	char prefix[OPTION_MAX];
+	char site[OPTION_MAX]; /* empty: none */
+	unsigned int grace_s;
+};
+
+extern struct arguments arguments;
+
+/* Read the words; what is not understood is left out, since nothing may fail here. */
+void arguments_read(int argc, char *argv[]);
+
+#endif

@@ -1,0 +1,166 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "broker_mount.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/loop.h>
+#include <linux/mount.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define LOOP_TRIES 64
+
+static int write_map(pid_t pid, const char *name, unsigned int id)
+{
+	char path[64], map[64];
+	int fd, err = 0;
+
+	snprintf(path, sizeof(path), "/proc/%d/%s", pid, name);
+	snprintf(map, sizeof(map), "0 %u 1\n", id);
+	fd = open(path, O_WRONLY | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	if (write(fd, map, strlen(map)) < 0)
+		err = -errno;
+	close(fd);
+	return err;
+}
+
+static int namespace_of(pid_t pid, uid_t uid, gid_t gid)
+{
+	char path[64];
+	int fd, err = write_map(pid, "uid_map", uid);
+
+	if (!err)
+		err = write_map(pid, "gid_map", gid);
+	if (err)
+		return err;
+	snprintf(path, sizeof(path), "/proc/%d/ns/user", pid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	return fd < 0 ? -errno : fd;
+}
+
+/* The namespace is born in a child, which lives until a descriptor holds it. */
+int mount_idmap(uid_t uid, gid_t gid)
+{
+	int ready[2], done[2], fd;
+	char byte = 1;
+	pid_t child;
+
+	if (pipe2(ready, O_CLOEXEC) < 0)
+		return -errno;
+	if (pipe2(done, O_CLOEXEC) < 0) {
+		fd = -errno;
+		close(ready[0]), close(ready[1]);
+		return fd;
+	}
+	child = fork();
+	if (child == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		close(done[1]);
+		byte = unshare(CLONE_NEWUSER) == 0;
+		if (write(ready[1], &byte, 1) == 1 && read(done[0], &byte, 1) < 0)
+			_exit(1);
+		_exit(0);
+	}
+	fd = child < 0 ? -errno : -EPERM;
+	close(ready[1]), close(done[0]);
+	if (child > 0 && read(ready[0], &byte, 1) == 1 && byte == 1)
+		fd = namespace_of(child, uid, gid);
+	close(ready[0]), close(done[1]);
+	while (child > 0 && waitpid(child, NULL, 0) < 0 && errno == EINTR)
+		;
+	return fd;
+}
+
+static int mount_source(const char *source)
+{
+	int fs, fd = -1, err = 0;
+
+	fs = (int)syscall(SYS_fsopen, "erofs", FSOPEN_CLOEXEC);
+	if (fs < 0)
+		return -errno;
+	if (syscall(SYS_fsconfig, fs, FSCONFIG_SET_STRING, "source", source, 0) < 0 ||
+	    syscall(SYS_fsconfig, fs, FSCONFIG_SET_FLAG, "ro", NULL, 0) < 0 ||
+	    syscall(SYS_fsconfig, fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0) < 0)
+		err = -errno;
+	if (!err) {
+		fd = (int)syscall(SYS_fsmount, fs, FSMOUNT_CLOEXEC,
+				  MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOATIME);
+		err = fd < 0 ? -errno : 0;
+	}
+	close(fs);
+	return err ? err : fd;
+}
+
+/* A free loop device bound to the image; another process may take the free one first, hence the tries. */
+static int loop_device(int fd, char *ret_path, size_t size)
+{
+	struct loop_config config = { .fd = (unsigned int)fd,
+				      .info = { .lo_flags = LO_FLAGS_READ_ONLY | LO_FLAGS_AUTOCLEAR } };
+	int control = open("/dev/loop-control", O_RDWR | O_CLOEXEC), device = -EBUSY;
+
+	if (control < 0)
+		return -errno;
+	for (int i = 0; i < LOOP_TRIES && device == -EBUSY; i++) {
+		int number = ioctl(control, LOOP_CTL_GET_FREE);
+
+		if (number < 0) {
+			device = -errno;
+			break;
+		}
+		snprintf(ret_path, size, "/dev/loop%d", number);
+		device = open(ret_path, O_RDONLY | O_CLOEXEC);
+		if (device < 0) {
+			device = -errno;
+		} else if (ioctl(device, LOOP_CONFIGURE, &config) < 0) {
+			int err = errno;
+
+			close(device);
+			device = -err;
+		}
+	}
+	close(control);
+	return device;
+}
+
+static int mount_loop(int fd)
+{
+	char path[32];
+	int device = loop_device(fd, path, sizeof(path)), mount;
+
+	if (device < 0)
+		return device;
+	mount = mount_source(path);
+	close(device); /* from here on the mount alone keeps it */
+	return mount;
+}
+
+int mount_image(int fd, int idmap)
+{
+	struct mount_attr attr = { .attr_set = MOUNT_ATTR_IDMAP, .userns_fd = (unsigned int)idmap };
+	char path[32];
+	int mount, err;
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	mount = mount_source(path);
+	if (mount == -ENOTBLK)
+		mount = mount_loop(fd);
+	if (mount < 0)
+		return mount;
+	if (syscall(SYS_mount_setattr, mount, "", AT_EMPTY_PATH, &attr, sizeof(attr)) < 0) {
+		err = -errno;
+		close(mount);
+		return err;
+	}
+	return mount;
+}

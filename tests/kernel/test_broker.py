@@ -1,0 +1,306 @@
+"""The broker, root's part: it mounts what a grant names, for whom it names, and nothing else.
+
+Security.md section 1: each rule of the boundary between a user and the node's shared store is a test
+here, with the real program and two real users.
+"""
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import time
+
+import pytest
+from broker_bed import IMAGE, JOB, LAYER, OTHER, ROOT, SERVICE, USER, Bed, old
+
+pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="the broker is root's program")
+
+
+@pytest.fixture(scope="session")
+def program(tmp_path_factory):
+    place = tmp_path_factory.mktemp("broker")
+    os.symlink(f"{ROOT}/c_ext", place / "c_ext")
+    subprocess.run(["cp", "-r", f"{ROOT}/spank_shim", place / "spank_shim"], check=True)
+    subprocess.run(["make", "-s", "-C", place / "spank_shim", "-B", "fairlead-broker"], check=True)
+    return str(place / "spank_shim/fairlead-broker")
+
+
+@pytest.fixture
+def bed(tmp_path, program):
+    made = Bed(str(tmp_path), program)
+    for parent in tmp_path.parents:  # pytest's own directories are closed to others
+        if parent.name.startswith("pytest-"):
+            os.chmod(parent, 0o755)
+    return made
+
+
+def mounts():
+    with open("/proc/self/mountinfo", encoding="utf-8") as file:
+        return file.read()
+
+
+def test_a_granted_layer_is_mounted_read_only_as_the_users_own(bed):
+    bed.layer()
+    bed.grant()
+    answer = bed.ask(look="write")
+    assert answer["texts"] == ["from the layer"]
+    assert answer["owner"] == [USER, USER]
+    assert answer["write"] == errno.EROFS
+    assert answer["flags"] & (os.ST_NOSUID | os.ST_NODEV | os.ST_RDONLY) == (
+        os.ST_NOSUID | os.ST_NODEV | os.ST_RDONLY
+    )
+
+
+def test_the_user_builds_a_writable_container_on_the_layers(bed):
+    layers = [f"{number:064x}" for number in range(3)]
+    for layer in layers:
+        bed.layer(layer, f"layer {int(layer, 16)}")
+    lines = "".join(f"layer {layer}\n" for layer in layers)
+    bed.grant(f"fairlead-grant 1\nuid {USER}\njob {JOB}\nsize 1\n{lines}")
+    answer = bed.ask(look="container")
+    assert answer["texts"] == ["layer 0", "layer 1", "layer 2"]
+    assert answer["container"] == "layer 2, then mine, drwxr-xr-x"
+
+
+def test_more_layers_than_one_message_holds_all_arrive(bed):
+    bed.layer()
+    lines = f"layer {LAYER}\n" * 300
+    bed.grant(f"fairlead-grant 1\nuid {USER}\njob {JOB}\nsize 1\n{lines}")
+    assert bed.ask()["count"] == 300
+
+
+def test_without_a_grant_there_is_no_mount(bed):
+    bed.layer()
+    assert bed.ask()["errno"] == errno.ENOENT
+
+
+def test_another_users_grant_serves_nobody_else(bed):
+    bed.layer()
+    bed.grant()
+    assert bed.ask(uid=OTHER)["errno"] == errno.ENOENT
+    bed.folder(f"grants/{OTHER}")
+    os.link(f"{bed.store}/grants/{USER}/{IMAGE}", f"{bed.store}/grants/{OTHER}/{IMAGE}")
+    assert bed.ask(uid=OTHER)["errno"] == errno.EBADMSG, "the grant names its user"
+
+
+def test_a_grant_ends_with_its_grace_but_not_within_its_job(bed):
+    bed.layer()
+    old(bed.grant(), 4000)
+    assert bed.ask(job=JOB + 1)["errno"] == errno.ENOENT
+    assert bed.ask(job=JOB)["count"] == 1
+    old(bed.grant(), 100)
+    assert bed.ask(job=JOB + 1)["count"] == 1
+
+
+def test_a_grant_from_the_future_or_an_earlier_boot_counts_for_nothing(bed):
+    bed.layer()
+    old(bed.grant(), -1000)
+    assert bed.ask()["errno"] == errno.ENOENT
+    old(bed.grant(), time.clock_gettime(time.CLOCK_BOOTTIME) + 1000)
+    bed.grace_s = 0
+    assert bed.ask()["errno"] == errno.ENOENT, "job numbers may start over"
+
+
+@pytest.mark.parametrize(
+    "image",
+    ["", "../" + "a" * 61, "A" * 64, "a" * 63, "a" * 65, "/etc/passwd", "a" * 128, "a" * 63 + "/"],
+)
+def test_an_image_is_named_by_a_digest_alone(bed, image):
+    bed.layer()
+    bed.grant()
+    assert bed.ask(image)["errno"] in {errno.EINVAL, errno.ENOENT}
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("", "empty"),
+        ("fairlead-grant 2\nuid 61002\njob 77\nsize 1\nlayer " + LAYER + "\n", "version"),
+        ("uid 61002\njob 77\nsize 1\nlayer " + LAYER + "\n", "no head"),
+        ("fairlead-grant 1\nuid 61002\njob 77\nsize 1\n", "no layer"),
+        ("fairlead-grant 1\njob 77\nsize 1\nlayer " + LAYER + "\n", "no user"),
+        ("fairlead-grant 1\nuid 0\njob 77\nsize 1\nlayer " + LAYER + "\n", "another user"),
+        ("fairlead-grant 1\nuid 61002\njob 77\nsize 1\nlayer ../../x\n", "a path"),
+        ("fairlead-grant 1\nuid 61002\njob 77\nsize 1\nlayer " + LAYER + "/../x\n", "a path"),
+        ("fairlead-grant 1\nuid 61002\njob 77\nsize 1\nlayer\n", "no name"),
+        ("fairlead-grant 1\nuid 61002\njob 77\nsize 1\nlayer " + LAYER + "\n\0", "a NUL"),
+        ("fairlead-grant 1\nuid 61002\njob 77\nsize 1\n" + f"layer {LAYER}\n" * 501, "too many"),
+        ("fairlead-grant 1\nuid 61002\njob 77\nsize 1\n" + f"layer {LAYER}\n" * 5000, "too long"),
+    ],
+)
+def test_a_damaged_grant_is_refused_whole(bed, text, why):
+    bed.layer()
+    bed.grant(text)
+    assert bed.ask()["errno"] == errno.EBADMSG, why
+
+
+def test_a_grant_of_another_owner_or_writable_by_others_is_not_believed(bed):
+    bed.layer()
+    path = bed.grant()
+    bed.own(path, USER)
+    assert bed.ask()["errno"] == errno.EPERM
+    bed.own(path)
+    os.chmod(path, 0o620)
+    assert bed.ask()["errno"] == errno.EPERM
+
+
+def test_a_layer_of_another_owner_or_writable_by_others_is_not_mounted(bed):
+    path = bed.layer()
+    bed.grant()
+    bed.own(path, USER)
+    assert bed.ask() == {"errno": errno.EPERM, "detail": LAYER}
+    bed.own(path)
+    os.chmod(path, 0o422)
+    assert bed.ask()["errno"] == errno.EPERM
+
+
+def test_symbolic_links_lead_nowhere(bed, tmp_path):
+    real = bed.layer()
+    bed.grant()
+    elsewhere = str(tmp_path / "elsewhere.erofs")
+    os.rename(real, elsewhere)
+    os.symlink(elsewhere, real)
+    assert bed.ask()["errno"] == errno.ELOOP
+    os.unlink(real)
+    os.rename(elsewhere, real)
+    os.rename(f"{bed.store}/grants/{USER}", str(tmp_path / "grants"))
+    os.symlink(str(tmp_path / "grants"), f"{bed.store}/grants/{USER}")
+    assert bed.ask()["errno"] == errno.ELOOP
+
+
+def test_a_fifo_or_device_in_place_of_a_layer_does_not_hang(bed):
+    bed.grant()
+    path = f"{bed.store}/layers/{LAYER}.erofs"
+    os.mkfifo(path)
+    bed.own(path)
+    assert bed.ask()["errno"] == errno.EPERM
+    os.unlink(path)
+    os.mknod(path, 0o20400, os.makedev(1, 5))
+    bed.own(path)
+    assert bed.ask()["errno"] == errno.EPERM
+
+
+def test_what_is_no_erofs_image_is_refused(bed):
+    bed.grant()
+    path = f"{bed.store}/layers/{LAYER}.erofs"
+    with open(path, "wb") as file:
+        file.write(b"hsqs" + bytes(1 << 16))
+    os.chmod(path, 0o400)
+    bed.own(path)
+    assert bed.ask()["errno"] in {errno.EINVAL, errno.EUCLEAN}
+
+
+@pytest.mark.parametrize("owner", [0, SERVICE])
+def test_a_store_that_others_may_enter_or_that_is_roots_is_refused(bed, owner):
+    bed.layer()
+    bed.grant()
+    bed.own(bed.store, owner)
+    os.chmod(bed.store, 0o700 if owner == 0 else 0o750)
+    answer = bed.ask()
+    assert answer["errno"] == errno.EPERM
+    assert bed.store in answer["detail"]
+
+
+def test_a_use_is_noted_for_gc(bed):
+    bed.layer()
+    path = bed.grant()
+    old(path, 500)
+    before = os.stat(path)
+    bed.ask(job=1234)
+    after = os.stat(path)
+    assert after.st_mtime == before.st_mtime, "the time of proof stays"
+    assert after.st_atime > before.st_atime + 400
+    lease = os.stat(f"{bed.store}/leases/1234.{IMAGE}")
+    assert (lease.st_uid, lease.st_size) == (SERVICE, 0)
+
+
+def test_no_user_can_look_into_the_store(bed):
+    bed.layer()
+    bed.grant()
+    for uid in (USER, OTHER):
+        for path in ("", "layers", f"grants/{uid}", f"layers/{LAYER}.erofs"):
+            command = ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups", "cat"]
+            result = subprocess.run(
+                [*command, f"{bed.store}/{path}"], capture_output=True, text=True
+            )
+            assert "Permission denied" in result.stderr
+
+
+def test_nothing_is_left_when_the_user_goes_away(bed):
+    bed.layer()
+    bed.grant()
+    before = mounts()
+    process, ours = bed.broker()
+    ours.close()
+    assert process.wait(5) == 0
+    assert mounts() == before
+
+
+def test_requests_that_are_nonsense_end_the_broker_quietly(bed):
+    for data in (b"", b"x", b"\xff" * 140, bytes(1 << 16)):
+        process, ours = bed.broker()
+        if data:
+            ours.send(data)
+        else:
+            ours.shutdown(1)
+        assert process.wait(5) == 0
+        ours.close()
+
+
+KEEPER = """import json, os, sys, time
+status = open("/proc/self/status").read()
+wanted = ("Uid:", "Gid:", "Groups:", "NoNewPrivs:", "CapEff:", "CapPrm:")
+lines = [" ".join(line.split()) for line in status.splitlines() if line.startswith(wanted)]
+fds = [n for n in sorted(os.listdir("/proc/self/fd"), key=int)]
+text = json.dumps([lines, dict(os.environ), fds, sys.argv[1:], os.getcwd()])
+os.write(3, text.encode())
+time.sleep(60)
+"""
+
+
+def test_the_storekeeper_is_the_service_account_and_nothing_more(bed, tmp_path):
+    prefix = tmp_path / "prefix"
+    (prefix / "venv/bin").mkdir(parents=True)
+    (prefix / "libexec/fairlead").mkdir(parents=True)
+    os.symlink("/usr/bin/python3", prefix / "venv/bin/python")
+    (prefix / "libexec/fairlead/keeper.py").write_text(KEEPER)
+    os.chmod(prefix / "libexec/fairlead/keeper.py", 0o644)
+    process, ours = bed.broker(prefix=str(prefix))
+    os.environ["LD_PRELOAD_TEST"] = "x"
+    from fairlead import kernel
+
+    fd = kernel.broker_keeper(ours.fileno())
+    lines, environ, fds, argv, cwd = json.loads(os.read(fd, 1 << 16))
+    assert f"Uid: {SERVICE} {SERVICE} {SERVICE} {SERVICE}" in lines
+    assert f"Gid: {SERVICE} {SERVICE} {SERVICE} {SERVICE}" in lines
+    assert "Groups:" in lines
+    assert "NoNewPrivs: 1" in lines
+    assert {"CapEff: 0000000000000000", "CapPrm: 0000000000000000"} <= set(lines)
+    assert set(environ) <= {"PATH", "LANG", "HOME", "LC_CTYPE"}
+    assert set(fds) <= {"0", "1", "2", "3", "4"}  # 4: the listing's own
+    assert argv == [bed.store, str(USER), str(JOB)]
+    assert cwd == "/"
+    ours.close()
+    begin = time.monotonic()
+    assert process.wait(5) == 0
+    assert time.monotonic() - begin < 3
+    assert os.read(fd, 1) == b"", "the storekeeper ends with the broker"
+    os.close(fd)
+
+
+def test_a_broker_that_is_killed_takes_its_storekeeper_along(bed, tmp_path):
+    prefix = tmp_path / "prefix"
+    (prefix / "venv/bin").mkdir(parents=True)
+    (prefix / "libexec/fairlead").mkdir(parents=True)
+    os.symlink("/usr/bin/python3", prefix / "venv/bin/python")
+    (prefix / "libexec/fairlead/keeper.py").write_text("import time\ntime.sleep(60)\n")
+    process, ours = bed.broker(prefix=str(prefix))
+    from fairlead import kernel
+
+    fd = kernel.broker_keeper(ours.fileno())
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert os.read(fd, 1) == b""
+    os.close(fd)
+    ours.close()

@@ -1,0 +1,194 @@
+"""What gc removes from the site store: nothing that a living job, or a storekeeper at work, needs."""
+
+import os
+import time
+
+import pytest
+import stores
+
+from fairlead.store import gc_site, site
+from fairlead.store.gc_site import Living
+from fairlead.store.layout import Lock
+
+EVERYTHING = 1 << 62
+NOBODY = Living(frozenset(), time.time() + 3600)
+
+
+@pytest.fixture
+def store(tmp_path):
+    return stores.new_site(tmp_path / "site")
+
+
+def layers(store):
+    return sorted(n[0] for n in os.listdir(store.path("layers")) if n.endswith(".erofs"))
+
+
+def removed(store, wanted=EVERYTHING, living=NOBODY):
+    done = gc_site.collect(store, wanted, living)
+    return [item.name[0] for item in done.removed if item.kind == "layer"]
+
+
+def grants_of(store, uid):
+    return sorted(name[0] for name in os.listdir(site.grants_path(store, uid)))
+
+
+def test_layers_go_by_the_last_use_of_any_image_that_needs_them(store):
+    a, b, c = (stores.add_layer(store, letter) for letter in "abc")
+    stores.grant(store, 1000, "1", [a, b], used=100)
+    stores.grant(store, 1001, "2", [b, c], used=200)
+    assert removed(store, 1) == ["a"]
+    assert removed(store, 1) == ["b"]
+    assert removed(store, 1) == ["c"]
+
+
+def test_grants_go_with_the_first_layer_that_they_need(store):
+    a, b = (stores.add_layer(store, letter) for letter in "ab")
+    stores.grant(store, 1000, "1", [a, b], used=100)
+    stores.grant(store, 1001, "1", [a, b], used=100)
+    stores.grant(store, 1001, "2", [b], used=200)
+    assert removed(store, 1) == ["a"]
+    assert (grants_of(store, 1000), grants_of(store, 1001)) == ([], ["2"])
+    assert layers(store) == ["b"]
+    assert sorted(os.listdir(store.path("layers"))) == [f"{b}.erofs", f"{b}.json"]
+
+
+def test_broker_s_touch_is_a_use(store):
+    a, b = (stores.add_layer(store, letter) for letter in "ab")
+    manifest = stores.grant(store, 1000, "1", [a], used=100)
+    stores.grant(store, 1000, "2", [b], used=200)
+    os.utime(site.grant_path(store, 1000, manifest), (300, 100))
+    assert removed(store, 1) == ["b"]
+
+
+def test_looking_is_no_use(store):
+    a = stores.add_layer(store, "a")
+    manifest = stores.grant(store, 1000, "1", [a], used=100)
+    gc_site.inventory(store, NOBODY)
+    assert os.stat(site.grant_path(store, 1000, manifest)).st_atime == 100
+
+
+def test_lease_of_a_living_job_holds(store):
+    a = stores.add_layer(store, "a")
+    stores.lease(store, 12, stores.grant(store, 1000, "1", [a]))
+    living = Living(frozenset({12}), NOBODY.asked)
+    done = gc_site.collect(store, EVERYTHING, living)
+    assert [item.held for item in done.spared] == ["job 12"]
+    assert layers(store) == ["a"]
+    assert grants_of(store, 1000) == ["1"]
+
+
+def test_lease_of_a_dead_job_is_removed_and_holds_nothing(store):
+    a = stores.add_layer(store, "a")
+    stores.lease(store, 12, stores.grant(store, 1000, "1", [a]))
+    assert removed(store, living=Living(frozenset({13}), NOBODY.asked)) == ["a"]
+    assert os.listdir(store.path("leases")) == []
+
+
+def test_lease_holds_for_every_user_with_the_image(store):
+    a = stores.add_layer(store, "a")
+    stores.grant(store, 1000, "1", [a])
+    stores.lease(store, 12, stores.grant(store, 1001, "1", [a]))
+    assert removed(store, living=Living(frozenset({12}), NOBODY.asked)) == []
+    assert grants_of(store, 1000) == ["1"]
+
+
+def test_lease_that_is_younger_than_slurm_s_answer_holds(store):
+    a = stores.add_layer(store, "a")
+    asked = time.time() - 5
+    stores.lease(store, 12, stores.grant(store, 1000, "1", [a]))
+    assert removed(store, living=Living(frozenset(), asked)) == []
+
+
+def test_without_an_answer_from_slurm_leases_of_this_boot_hold(store):
+    a, b = (stores.add_layer(store, letter) for letter in "ab")
+    stores.lease(store, 12, stores.grant(store, 1000, "1", [a]))
+    earlier = gc_site.boot_time() - 100
+    stores.lease(store, 11, stores.grant(store, 1000, "2", [b]), made=earlier)
+    assert removed(store, living=Living(None, NOBODY.asked)) == ["b"]
+    assert os.listdir(store.path("leases")) == [f"12.{'1' * 64}"]
+
+
+def test_job_that_begins_at_the_last_moment_keeps_its_layers(store, monkeypatch):
+    a = stores.add_layer(store, "a")
+    manifest = stores.grant(store, 1000, "1", [a])
+    living = Living(frozenset(), time.time() - 1)
+    found = gc_site.inventory(store, living)
+    stores.lease(store, 12, manifest)
+    monkeypatch.setattr(gc_site, "_inventory", lambda *_: found)
+    done = gc_site.collect(store, EVERYTHING, living)
+    assert [item.name for item in done.spared] == [a]
+    assert (layers(store), grants_of(store, 1000)) == (["a"], ["1"])
+
+
+def test_layer_that_no_grant_names_is_garbage_unless_a_storekeeper_works(store):
+    stores.add_layer(store, "a")
+    with site.work(store):
+        assert removed(store) == []
+    assert removed(store, 0) == ["a"]
+
+
+def test_storekeepers_work_side_by_side(store):
+    with site.work(store), site.work(store), site.alone(store) as alone:
+        assert not alone
+    with site.alone(store) as alone:
+        assert alone
+
+
+def test_layer_that_is_being_made_stays(store):
+    a = stores.add_layer(store, "a")
+    stores.grant(store, 1000, "1", [a])
+    with Lock(store, site.lock_name(a)):
+        assert removed(store) == []
+
+
+def test_record_without_its_image_is_garbage(store):
+    a = stores.add_layer(store, "a")
+    os.unlink(site.layer_path(store, a))
+    with site.work(store):
+        gc_site.collect(store, 0, NOBODY)
+        assert os.listdir(store.path("layers")) == [f"{a}.json"]
+    gc_site.collect(store, 0, NOBODY)
+    assert os.listdir(store.path("layers")) == []
+
+
+def test_documents_stay_while_a_grant_leads_to_them_or_they_to_it(store):
+    def put(text):
+        digest = stores.sha256(text.encode())
+        with open(store.path("blobs", "sha256", digest[7:]), "w", encoding="ascii") as file:
+            file.write(text)
+        return digest
+
+    config = put('{"config": 1}')
+    manifest = put(f'{{"config": {{"digest": "{config}"}}}}')
+    index = put(f'{{"manifests": [{{"digest": "{manifest}"}}]}}')
+    other = put('{"config": {"digest": "sha256:x"}}')
+    a = stores.add_layer(store, "a")
+    name = stores.grant(store, 1000, "1", [a])
+    os.rename(
+        site.grant_path(store, 1000, name), site.grant_path(store, 1000, site.name_of(manifest))
+    )
+    gc_site.collect(store, 0, NOBODY)
+    kept = {f"sha256:{n}" for n in os.listdir(store.path("blobs/sha256"))}
+    assert kept == {config, manifest, index}
+    assert other not in kept
+    gc_site.collect(store, EVERYTHING, NOBODY)
+    gc_site.collect(store, 0, NOBODY)
+    assert os.listdir(store.path("blobs/sha256")) == []
+
+
+def test_dry_run_removes_nothing(store):
+    a = stores.add_layer(store, "a")
+    stores.grant(store, 1000, "1", [a])
+    done = gc_site.collect(store, EVERYTHING, NOBODY, dry=True)
+    assert done.freed >= 8192
+    assert layers(store) == ["a"]
+
+
+def test_reclaim_counts_what_is_unused(store):
+    a, b = (stores.add_layer(store, letter) for letter in "ab")
+    stores.grant(store, 1000, "1", [a])
+    stores.lease(store, 12, stores.grant(store, 1000, "2", [b]))
+    side = gc_site.reclaim(store, lambda: Living(frozenset({12}), NOBODY.asked))
+    assert (side.used(), side.can_free()) == (16384, 8192)
+    assert side.free(1) == 8192
+    assert layers(store) == ["b"]
