@@ -134,11 +134,11 @@ int erofs_emit(struct erofs_image *image)
 	struct erofs_inode *dir;
 	int rc = 0;
 
-	for (dir = image->root; dir && !rc; dir = erofs_dir_after(dir))
+	for (dir = image->root; dir && !rc; dir = dir->dir.after)
 		rc = emit_dir_blocks(image, dir);
 	if (!rc)
 		rc = emit_inode(image, image->root);
-	for (dir = image->root; dir && !rc; dir = erofs_dir_after(dir)) {
+	for (dir = image->root; dir && !rc; dir = dir->dir.after) {
 		for (struct erofs_node *node = dir->dir.child; node && !rc; node = node->next) {
 			erofs_arena_breathe(&image->arena);
 			rc = emit_inode(image, node->inode);

@@ -60,6 +60,7 @@ struct erofs_inode {
 		struct {
 			struct erofs_node *node;  /* its name; NULL for the root */
 			struct erofs_node *child; /* sorted when the layer has ended */
+			struct erofs_inode *after; /* then: the next directory, parents before children */
 			const struct erofs_stack *stack;
 			uint32_t depth;
 			bool stack_known;
@@ -138,7 +139,6 @@ int erofs_node_dots(struct erofs_image *image, struct erofs_inode *dir);
 int erofs_node_adopt(struct erofs_image *image, struct erofs_node *node, struct erofs_inode *inode);
 struct erofs_inode *erofs_inode_new(struct erofs_image *image, enum sink_type type, int *ret_rc);
 void *erofs_body(struct erofs_image *image, const void *data, size_t size, int *ret_rc);
-struct erofs_inode *erofs_dir_after(const struct erofs_inode *dir); /* parents before children; NULL at the end */
 
 static inline bool erofs_is_dir(const struct erofs_node *node)
 {

@@ -32,13 +32,14 @@ static bool before(const struct erofs_node *one, const struct erofs_node *two)
 	return order ? order < 0 : one->size < two->size;
 }
 
-static struct erofs_node *merge(struct erofs_node *one, struct erofs_node *two)
+static struct erofs_node *merge(struct erofs_image *image, struct erofs_node *one, struct erofs_node *two)
 {
 	struct erofs_node *list = NULL, **end = &list;
 
 	while (one && two) {
 		struct erofs_node **less = before(one, two) ? &one : &two;
 
+		erofs_arena_breathe(&image->arena);
 		*end = *less;
 		end = &(*less)->next;
 		*less = (*less)->next;
@@ -56,17 +57,16 @@ static struct erofs_node *sort(struct erofs_image *image, struct erofs_node *lis
 	while (list) {
 		struct erofs_node *one = list;
 
-		erofs_arena_breathe(&image->arena);
 		list = list->next;
 		one->next = NULL;
 		for (i = 0; bins[i]; i++) {
-			one = merge(bins[i], one);
+			one = merge(image, bins[i], one);
 			bins[i] = NULL;
 		}
 		bins[i] = one;
 	}
 	for (i = 0; i < BINS; i++)
-		sorted = merge(bins[i], sorted);
+		sorted = merge(image, bins[i], sorted);
 	return sorted;
 }
 
@@ -112,13 +112,14 @@ const struct erofs_node *erofs_dir_block(const struct erofs_node *node, size_t *
 	return node;
 }
 
-static void measure(struct erofs_inode *dir)
+static void measure(struct erofs_image *image, struct erofs_inode *dir)
 {
 	const struct erofs_node *node = dir->dir.child, *start = node;
 	size_t count, size = 0;
 
 	dir->size = 0;
 	while (node) {
+		erofs_arena_breathe(&image->arena);
 		start = node;
 		node = erofs_dir_block(node, &count, &size);
 		dir->size += node ? EROFS_BLOCK : size;
@@ -127,6 +128,21 @@ static void measure(struct erofs_inode *dir)
 		dir->tail_size = (uint32_t)size;
 		dir->tail = (void *)start;
 	}
+}
+
+/* Its directories come next, before whatever comes after it. */
+static void chain(struct erofs_image *image, struct erofs_inode *dir)
+{
+	struct erofs_inode *after = dir->dir.after, **end = &dir->dir.after;
+
+	for (const struct erofs_node *node = dir->dir.child; node; node = node->next) {
+		erofs_arena_breathe(&image->arena);
+		if (!erofs_is_dir(node))
+			continue;
+		*end = node->inode;
+		end = &node->inode->dir.after;
+	}
+	*end = after;
 }
 
 static int settle(struct erofs_image *image, struct erofs_inode *dir)
@@ -146,7 +162,8 @@ static int settle(struct erofs_image *image, struct erofs_inode *dir)
 	if (rc)
 		return rc;
 	dir->dir.child = sort(image, dir->dir.child);
-	measure(dir);
+	measure(image, dir);
+	chain(image, dir);
 	return 0;
 }
 
@@ -182,7 +199,7 @@ int erofs_layout(struct erofs_image *image)
 	if (!image->whiteout)
 		return rc;
 	image->root->flags &= (uint8_t)~EROFS_OPAQUE;
-	for (dir = image->root; dir && !rc; dir = erofs_dir_after(dir)) {
+	for (dir = image->root; dir && !rc; dir = dir->dir.after) {
 		rc = settle(image, dir);
 		dir->block = (uint32_t)(at / EROFS_BLOCK);
 		at += blocks_of(dir) * EROFS_BLOCK;
@@ -191,7 +208,7 @@ int erofs_layout(struct erofs_image *image)
 	image->end = at + (FIRST_NID << EROFS_NID_BITS);
 	place(image, image->root); /* first: its nid has 16 bits */
 	/* The inodes of one directory stand together: they are what a reader of it wants next. */
-	for (dir = image->root; dir && !rc; dir = erofs_dir_after(dir)) {
+	for (dir = image->root; dir && !rc; dir = dir->dir.after) {
 		for (struct erofs_node *node = dir->dir.child; node; node = node->next) {
 			erofs_arena_breathe(&image->arena);
 			place(image, node->inode);

@@ -194,8 +194,12 @@ int erofs_node_adopt(struct erofs_image *image, struct erofs_node *node, struct 
 
 struct erofs_inode *erofs_inode_new(struct erofs_image *image, enum sink_type type, int *ret_rc)
 {
+	/* Most are no directories, and do without what only those have. */
+	size_t size = offsetof(struct erofs_inode, below) + sizeof(((struct erofs_inode *)0)->below);
+	struct erofs_inode *inode;
 	uint32_t place;
-	struct erofs_inode *inode = take_name(image, sizeof(*inode), &place, ret_rc);
+
+	inode = take_name(image, type == SINK_DIR ? sizeof(*inode) : size, &place, ret_rc);
 
 	if (inode)
 		inode->type = (uint8_t)type;
@@ -209,20 +213,4 @@ void *erofs_body(struct erofs_image *image, const void *data, size_t size, int *
 	if (body && data)
 		memcpy(body, data, size);
 	return body;
-}
-
-static struct erofs_inode *dir_from(const struct erofs_node *node)
-{
-	while (node && !erofs_is_dir(node))
-		node = node->next;
-	return node ? node->inode : NULL;
-}
-
-struct erofs_inode *erofs_dir_after(const struct erofs_inode *dir)
-{
-	struct erofs_inode *next = dir_from(dir->dir.child);
-
-	for (; !next && dir->dir.node; dir = dir->dir.node->dir)
-		next = dir_from(dir->dir.node->next);
-	return next;
 }
