@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The end of a layer: what is to be written, and where. Three walks over the directories, none of which needs a stack.
+ * The end of a layer: what is to be written, and where.
  *
  * Overlayfs looks for whiteouts among the names of a directory when several layers have it; when only one has, it shows
  * them as they are, unless an xattr says that the directory stems from a lower one. Whether one is there is not known
@@ -96,13 +96,15 @@ static bool settle_name(struct erofs_image *image, struct erofs_inode *dir, stru
 }
 
 /* The names that go into one block, from node on; returns the first one that does not. */
-const struct erofs_node *erofs_dir_block(const struct erofs_node *node, size_t *ret_count, size_t *ret_size)
+const struct erofs_node *erofs_dir_block(struct erofs_image *image, const struct erofs_node *node, size_t *ret_count,
+					 size_t *ret_size)
 {
 	size_t count = 0, size = 0;
 
 	for (; node; node = node->next, count++) {
 		size_t more = sizeof(struct erofs_dirent) + node->size;
 
+		erofs_arena_breathe(&image->arena);
 		if (size + more > EROFS_BLOCK)
 			break;
 		size += more;
@@ -119,9 +121,8 @@ static void measure(struct erofs_image *image, struct erofs_inode *dir)
 
 	dir->size = 0;
 	while (node) {
-		erofs_arena_breathe(&image->arena);
 		start = node;
-		node = erofs_dir_block(node, &count, &size);
+		node = erofs_dir_block(image, node, &count, &size);
 		dir->size += node ? EROFS_BLOCK : size;
 	}
 	if (erofs_fits_inline(dir, size)) {
@@ -130,41 +131,47 @@ static void measure(struct erofs_image *image, struct erofs_inode *dir)
 	}
 }
 
-/* Its directories come next, before whatever comes after it. */
-static void chain(struct erofs_image *image, struct erofs_inode *dir)
+/* Put a copy of the node before list. What comes next goes through the names of one directory many times; entries of an
+ * archive in no order would have them scattered over the whole arena. */
+static int gather(struct erofs_image *image, const struct erofs_node *node, struct erofs_node **list)
 {
-	struct erofs_inode *after = dir->dir.after, **end = &dir->dir.after;
+	size_t size = sizeof(*node) + node->size + 1;
+	struct erofs_node *copy;
+	int rc = 0;
 
-	for (const struct erofs_node *node = dir->dir.child; node; node = node->next) {
-		erofs_arena_breathe(&image->arena);
-		if (!erofs_is_dir(node))
-			continue;
-		*end = node->inode;
-		end = &node->inode->dir.after;
-	}
-	*end = after;
+	copy = erofs_arena_take(&image->arena, &image->gathered, size, &rc);
+	if (!copy)
+		return rc;
+	memcpy(copy, node, size);
+	copy->next = *list;
+	*list = copy;
+	if (erofs_is_dir(node))
+		node->inode->dir.node = copy;
+	return 0;
 }
 
 static int settle(struct erofs_image *image, struct erofs_inode *dir)
 {
-	struct erofs_node **link = &dir->dir.child;
+	struct erofs_inode *after = dir->dir.after, **end = &dir->dir.after;
+	struct erofs_node *list = NULL;
 	int rc;
 
 	dir->nlink = 2;
-	while (*link) {
-		erofs_arena_breathe(&image->arena);
-		if (settle_name(image, dir, *link))
-			link = &(*link)->next;
-		else
-			*link = (*link)->next;
-	}
 	rc = erofs_node_dots(image, dir);
-	if (rc)
-		return rc;
-	dir->dir.child = sort(image, dir->dir.child);
+	for (struct erofs_node *node = dir->dir.child; node && !rc; node = node->next) {
+		erofs_arena_breathe(&image->arena);
+		if (node->state != EROFS_DOTS && !settle_name(image, dir, node))
+			continue;
+		rc = gather(image, node, &list);
+		if (erofs_is_dir(node)) { /* its directories come next, before whatever comes after it */
+			*end = node->inode;
+			end = &node->inode->dir.after;
+		}
+	}
+	*end = after;
+	dir->dir.child = sort(image, list);
 	measure(image, dir);
-	chain(image, dir);
-	return 0;
+	return rc;
 }
 
 static uint64_t blocks_of(const struct erofs_inode *inode)
@@ -179,12 +186,9 @@ static void place(struct erofs_image *image, struct erofs_inode *inode)
 	size_t size = sizeof(struct erofs_disk_inode) + erofs_xattrs_size(inode);
 	size_t together = inode->tail_size ? size + inode->tail_size : sizeof(struct erofs_disk_inode);
 
-	if (inode->flags & EROFS_PLACED)
-		return;
 	if (at % EROFS_BLOCK + together > EROFS_BLOCK)
 		at = (at + EROFS_BLOCK - 1) & ~(uint64_t)(EROFS_BLOCK - 1);
 	inode->nid = (uint32_t)((at - image->meta_start) >> EROFS_NID_BITS);
-	inode->flags |= EROFS_PLACED;
 	image->end = at + size + inode->tail_size;
 	image->facts.inodes++;
 }
@@ -206,13 +210,12 @@ int erofs_layout(struct erofs_image *image)
 	}
 	image->meta_start = at;
 	image->end = at + (FIRST_NID << EROFS_NID_BITS);
-	place(image, image->root); /* first: its nid has 16 bits */
-	/* The inodes of one directory stand together: they are what a reader of it wants next. */
-	for (dir = image->root; dir && !rc; dir = dir->dir.after) {
-		for (struct erofs_node *node = dir->dir.child; node; node = node->next) {
-			erofs_arena_breathe(&image->arena);
-			place(image, node->inode);
-		}
+	/* In the order in which they were made: the root first, whose nid has 16 bits, and the files of a directory near
+	 * each other, as archives have them. It is also the order of everything that is kept for them. */
+	for (struct erofs_inode *inode = image->root; inode && !rc; inode = inode->next) {
+		erofs_arena_breathe(&image->arena);
+		if (inode->nlink)
+			place(image, inode);
 	}
 	image->end = (image->end + EROFS_BLOCK - 1) & ~(uint64_t)(EROFS_BLOCK - 1);
 	if (image->end / EROFS_BLOCK > UINT32_MAX || (image->end - image->meta_start) >> EROFS_NID_BITS > UINT32_MAX)

@@ -31,8 +31,8 @@ int erofs_nodes_begin(struct erofs_image *image)
 	if (!image->slots)
 		return rc;
 	image->slot_count = FIRST_SLOTS;
-	image->root = erofs_inode_new(image, SINK_DIR, &rc);
-	if (!image->root)
+	image->inodes_end = &image->root;
+	if (!erofs_inode_new(image, SINK_DIR, &rc))
 		return rc;
 	image->root->mode = 0755;
 	return 0;
@@ -201,8 +201,11 @@ struct erofs_inode *erofs_inode_new(struct erofs_image *image, enum sink_type ty
 
 	inode = take_name(image, type == SINK_DIR ? sizeof(*inode) : size, &place, ret_rc);
 
-	if (inode)
-		inode->type = (uint8_t)type;
+	if (!inode)
+		return NULL;
+	inode->type = (uint8_t)type;
+	*image->inodes_end = inode;
+	image->inodes_end = &inode->next;
 	return inode;
 }
 
