@@ -124,7 +124,7 @@ def with_pmix(node, job="7", step="0"):
     server = f"{node.tmp}/spool/pmix.{job}.{step}"
     (node.tmp / f"tmp/spmix_appdir_{os.getuid()}_{job}.{step}").mkdir(exist_ok=True)
     node.job |= {
-        "PMIX_SERVER_TMPDIR": server,
+        "PMIX_SERVER_TMPDIR": f"{server}/",  # as Slurm's plugin sets it
         "PMIX_DSTORE_21_BASE_PATH": server,
         "PMIX_SECURITY_MODE": "munge,native",
         "SLURM_JOB_ID": job,
