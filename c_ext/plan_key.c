@@ -22,7 +22,8 @@ static const char *const read_by_engine[] = { "HOME", "XDG_CONFIG_HOME", "XDG_RU
 					      "REGISTRY_AUTH_FILE", "SLURMD_NODENAME" };
 
 static const char *const installation[] = { "libexec/fairlead/engine.py", "libexec/fairlead/fairlead-enter",
-					    "lib/fairlead/spank_fairlead.so", "venv/bin/python" };
+					    "lib/fairlead/spank_fairlead.so", "bin/fairlead",
+					    "venv/bin/python" };
 
 int plan_key_wanted(char *const *environment)
 {

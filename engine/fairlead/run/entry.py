@@ -26,7 +26,8 @@ def compile_entry(
     """
     if any(len(names) >= kernel.lib.BLOCK_MAX_STRINGS for _, names in grounds.prefixes):
         return None
-    body = block.join([*_checks(grounds), *block.records(plan, templates=True)])
+    words = [block.record(kernel.lib.OP_WORD, 0, word) for word in plan.command]
+    body = block.join([*_checks(grounds), *words, *block.records(plan, templates=True)])
     tail = struct.pack("=QII", expires_s, len(key), len(body)) + key + body
     data = _MAGIC + struct.pack("=Q", kernel.plan_hash(tail)) + tail
     return data if len(data) <= kernel.lib.PLAN_ENTRY_MAX_SIZE else None
