@@ -132,6 +132,13 @@ SETTINGS: dict[str, Setting] = {
         "FAIRLEAD_WRITABLE",
         "let the container write to its own root (in memory, lost at the end)",
     ),
+    "upper_size": Setting(
+        "",
+        "FAIRLEAD_UPPER_SIZE",
+        "how much the container may write to its own root, as 8G or 50% of the memory; "
+        "empty: half of it",
+        form=_SIZE,
+    ),
     "plan_cache": Setting(
         True,
         "FAIRLEAD_PLAN_CACHE",
@@ -155,6 +162,7 @@ class Config(NamedTuple):
     mpi: str
     mount_home: bool
     writable: bool
+    upper_size: str
     plan_cache: bool
     origins: Mapping[str, str]
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from faulty_registry import FaultyRegistry
+from ordinary import GID, UID, User
 
 from fairlead import config as settings
 from fairlead.image import reference, transport
@@ -176,3 +177,15 @@ class Bench:
 @pytest.fixture
 def bench(tmp_path: Path) -> Bench:
     return Bench(tmp_path)
+
+
+@pytest.fixture
+def user() -> Iterator[User]:
+    """An ordinary user with a store and a home of their own."""
+    if os.geteuid() != 0:
+        pytest.skip("becomes another user, so it starts as root")
+    place = f"/var/tmp/fairlead-run-{os.getpid()}"
+    os.makedirs(place)
+    os.chown(place, UID, GID)
+    yield User(place)
+    shutil.rmtree(place)

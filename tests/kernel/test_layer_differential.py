@@ -25,11 +25,11 @@ def box(request):
 def test_reader_and_model_agree(box, layers, piece):
     answer = box.apply(*(tar.archive(*layer) for layer in layers), piece=piece)
     event("refused" if answer.error else "applied")
-    layer_box.assert_as_modelled(answer, layers)
+    box.assert_as_modelled(answer, layers)
     if answer.error:  # and without what was refused
         layers = layer_box.acceptable(layers)
         answer = box.apply(*(tar.archive(*layer) for layer in layers), piece=piece)
-        layer_box.assert_as_modelled(answer, layers)
+        box.assert_as_modelled(answer, layers)
         assert not answer.error
 
 

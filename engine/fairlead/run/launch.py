@@ -74,7 +74,7 @@ def prepare(
     source = launch_plan.Source(
         image.pinned,
         image.config,
-        tuple(f"mount:{n}" for n in reversed(range(len(mounts)))) or (image.rootfs,),
+        tuple(f"mount:{n}" for n in reversed(range(len(mounts)))) or (*image.over, image.rootfs),
         *_identity_texts(files),
     )
     node = facts.read(request.environ, candidates)
