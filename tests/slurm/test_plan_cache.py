@@ -6,6 +6,7 @@ import re
 import shutil
 import stat
 import struct
+import time
 import urllib.request
 
 import jobs
@@ -224,6 +225,38 @@ def test_removed_image_is_not_run_from_a_plan(own):
     result = srun("true", container=image, FAIRLEAD_PULL="never")
     assert own.starts() == 1
     assert "is not in the store" in error_lines(result)[0]
+
+
+@pytest.fixture
+def granted(other_prefix):
+    """The engine, watched, and the user's grant for the small image in the shared store."""
+    site = re.search(r" site=(\S+)", plugin_line()[1])
+    if not site:
+        pytest.skip("the installed plugin has no shared store")
+    image = frozen(SMALL)
+    grant = f"{site.group(1)}/grants/{jobs.USER.pw_uid}/{image.rpartition(':')[2]}"
+    with counted(other_prefix, site=True) as watched:
+        output(srun("true", container=image))
+        yield watched, image, grant
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(grant)  # the next one proves access anew
+
+
+@pytest.mark.parametrize("loss", ["gone", "old"])
+def test_kept_plan_is_no_way_around_a_right_that_was_lost(granted, loss):
+    """The broker mounts for a kept plan what it would mount for the engine, and nothing else."""
+    engine, image, grant = granted
+    engine.starts()
+    output(srun("true", container=image))
+    assert engine.starts() == 0
+    if loss == "gone":
+        os.unlink(grant)
+    else:
+        long_ago = os.stat(grant).st_mtime - 10_000_000
+        os.utime(grant, (long_ago, long_ago))
+    output(srun("true", container=image))
+    assert engine.starts() == 2, "the engine, and a storekeeper that proves access"
+    assert os.stat(grant).st_mtime > time.time() - 60
 
 
 # -- the directory, by others and by accident ------------------------------------------------------
