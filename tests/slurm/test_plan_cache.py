@@ -12,7 +12,7 @@ import urllib.request
 import jobs
 import pytest
 from installation import installed_prefix, plugin_line, prefix, replace_engine
-from jobs import BULLSEYE, MPI, REGISTRY, SMALL, error_lines, output
+from jobs import BULLSEYE, MPI, MPICH, REGISTRY, SMALL, error_lines, output
 
 from fairlead import kernel
 from fairlead.run import block
@@ -159,10 +159,13 @@ LINE = re.compile(
 )
 
 
-@pytest.mark.parametrize("mode", ["host", "image"])
-def test_ranks_on_two_nodes_meet_in_kept_plans(engine, mode):
-    image = frozen(MPI)
-    options = ("--mpi=pmix", "-n4", f"--container-mpi={mode}", "./hello_mpi")
+@pytest.mark.parametrize(
+    ("image", "pmi", "mode"),
+    [(MPI, "pmix", "host"), (MPI, "pmix", "image"), (MPICH, "pmi2", "host")],
+)
+def test_ranks_on_two_nodes_meet_in_kept_plans(engine, image, pmi, mode):
+    image = frozen(image)
+    options = (f"--mpi={pmi}", "-n4", f"--container-mpi={mode}", "./hello_mpi")
     output(srun(*options, nodes="n1,n2", container=image))
     assert engine.starts() >= 2  # and storekeepers, where the image is new
     shown = output(srun(*options, nodes="n1,n2", container=image))

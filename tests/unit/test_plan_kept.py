@@ -520,10 +520,14 @@ def test_directory_that_cannot_be_written_fails_no_launch(node):
 
 def test_notes_travel_with_the_entry(node, monkeypatch):
     start, ready, *rest = node.decide()
-    ready = ready._replace(plan=ready.plan._replace(notes=("the host is newer",)))
+    notes = ("the host is newer", "two\nlines and \x1b[2J")
+    ready = ready._replace(plan=ready.plan._replace(notes=notes))
     assert keep.keep(KEY, start, ready, *rest)
     with open(entry_path(node), "rb") as file:
-        assert b"the host is newer" in file.read()
+        data = file.read()
+    assert b"the host is newer" in data
+    assert b"\x1b" not in data
+    assert b"two\n" not in data
 
 
 def test_slurm_configuration_is_where_the_variable_says():

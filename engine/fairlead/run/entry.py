@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable
 
-from fairlead import kernel
+from fairlead import errors, kernel
 from fairlead.host import witness
 from fairlead.plan import plan as launch_plan
 from fairlead.run import basis, block
@@ -44,7 +44,7 @@ def body(data: bytes) -> bytes:
 def _checks(grounds: basis.Basis) -> Iterable[bytes]:
     lib = kernel.lib
     for note in grounds.notes:
-        yield block.record(lib.OP_NOTE, 0, note)
+        yield block.record(lib.OP_NOTE, 0, errors.one_line(note))
     if grounds.image:
         yield block.record(lib.OP_IMAGE, 0, grounds.image)
     for directory in grounds.holds:
