@@ -55,6 +55,7 @@ static int has_its_strings(const struct block_record *record)
 	case OP_HOLD:
 	case OP_IMAGE:
 	case OP_NOTE:
+	case OP_WORD:
 		return record->count >= 1;
 	case OP_TMPFS:
 	case OP_BIND:

@@ -47,6 +47,7 @@ enum block_op {
 	OP_HOLD = 36,           /* directory, under a shared flock until the container stands */
 	OP_IMAGE = 37,          /* name, in the shared store, of the image whose layers the root calls mount:N */
 	OP_NOTE = 38,           /* a line that the user sees at every launch */
+	OP_WORD = 39,           /* a word of the command */
 };
 
 enum block_flag {

@@ -17,6 +17,7 @@
 #include "plan_check.h"
 #include "plan_entry.h"
 #include "plan_expand.h"
+#include "report.h"
 
 enum { NAME_SIZE = 17 };
 
@@ -172,11 +173,15 @@ void plan_cache_tell(const struct plan *plan, int fd)
 {
 	struct block_cursor cursor;
 	struct block_record record;
+	char line[2048];
 
 	block_open(&cursor, plan->entry_block, plan->entry_block_size);
-	while (block_next(&cursor, &record))
-		if (record.op == OP_NOTE)
-			dprintf(fd, "fairlead: %s\n", record.string[0]);
+	while (block_next(&cursor, &record)) {
+		if (record.op != OP_NOTE)
+			continue;
+		snprintf(line, sizeof(line), "%s", record.string[0]);
+		dprintf(fd, "fairlead: %s\n", report_printable(line));
+	}
 }
 
 void plan_cache_release(struct plan *plan)

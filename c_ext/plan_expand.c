@@ -79,6 +79,8 @@ int plan_expand_text(const char *text, char *const *environment, char *ret, size
 	}
 	if (used >= size)
 		return -ENAMETOOLONG;
+	while (used > 1 && ret[used - 1] == '/')
+		used--;
 	ret[used] = '\0';
 	return 0;
 }

@@ -10,7 +10,8 @@
 /* The value of a variable, or NULL; the name is the first length bytes. */
 const char *plan_variable(char *const *environment, const char *name, size_t length);
 
-/* Replace every ${NAME} of a text. -ENOENT: no such variable; -EBADMSG: ${ without a name and }; -ENAMETOOLONG. */
+/* Replace every ${NAME} of a path, and remove the slashes at its end, which PMIX_SERVER_TMPDIR has. -ENOENT: no such
+ * variable; -EBADMSG: ${ without a name and }; -ENAMETOOLONG. */
 int plan_expand_text(const char *text, char *const *environment, char *ret, size_t size);
 
 /* Expand the templates of a block that block_open() accepted, leaving the records of the cache out; the caller frees

@@ -16,13 +16,14 @@
 #define FORMAT "1" /* raise it when the meaning of an entry changes, whatever the installation's identity says */
 #define MAX_GROUPS 65536
 
-/* No proxies and certificates: nothing is fetched for a plan that is cached, and a proxy's password stays off the
+/* Several slurmds may share a host, each with directories of its own. No proxies and certificates: nothing is fetched for a plan that is cached, and a proxy's password stays off the
  * disk. Credentials are files, named by these. */
 static const char *const read_by_engine[] = { "HOME", "XDG_CONFIG_HOME", "XDG_RUNTIME_DIR", "DOCKER_CONFIG",
-					      "REGISTRY_AUTH_FILE" };
+					      "REGISTRY_AUTH_FILE", "SLURMD_NODENAME" };
 
 static const char *const installation[] = { "libexec/fairlead/engine.py", "libexec/fairlead/fairlead-enter",
-					    "lib/fairlead/spank_fairlead.so", "venv/bin/python" };
+					    "lib/fairlead/spank_fairlead.so", "bin/fairlead",
+					    "venv/bin/python" };
 
 int plan_key_wanted(char *const *environment)
 {

@@ -5,6 +5,8 @@
  * environment travels as data. The interpreter is named by its absolute path and isolated (-I -S). */
 #include "engine.h"
 
+#include "old_headers.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
@@ -15,13 +17,8 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
-
-#ifndef SYS_close_range
-#define SYS_close_range 436 /* Linux 5.9; glibc 2.31 has no name for it; the same number on every architecture */
-#endif
 
 enum { SOCKET, REQUEST, BROKER, KEY, FDS, FIRST_FD = 3, MAX_ENVIRONMENT = 128 }; /* run/step.py: 3, 4, 5 and 6 */
 

@@ -33,6 +33,11 @@ def set_quiet(quiet: bool) -> None:
     _quiet = quiet
 
 
+def is_verbose() -> bool:
+    """Tell whether debug lines are printed."""
+    return _verbose
+
+
 def said() -> int:
     """Return how many warnings and notes there were so far, those that were kept quiet too."""
     return _said

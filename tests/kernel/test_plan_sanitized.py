@@ -198,7 +198,7 @@ def test_another_uid_gid_or_group_has_another_key(shown, options):
 
 @pytest.mark.parametrize(
     "name",
-    ["HOME", "XDG_CONFIG_HOME", "XDG_RUNTIME_DIR", "DOCKER_CONFIG", "REGISTRY_AUTH_FILE", "FAIRLEAD_STORE", "FAIRLEAD_X"],
+    ["HOME", "XDG_CONFIG_HOME", "XDG_RUNTIME_DIR", "DOCKER_CONFIG", "REGISTRY_AUTH_FILE", "FAIRLEAD_STORE", "FAIRLEAD_X", "SLURMD_NODENAME"],
 )  # fmt: skip
 def test_what_the_engine_reads_is_in_the_key(shown, name):
     one, other, absent = shown(**{name: "/a"}), shown(**{name: "/b"}), shown()

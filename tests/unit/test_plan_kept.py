@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import stat
+import sys
 import time
 
 import pytest
@@ -124,7 +125,7 @@ def with_pmix(node, job="7", step="0"):
     server = f"{node.tmp}/spool/pmix.{job}.{step}"
     (node.tmp / f"tmp/spmix_appdir_{os.getuid()}_{job}.{step}").mkdir(exist_ok=True)
     node.job |= {
-        "PMIX_SERVER_TMPDIR": server,
+        "PMIX_SERVER_TMPDIR": f"{server}/",  # as Slurm's plugin sets it
         "PMIX_DSTORE_21_BASE_PATH": server,
         "PMIX_SECURITY_MODE": "munge,native",
         "SLURM_JOB_ID": job,
@@ -177,6 +178,7 @@ CHANGES = {
     "tree's passwd": lambda node: touch(f"{node.rootfs}/etc/passwd"),
     "tree's group": lambda node: os.unlink(f"{node.rootfs}/etc/group"),
     "tree of another group": lambda node: os.chmod(node.rootfs, 0o700),
+    "store of another version": lambda node: touch(f"{node.store.root}/version"),
     "store open to others": lambda node: os.chmod(node.store.root, 0o777),
     "variable that is dropped": lambda node: node.job.update(LD_PRELOAD="/x"),
     "rank of an MPI job": lambda node: node.job.update(PMIX_RANK="0"),
@@ -264,6 +266,52 @@ def test_rank_that_launches_may_be_another_one(ranks):
     ranks.keep()
     ranks.job["PMIX_RANK"] = "5"
     assert ranks.find() is not None
+
+
+# -- nothing forgotten -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def watched(monkeypatch):
+    """Every path that is opened or looked at, while the fixture's switch is on."""
+    touched, switch = set(), [False]
+
+    def note(path):
+        if switch[0] and isinstance(path, str | bytes):
+            touched.add(os.fsdecode(path))
+
+    def noting(call):
+        def noted(path, *words, **options):
+            note(path)
+            return call(path, *words, **options)
+
+        return noted
+
+    for name in ("stat", "lstat", "listdir", "scandir", "readlink", "access", "open"):
+        monkeypatch.setattr(os, name, noting(getattr(os, name)))
+    sys.addaudithook(lambda event, words: note(words[0]) if event == "open" else None)
+    yield touched, switch
+    switch[0] = False
+
+
+def test_every_path_that_a_launch_looks_at_is_in_its_basis(ranks, watched):
+    with_pmix(ranks)
+    assert ranks.keep(), "warm: the host's MPI is known, the image's index made"
+    touched, switch = watched
+    switch[0] = True
+    made = ranks.decide()
+    switch[0] = False
+    grounds = basis.collect(*made)
+    known = {
+        facts.from_template(seen.path, ranks.job) if seen.template else seen.path
+        for seen in grounds.files
+    }
+    derived = {  # from what is in the basis
+        *(f"{ranks.store.root}/host/{name}" for name in os.listdir(f"{ranks.store.root}/host")),
+        *grounds.holds,
+    }
+    assert str(ranks.site) in touched, "the watch does not work"
+    assert touched - known - derived == set()
 
 
 # -- what differs in every step --------------------------------------------------------------------
@@ -472,10 +520,14 @@ def test_directory_that_cannot_be_written_fails_no_launch(node):
 
 def test_notes_travel_with_the_entry(node, monkeypatch):
     start, ready, *rest = node.decide()
-    ready = ready._replace(plan=ready.plan._replace(notes=("the host is newer",)))
+    notes = ("the host is newer", "two\nlines and \x1b[2J")
+    ready = ready._replace(plan=ready.plan._replace(notes=notes))
     assert keep.keep(KEY, start, ready, *rest)
     with open(entry_path(node), "rb") as file:
-        assert b"the host is newer" in file.read()
+        data = file.read()
+    assert b"the host is newer" in data
+    assert b"\x1b" not in data
+    assert b"two\n" not in data
 
 
 def test_slurm_configuration_is_where_the_variable_says():

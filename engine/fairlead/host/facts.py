@@ -127,7 +127,7 @@ def pmix_directories(environ: Mapping[str, str]) -> tuple[StepDirectory, ...]:
     client = next((text for text in clients if os.path.isdir(from_template(text, values))), "")
     found: dict[str, str] = {}
     for text in (client, *servers):
-        found.setdefault(from_template(text, values).rstrip("/"), text)
+        found.setdefault(from_template(text, values), text)
     return tuple(
         StepDirectory(path, text)
         for path, text in found.items()
@@ -148,15 +148,16 @@ def pmix_templates(environ: Mapping[str, str]) -> tuple[tuple[str, ...], tuple[s
 
 
 def from_template(text: str, environ: Mapping[str, str]) -> str:
-    """Return a template with each ``${NAME}`` replaced, by nothing where there is no variable.
+    """Return a path with each ``${NAME}`` replaced, by nothing where there is no variable.
 
-    The form that C uses is stricter (``c_ext/plan_expand.h``) and decides what is kept.
+    Slashes at its end go: PMIX_SERVER_TMPDIR has one. The form that C uses is stricter
+    (``c_ext/plan_expand.h``) and decides what is kept.
     """
     head, *rest = text.split("${")
     for piece in rest:
         name, _, tail = piece.partition("}")
         head += environ.get(name, "") + tail
-    return head
+    return head.rstrip("/")
 
 
 def _devices() -> tuple[Device, ...]:

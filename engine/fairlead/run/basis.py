@@ -16,6 +16,7 @@ Rules:
 - ``begin`` comes before the settings are read: a file that changes in between then counts as
   changed. What is known only afterwards is looked at by ``collect``, which asks the node once more
   and gives nothing where the answer has changed.
+- What a decision looks at belongs here; a test watches every path that a launch touches.
 - What cannot be said for certain gives no basis, and the plan is not kept.
 """
 
@@ -129,6 +130,7 @@ def _image(store: layout.Store, ready: launch.Ready) -> Iterable[witness.Seen]:
     """Look at what stands for the image in the store; nothing below is ever changed in place."""
     image = ready.image
     yield witness.file(store.root)
+    yield witness.file(store.path("version"))
     yield witness.file(records.path(store, image.reference))
     yield witness.file(blobs.path(store, image.config.digest))
     if ready.mounts:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable
 
-from fairlead import kernel
+from fairlead import errors, kernel
 from fairlead.host import witness
 from fairlead.plan import plan as launch_plan
 from fairlead.run import basis, block
@@ -26,7 +26,8 @@ def compile_entry(
     """
     if any(len(names) >= kernel.lib.BLOCK_MAX_STRINGS for _, names in grounds.prefixes):
         return None
-    body = block.join([*_checks(grounds), *block.records(plan, templates=True)])
+    words = [block.record(kernel.lib.OP_WORD, 0, word) for word in plan.command]
+    body = block.join([*_checks(grounds), *words, *block.records(plan, templates=True)])
     tail = struct.pack("=QII", expires_s, len(key), len(body)) + key + body
     data = _MAGIC + struct.pack("=Q", kernel.plan_hash(tail)) + tail
     return data if len(data) <= kernel.lib.PLAN_ENTRY_MAX_SIZE else None
@@ -43,7 +44,7 @@ def body(data: bytes) -> bytes:
 def _checks(grounds: basis.Basis) -> Iterable[bytes]:
     lib = kernel.lib
     for note in grounds.notes:
-        yield block.record(lib.OP_NOTE, 0, note)
+        yield block.record(lib.OP_NOTE, 0, errors.one_line(note))
     if grounds.image:
         yield block.record(lib.OP_IMAGE, 0, grounds.image)
     for directory in grounds.holds:

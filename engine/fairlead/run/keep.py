@@ -61,7 +61,7 @@ def keep(
 
 def _may_be_kept(request: launch_request.Request, config: settings.Config) -> bool:
     """Tell whether the next launch may do without asking anybody."""
-    if not config.plan_cache or log.said():
+    if not config.plan_cache or log.said() or log.is_verbose():
         return False
     step = request.step
     if step is not None and (step.script or step.multi_prog):
