@@ -55,15 +55,17 @@ def run(store: Store, *, repair: bool, progress: log.Progress | None = None) -> 
 
 def repaired(store: Store, found: Iterator[Finding], repair: bool) -> Iterator[Finding]:
     """Repair each finding if asked for; one that is in use stays as it is."""
-    try:
-        for finding in found:
-            done = ""
-            if repair:
-                with contextlib.suppress(errors.BusyError):
-                    done = finding.repair()
-            yield finding._replace(repaired=done)
-    except OSError as error:
-        raise layout.failure(error, store.root) from error
+    while (finding := _next(store, found)) is not None:
+        done = ""
+        if repair:
+            with contextlib.suppress(errors.BusyError), layout.failures_named(store):
+                done = finding.repair()
+        yield finding._replace(repaired=done)
+
+
+def _next(store: Store, found: Iterator[Finding]) -> Finding | None:
+    with layout.failures_named(store):  # not around the yield: a reader's closed pipe is no disk
+        return next(found, None)
 
 
 def findings(store: Store, progress: log.Progress | None) -> Iterator[Finding]:

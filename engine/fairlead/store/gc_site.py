@@ -16,6 +16,7 @@ Rules:
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import time
@@ -54,8 +55,12 @@ class Granted(NamedTuple):
 
 
 def inventory(store: Store, living: Living) -> tuple[Item, ...]:
-    """Return everything that can be removed by itself, with who uses it."""
-    with site.alone(store) as alone:
+    """Return everything that can be removed by itself, with who uses it.
+
+    Raises:
+        errors.StoreError: the store cannot be read.
+    """
+    with layout.failures_named(store), site.alone(store) as alone:
         return _inventory(store, living, alone)
 
 
@@ -87,7 +92,7 @@ def collect(
     """
     if not dry:
         layout.sweep(store)
-    with site.alone(store) as alone:
+    with layout.failures_named(store), site.alone(store) as alone:
         found = _inventory(store, living, alone)
         chosen = items.choose(found, wanted)
         spared = tuple(item for item in found if item.held)
@@ -136,10 +141,16 @@ def boot_time() -> float:
 
 def _grant(where: str, uid: int, name: str) -> site.Grant | None:
     try:
-        with open(where, "rb", opener=_careful) as file:
-            text = file.read(site.MAX_GRANT_BYTES + 1).decode("ascii")
-        grant = site.parse_grant(text, where)
-    except (errors.StoreError, OSError, UnicodeDecodeError):
+        fd = _careful(where, os.O_RDONLY)
+    except OSError as error:
+        if error.errno in {errno.ELOOP, errno.ENXIO}:  # a link, a socket: no grant
+            return None
+        raise  # what the disk cannot read now must not make its layers garbage
+    with open(fd, "rb") as file:
+        data = file.read(site.MAX_GRANT_BYTES + 1)
+    try:
+        grant = site.parse_grant(data.decode("ascii"), where)
+    except (errors.StoreError, UnicodeDecodeError):
         return None
     return grant if grant.uid == uid and site.is_name(name) else None
 

@@ -37,7 +37,7 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple, Self
 
-from fairlead import errors
+from fairlead import errors, log
 from fairlead.config import Config
 
 if TYPE_CHECKING:
@@ -89,6 +89,19 @@ def failure(error: OSError, path: str, doing: str = "") -> errors.Error:
     if error.errno in _FULL:
         return errors.SpaceError(f"cannot write {where}: {reason}{tail}")
     return errors.StoreError(f"{where}: {reason}{tail}")
+
+
+@contextlib.contextmanager
+def failures_named(store: Store) -> Iterator[None]:
+    """Turn a failed file operation inside ``with`` into the store's error.
+
+    Raises:
+        errors.SpaceError, errors.StoreError: with the path and the kernel's words.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise failure(error, store.root) from error
 
 
 def publish(staged: str, final: str, *, durable: bool = True) -> bool:
@@ -292,6 +305,8 @@ class Stage:
     ) -> None:
         try:
             remove(self.path)
+        except OSError as failed:  # garbage: ``sweep`` will try again, the work itself is done
+            log.debug(f"{self.path}: {failed.strerror}")
         finally:
             os.close(self._fd)
 
@@ -307,13 +322,11 @@ def sweep(store: Store) -> None:
     Raises:
         errors.StoreError: something cannot be removed.
     """
-    try:
+    with failures_named(store):
         for path in stale_stages(store):
             discard(path)
         for path in stale_locks(store):
             _sweep_lock(path)
-    except OSError as error:
-        raise failure(error, store.root) from error
 
 
 def stale_stages(store: Store) -> Iterator[str]:
