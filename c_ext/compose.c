@@ -270,6 +270,16 @@ static int is_below_mount(struct block_cursor cursor, const char *path, unsigned
 	return 0;
 }
 
+/* What the container may write, where the block limits it. */
+static const char *upper_size(struct block_cursor cursor)
+{
+	struct block_record record;
+
+	if (!block_next(&cursor, &record) || !block_next(&cursor, &record) || record.op != OP_UPPER)
+		return NULL;
+	return record.string[0];
+}
+
 /* Whether the image's one layer can be the root without an overlay: read-only, and nothing has to be made in it. */
 static int needs_no_overlay(struct block_cursor start, const struct block_record *root,
 			    const struct root_mounts *mounts, const int *clones)
@@ -321,7 +331,8 @@ int compose_root(const void *block, size_t size, const int *mounts, unsigned int
 	readonly = record.flags & ROOT_READONLY;
 	mask = umask(0022); /* mount points and generated files; the application keeps the user's */
 	report->err = 0;
-	err = root_mount(&record, &given, needs_no_overlay(start, &record, &given, clones), &container, report);
+	err = root_mount(&record, &given, upper_size(start), needs_no_overlay(start, &record, &given, clones), &container,
+			 report);
 	for (unsigned int i = 1; !err && block_next(&cursor, &record); i++)
 		err = execute(&container, &record, clones[i], i, report);
 	umask(mask);

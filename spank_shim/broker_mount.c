@@ -153,7 +153,8 @@ int mount_image(int fd, int idmap)
 
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
 	mount = mount_source(path);
-	if (mount == -ENOTBLK)
+	/* Before Linux 6.12 a file is no source; later, one on a file system that EROFS cannot read from (tmpfs). */
+	if (mount == -ENOTBLK || mount == -EINVAL || mount == -EOPNOTSUPP)
 		mount = mount_loop(fd);
 	if (mount < 0)
 		return mount;

@@ -132,6 +132,13 @@ SETTINGS: dict[str, Setting] = {
         "FAIRLEAD_WRITABLE",
         "let the container write to its own root (in memory, lost at the end)",
     ),
+    "upper_size": Setting(
+        "",
+        "FAIRLEAD_UPPER_SIZE",
+        "how much the container may write to its own root, as 8G or 50% of the memory; "
+        "empty: half of it",
+        form=_SIZE,
+    ),
 }
 
 
@@ -150,6 +157,7 @@ class Config(NamedTuple):
     mpi: str
     mount_home: bool
     writable: bool
+    upper_size: str
     origins: Mapping[str, str]
 
     def override(self, origin: str, **values: Value | None) -> Config:

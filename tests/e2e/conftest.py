@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from faulty_registry import FaultyRegistry
+from ordinary import GID, UID, User
 from real_registry import docker_registry
 
 from fairlead import config as settings
@@ -126,3 +128,15 @@ class Bench:
 @pytest.fixture
 def bench(tmp_path: Path) -> Bench:
     return Bench(tmp_path)
+
+
+@pytest.fixture
+def user() -> Iterator[User]:
+    """An ordinary user with a store and a home of their own."""
+    if os.geteuid() != 0:
+        pytest.skip("becomes another user, so it starts as root")
+    place = f"/var/tmp/fairlead-run-{os.getpid()}"
+    os.makedirs(place)
+    os.chown(place, UID, GID)
+    yield User(place)
+    shutil.rmtree(place)

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import shutil
+import struct
 import subprocess
 import tarfile
 from pathlib import Path
@@ -92,3 +93,41 @@ def skopeo(*words: str, environ: dict[str, str] | None = None) -> None:
     # Alone with its mounts: it leaves one behind on the store that it writes.
     command = ["unshare", "--mount", "skopeo", "--insecure-policy", "copy", "--quiet", *words]
     subprocess.run(command, env=env, check=True, capture_output=True, text=True)
+
+
+SIF_ARCH = {"x86_64": b"02", "aarch64": b"04"}.get(os.uname().machine, b"00")
+
+
+def sif(
+    path: Path, squashfs: bytes, *, system: int = 1, role: int = 2, machine: bytes = SIF_ARCH
+) -> Path:
+    """A SIF file with a definition and one partition, as Apptainer lays it out."""
+    first, data = 128, 128 + 48 * 585
+    definition = b"bootstrap: scratch\n"
+    at = -(-(data + len(definition)) // 4096) * 4096
+    descriptors = [
+        _descriptor(0x4001, 1, data, len(definition), b""),
+        _descriptor(0x4004, 2, at, len(squashfs), struct.pack("<ii3s", system, role, machine)),
+    ]
+    head = struct.pack(
+        "<32s10s3s3s16s8q",
+        *(b"#!/usr/bin/env run-singularity\n", b"SIF_MAGIC\0", b"01\0", machine, bytes(16)),
+        *(0, 0, 46, 48, first, 48 * 585, data, at + len(squashfs) - data),
+    )
+    table = b"".join(descriptors).ljust(48 * 585, b"\0")
+    path.write_bytes((head + table + definition).ljust(at, b"\0") + squashfs)
+    return path
+
+
+def _descriptor(kind: int, number: int, offset: int, size: int, extra: bytes) -> bytes:
+    numbers = (kind, 1, number, 0xF0000001, 0, offset, size, size, 0, 0, 0, 0)
+    return struct.pack("<iBIII7q128s384s", *numbers, b"part", extra)
+
+
+def mksquashfs(root: Path, path: Path, *words: str) -> Path:
+    """A squashfs image of a tree."""
+    if shutil.which("mksquashfs") is None:
+        pytest.skip("squashfs-tools is not installed")
+    command = ["mksquashfs", str(root), str(path), "-noappend", "-no-progress", "-quiet", *words]
+    subprocess.run(command, check=True, capture_output=True)
+    return path

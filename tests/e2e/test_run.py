@@ -4,26 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import images
 import pytest
+from ordinary import ENGINE, UID, User
 
-ENGINE = str(Path(__file__).parents[2] / "engine")
-UID, GID = 23456, 23457
 APPLETS = ("sh", "echo", "cat", "env", "pwd", "id", "touch", "true", "sleep", "ls", "kill", "test")
-
-
-def drop() -> None:
-    os.setgroups([])
-    os.setresgid(GID, GID, GID)
-    os.setresuid(UID, UID, UID)
 
 
 @pytest.fixture(scope="module")
@@ -45,43 +36,6 @@ def image(registry: str) -> str:
     }
     images.push(registry, "run/box", "1", images.image([images.layer(files)], config))
     return f"{registry}/run/box:1"
-
-
-class User:
-    """An ordinary user with a store and a home of their own."""
-
-    def __init__(self, place: str) -> None:
-        self.place = place
-        self.environ = {
-            "HOME": place,
-            "PATH": os.environ["PATH"],
-            "PYTHONPATH": ENGINE,
-            "FAIRLEAD_STORE": f"{place}/store",
-            "FAIRLEAD_SITE_CONFIG": f"{place}/none",
-        }
-
-    def start(self, *words: str, **options: object) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "fairlead.cli.main", *words]
-        return subprocess.Popen(
-            command, preexec_fn=drop, cwd=self.place, env=self.environ, text=True, **options
-        )  # type: ignore[call-overload,no-any-return]
-
-    def run(self, *words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-        pipe = subprocess.PIPE
-        process = self.start(*words, stdin=pipe, stdout=pipe, stderr=pipe)
-        out, err = process.communicate(stdin, timeout=60)
-        return subprocess.CompletedProcess(words, process.returncode, out, err)
-
-
-@pytest.fixture
-def user() -> Iterator[User]:
-    if os.geteuid() != 0:
-        pytest.skip("becomes another user, so it starts as root")
-    place = f"/var/tmp/fairlead-run-{os.getpid()}"
-    os.makedirs(place)
-    os.chown(place, UID, GID)
-    yield User(place)
-    shutil.rmtree(place)
 
 
 def test_entrypoint_and_command_of_the_image(user: User, image: str) -> None:

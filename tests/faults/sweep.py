@@ -174,9 +174,9 @@ class Place:
     """A fresh store for one point."""
 
     def __init__(self, sweep: Sweep, scenario: Scenario, name: str) -> None:
-        self.folder = f"{sweep.root}/{name}"
+        self.folder = tempfile.mkdtemp(prefix=f"{name}.", dir=sweep.root)  # points may come twice
         self.store, self.output = f"{self.folder}/store", f"{self.folder}/output"
-        os.mkdir(self.folder, 0o755)
+        os.chmod(self.folder, 0o755)
         self._names = {**sweep.images, "store": self.store}
         self.environ = {
             "FAIRLEAD_STORE": self.store,

@@ -34,7 +34,7 @@ def main(tree, command, *, env=(), workdir="", request=None, layer="", passwd=""
     given = dict(request or {})
     given["volumes"] = tuple(launch.Volume(*volume) for volume in given.get("volumes", ()))
     asked = launch.Request("tree", tuple(command), dict(os.environ), os.getcwd(), **given)
-    source = plan.Source("tree@sha256:0", config, tree, passwd, "")
+    source = plan.Source("tree@sha256:0", config, (tree,), passwd, "")
     try:
         made = plan.make(
             source, launch.check(asked), facts.read(os.environ, (asked.cwd,)), plan.Injection(layer)

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import layer_model
+import pytest
 import tarmaker
 from layer_worker import ROOT_MTIME, Answer, Request
 
@@ -46,8 +47,13 @@ def sandboxed(*command: str, options: str = "") -> Iterator[subprocess.Popen[byt
 class Box:
     """One worker, for as many requests as a test module has."""
 
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], *, overlay: bool = False) -> None:
         self._process = process
+        self._overlay = overlay
+
+    def assert_as_modelled(self, answer: Answer, layers: Sequence[Layer]) -> None:
+        """Hold an answer against the model of a tree, or of an overlay."""
+        assert_as_modelled(answer, layers, overlay=self._overlay)
 
     def ask(self, request: Request) -> Answer:
         assert self._process.stdin
@@ -71,6 +77,33 @@ def box(options: str = "") -> Iterator[Box]:
         yield Box(process)
 
 
+@contextmanager
+def image_box() -> Iterator[Box]:
+    """The same, for images: as root, who alone may mount them."""
+    if os.getuid() != 0 or not shutil.which("fsck.erofs"):
+        pytest.skip("needs root, and the package erofs-utils")
+    environ = {**os.environ, "PYTHONPATH": f"{ENGINE}:{HERE}", "PYTHONDONTWRITEBYTECODE": "1"}
+    place = tempfile.mkdtemp(prefix="fairlead-images-", dir="/var/tmp")
+    process = subprocess.Popen(
+        [sys.executable, f"{HERE}/image_worker.py"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=place,
+        env=environ,
+    )
+    try:
+        yield Box(process, overlay=True)
+    finally:
+        for pipe in (process.stdin, process.stdout):
+            if pipe and not pipe.closed:
+                pipe.close()
+        process.wait()
+        shutil.rmtree(place)
+
+
+BOXES = {"tree": box, "image": image_box}
+
+
 def run_script(script: str, stdin: bytes = b"", prefix: tuple[str, ...] = ()) -> str:
     """Run Python text in the sandbox; returns what it prints."""
     with sandboxed(*prefix, sys.executable, "-c", script) as process:
@@ -79,9 +112,9 @@ def run_script(script: str, stdin: bytes = b"", prefix: tuple[str, ...] = ()) ->
     return out.decode()
 
 
-def expected(layers: Sequence[Layer]) -> layer_model.Model | None:
+def expected(layers: Sequence[Layer], *, overlay: bool = False) -> layer_model.Model | None:
     """Return the model after the layers, or None if they are to be refused."""
-    model = layer_model.Model(root_mtime=ROOT_MTIME)
+    model = layer_model.Model(root_mtime=ROOT_MTIME, overlay=overlay)
     try:
         for layer in layers:
             model.apply(layer)
@@ -119,9 +152,9 @@ def warned(answer: Answer) -> dict[str, int]:
     }
 
 
-def assert_as_modelled(answer: Answer, layers: Sequence[Layer]) -> None:
+def assert_as_modelled(answer: Answer, layers: Sequence[Layer], *, overlay: bool = False) -> None:
     """Hold an answer against the model: both refuse, or the tree, warnings and counts are the same."""
-    model = expected(layers)
+    model = expected(layers, overlay=overlay)
     if model is None:
         assert answer.kind == "LayerError", (
             f"the model refuses this, the reader said {answer.error!r}"

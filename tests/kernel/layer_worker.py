@@ -43,13 +43,14 @@ class Answer(NamedTuple):
     canary: bool
     removed: bool
     seconds: float
+    facts: tuple[kernel.ImageFacts, ...] = ()  # of images only
 
 
 def snapshot(fd: int, path: bytes = b"", first: dict[int, bytes] | None = None) -> Snapshot:
     """Look at everything below a directory, through the modes that are in the way, and put those back."""
     first = {} if first is None else first
     here = os.fstat(fd)
-    result: Snapshot = {path: _looks(here, path, first, b"", _xattrs(fd))}
+    result: Snapshot = {path: looks(here, path, first, b"", _xattrs(fd))}
     for name in sorted(os.fsencode(item) for item in os.listdir(fd)):
         below = path + b"/" + name
         info = os.stat(name, dir_fd=fd, follow_symlinks=False)
@@ -57,24 +58,24 @@ def snapshot(fd: int, path: bytes = b"", first: dict[int, bytes] | None = None) 
             os.chmod(name, 0o700, dir_fd=fd)
             inner = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=fd)
             result |= snapshot(inner, below, first)
-            result[below] = _looks(info, below, first, b"", _xattrs(inner))
+            result[below] = looks(info, below, first, b"", _xattrs(inner))
             os.close(inner)
             os.chmod(name, stat.S_IMODE(info.st_mode), dir_fd=fd)
         elif stat.S_ISREG(info.st_mode):
             os.chmod(name, 0o600, dir_fd=fd)
             inner = os.open(name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=fd)
             with open(inner, "rb") as file:
-                result[below] = _looks(info, below, first, file.read(), _xattrs(inner))
+                result[below] = looks(info, below, first, file.read(), _xattrs(inner))
             os.chmod(name, stat.S_IMODE(info.st_mode), dir_fd=fd)
         elif stat.S_ISLNK(info.st_mode):
             target = os.fsencode(os.readlink(name, dir_fd=fd))
-            result[below] = _looks(info, below, first, target, ())
+            result[below] = looks(info, below, first, target, ())
         else:
-            result[below] = _looks(info, below, first, b"", ())
+            result[below] = looks(info, below, first, b"", ())
     return result
 
 
-def _looks(
+def looks(
     info: os.stat_result,
     path: bytes,
     first: dict[int, bytes],

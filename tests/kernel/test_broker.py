@@ -7,12 +7,15 @@ here, with the real program and two real users.
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
 
 import pytest
 from broker_bed import IMAGE, JOB, LAYER, OTHER, ROOT, SERVICE, USER, Bed, old
+
+from fairlead import kernel
 
 pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="the broker is root's program")
 
@@ -33,6 +36,22 @@ def bed(tmp_path, program):
         if parent.name.startswith("pytest-"):
             os.chmod(parent, 0o755)
     return made
+
+
+def loops():
+    """The loop devices that are bound to a file."""
+    return {
+        name
+        for name in os.listdir("/sys/block")
+        if name.startswith("loop") and os.path.exists(f"/sys/block/{name}/loop/backing_file")
+    }
+
+
+def until(condition):
+    deadline = time.monotonic() + 5
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def mounts():
@@ -61,6 +80,26 @@ def test_the_user_builds_a_writable_container_on_the_layers(bed):
     answer = bed.ask(look="container")
     assert answer["texts"] == ["layer 0", "layer 1", "layer 2"]
     assert answer["container"] == "layer 2, then mine, drwxr-xr-x"
+
+
+def test_where_a_file_cannot_be_mounted_a_loop_device_serves_and_vanishes(program):
+    place = f"/dev/shm/fairlead-broker-{os.getpid()}"  # EROFS cannot read from a file on tmpfs
+    os.mkdir(place)
+    try:
+        bed = Bed(place, program)
+        bed.layer()
+        bed.grant()
+        before = loops()
+        process, ours = bed.broker()
+        (mount,) = kernel.broker_mount(ours.fileno(), IMAGE)
+        assert os.stat("etc/motd", dir_fd=mount).st_uid == USER
+        assert len(loops() - before) == 1
+        os.close(mount)
+        ours.close()
+        process.wait(5)
+        until(lambda: loops() == before)
+    finally:
+        shutil.rmtree(place)
 
 
 def test_more_layers_than_one_message_holds_all_arrive(bed):
@@ -268,8 +307,6 @@ def test_the_storekeeper_is_the_service_account_and_nothing_more(bed, tmp_path):
     os.chmod(prefix / "libexec/fairlead/keeper.py", 0o644)
     process, ours = bed.broker(prefix=str(prefix))
     os.environ["LD_PRELOAD_TEST"] = "x"
-    from fairlead import kernel
-
     fd = kernel.broker_keeper(ours.fileno())
     lines, environ, fds, argv, cwd = json.loads(os.read(fd, 1 << 16))
     assert f"Uid: {SERVICE} {SERVICE} {SERVICE} {SERVICE}" in lines
@@ -296,8 +333,6 @@ def test_a_broker_that_is_killed_takes_its_storekeeper_along(bed, tmp_path):
     os.symlink("/usr/bin/python3", prefix / "venv/bin/python")
     (prefix / "libexec/fairlead/keeper.py").write_text("import time\ntime.sleep(60)\n")
     process, ours = bed.broker(prefix=str(prefix))
-    from fairlead import kernel
-
     fd = kernel.broker_keeper(ours.fileno())
     process.send_signal(signal.SIGKILL)
     process.wait()

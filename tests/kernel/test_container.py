@@ -356,3 +356,37 @@ def test_entrypoint_that_is_proc_self_exe_cannot_reach_the_engine(contained, tre
     result = contained("sh", "-c", "echo x > /proc/$$/exe")
     assert result.returncode != 0
     assert os.stat(sys.executable).st_mtime_ns == before
+
+
+def root_type(output):
+    return next(line.split(" - ")[1].split()[0] for line in output if line.split()[4] == "/")
+
+
+def test_what_may_be_written_to_the_root_is_limited(contained):
+    fill = ("sh", "-c", "dd if=/dev/zero of=/big bs=1024 count=3000")
+    assert contained(*fill, request={"upper_size": "2M"}).returncode != 0
+    assert "No space left" in contained(*fill, request={"upper_size": "2M"}).stderr
+    assert contained(*fill, request={"upper_size": "50%"}).returncode == 0
+
+
+def test_a_size_cannot_smuggle_mount_options(contained):
+    result = contained("true", request={"upper_size": "2M,mode=0777"})
+    assert result.returncode == 125
+    assert "Invalid argument" in result.stderr
+
+
+def test_a_readonly_root_that_has_every_mount_point_needs_no_overlay(contained, place, tree):
+    command = ("cat", "/proc/self/mountinfo")
+    request = {"writable": False}
+    assert root_type(contained(*command, request=request).stdout.splitlines()) == "overlay"
+    wanted = ("proc", "sys", "dev", "tmp", "etc", "run/munge", f"{place}/x"[1:], os.getcwd()[1:])
+    for path in ("var/tmp", *wanted, *(os.path.expanduser("~")[1:], "root", "home")):
+        os.makedirs(os.path.join(tree, path), exist_ok=True)
+    for name in ("passwd", "group", "hosts", "resolv.conf"):
+        open(os.path.join(tree, "etc", name), "w").close()
+    found = contained(*command, request=request)
+    assert found.returncode == 0, found.stderr
+    assert root_type(found.stdout.splitlines()) != "overlay"
+    refused = contained("touch", "/etc/new", request=request)
+    assert "Read-only" in refused.stderr
+    assert "resolv" in contained("ls", "/etc", request=request).stdout

@@ -1,4 +1,4 @@
-"""The table of layer semantics: each row applied in the sandbox, held against what it says and against the model."""
+"""The table of layer semantics: each row applied by either sink, held against what it says and against the model."""
 
 import layer_box
 import layer_corpus
@@ -8,9 +8,9 @@ from layer_corpus import Row, archives, meant
 from tarmaker import Entry
 
 
-@pytest.fixture(scope="module")
-def box():
-    with layer_box.box() as worker:
+@pytest.fixture(scope="module", params=layer_box.BOXES)
+def box(request):
+    with layer_box.BOXES[request.param]() as worker:
         yield worker
 
 
@@ -50,7 +50,7 @@ def test_rule(box, row):
     answer = box.apply(*archives(row), umask=row.umask)
     assert_row(row, answer)
     if not row.refused:
-        layer_box.assert_as_modelled(answer, meant(row))
+        box.assert_as_modelled(answer, meant(row))
 
 
 @pytest.mark.parametrize("row", [row for row in layer_corpus.ROWS if row.refused and all(

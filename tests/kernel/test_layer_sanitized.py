@@ -28,7 +28,8 @@ SOURCES = [
 FLAGS = ("-std=gnu17", "-g", "-O1", "-D_GNU_SOURCE", "-fsanitize=address,undefined", "-fno-sanitize-recover=all",
          "-fno-omit-frame-pointer", "-Wall", "-Wextra", "-Werror")  # fmt: skip
 EXAMPLES = int(os.environ.get("FAIRLEAD_EXAMPLES", "600"))
-CONTINUES = 1
+CONTINUES, IMAGE, DAMAGE = 1, 2, 4
+SINKS = {"tree": 0, "image": IMAGE}
 
 
 class Driver:
@@ -42,11 +43,17 @@ class Driver:
         assert line, "the driver died: see its report on stderr"
         return line.decode()
 
-    def apply(self, layers, piece=0):
+    def apply(self, layers, piece=0, sink=0):
         return [
-            self.feed(layer, piece, CONTINUES if number else 0)
+            self.feed(layer, piece, sink | (CONTINUES if number else 0))
             for number, layer in enumerate(layers)
         ]
+
+    def feed_above_damage(self, archive, flips):
+        """Convert a layer above one image, the topmost, in which bits were turned at offsets."""
+        words = [len(flips), *(word for flip in flips for word in flip)]
+        head = struct.pack(f"={len(words)}I", *words)
+        return self.feed(head + archive, 0, IMAGE | CONTINUES | DAMAGE)
 
 
 def build(compiler):
@@ -76,13 +83,14 @@ def driver(request):
     assert process.returncode == 0, "leaks, or a tree that cannot be removed"
 
 
+@pytest.mark.parametrize("sink", SINKS)
 @pytest.mark.parametrize("row", layer_corpus.ROWS, ids=lambda row: row.claim)
-def test_corpus_in_pieces_of_any_size(driver, row):
+def test_corpus_in_pieces_of_any_size(driver, row, sink):
     layers = layer_corpus.archives(row)
-    whole = driver.apply(layers)
+    whole = driver.apply(layers, sink=SINKS[sink])
     longest = max(len(layer) for layer in layers)
     for piece in (1, 7, 511, 512, 513, 4099) if longest < 50_000 else (511, 4099):
-        assert driver.apply(layers, piece) == whole, f"pieces of {piece} bytes"
+        assert driver.apply(layers, piece, SINKS[sink]) == whole, f"pieces of {piece} bytes"
     assert whole[-1].startswith("refused" if row.refused else "ok")
 
 
@@ -144,10 +152,16 @@ SMALL = [
 
 
 def check(driver, archive):
+    """Return what the tree says; the image says the same, for an image without lower layers."""
     whole = driver.feed(archive)
     assert whole.split()[0] in ("ok", "refused", "failed")
     assert driver.feed(archive, 1) == whole
     assert driver.feed(archive, 509) == whole
+    image = driver.feed(archive, 0, IMAGE)
+    assert driver.feed(archive, 509, IMAGE) == image
+    assert image.split()[0] == whole.split()[0]
+    if image.startswith("ok"):
+        assert image.split()[:4] == whole.split()
     return whole
 
 
@@ -171,3 +185,52 @@ def test_noise_is_refused_or_empty(driver, archive):
 @given(records=st.binary(max_size=600), name=st.binary(max_size=100))
 def test_noise_as_a_pax_header(driver, records, name):
     check(driver, tar.extended(records) + tar.header(name, size=3) + tar.padded(b"abc") + tar.END)
+
+
+# Questions of every kind, so that all of the reader is at work.
+LOWER = tar.archive(
+    *(tar.directory(name, xattrs=((b"user.x", b"1"),)) for name in (b"a", b"a/b", b"wide")),
+    *(tar.file(b"wide/%d" % number + b"n" * 60, b"x") for number in range(300)),
+    tar.file(b"a/b/large", bytes(range(256)) * 40, xattrs=((b"user.large", b"v" * 5000),)),
+    tar.file(b"a/b/small", b"small"),
+    tar.hardlink(b"a/b/other", b"a/b/small"),
+    tar.symlink(b"l", b"a/b"),
+    tar.symlink(b"long", b"a/../" * 810 + b"a/b"),
+    tar.fifo(b"a/p"),
+    tar.file(b"a/.wh.gone"),
+    tar.file(b"a/b/.wh..wh..opq"),
+)
+UPPER = tar.archive(
+    tar.file(b"l/new"), tar.file(b"long/newer"), tar.hardlink(b"k", b"a/b/large"),
+    tar.hardlink(b"m", b"a/b/small"), tar.hardlink(b"n", b"l/other"), tar.hardlink(b"o", b"a/p"),
+    tar.file(b"wide/150" + b"n" * 60 + b"/.wh.x"), tar.file(b"a/none/.wh.x"), tar.file(b"wide/y/z"),
+    tar.file(b".wh..wh..opq"),
+)  # fmt: skip
+
+
+def test_the_layers_of_the_damage_test_are_good(driver):
+    assert driver.feed(LOWER, 0, IMAGE).startswith("ok")
+    assert driver.feed_above_damage(UPPER, []).split()[-1] == "asked"
+
+
+@settings(max_examples=EXAMPLES * 2, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    flips=st.lists(
+        st.tuples(st.integers(0, 2**32 - 1), st.integers(1, 255)), min_size=1, max_size=12
+    ),
+    near=st.booleans(),
+)
+@example(flips=[(1024, 1)], near=False)
+def test_a_damaged_lower_image_is_read_or_refused(driver, flips, near):
+    size = int(driver.feed(LOWER, 0, IMAGE).split()[4])
+    if near:  # into the metadata, which stand at the end
+        flips = [(size - 1 - place % 40_000, mask) for place, mask in flips]
+    line = driver.feed_above_damage(UPPER, flips)
+    assert line.split()[0] in ("ok", "refused", "failed")
+
+
+def test_a_damaged_superblock_is_noticed(driver):
+    for place in range(1024, 1024 + 128):
+        driver.feed(LOWER, 0, IMAGE)
+        line = driver.feed_above_damage(UPPER, [(place, 4)])
+        assert line.startswith("failed 74 "), line  # EBADMSG

@@ -7,11 +7,13 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from fairlead import config as settings
+from fairlead.image import reference, source
 from fairlead.store import blobs, layers, layout, records
 from fairlead.store.layout import Stage
 
@@ -93,6 +95,23 @@ def test_image_in_the_store_loads_no_module_of_the_network(environ, target, poli
     }
     assert loaded == set()
     assert os.path.isdir(found["rootfs"])
+
+
+def test_unchanged_file_loads_nothing_either(environ, target, tmp_path):
+    path = tmp_path / "x.sqsh"
+    path.write_bytes(b"hsqs")
+    os.utime(path, (1_700_000_000, 1_700_000_000))
+    found = reference.parse(str(path))
+    while not source.stamp(found, {}):
+        time.sleep(0.1)  # while its inode's change is young, a stamp proves nothing
+    store = layout.open_store(settings.load(environ))
+    known = records.read(store, "q.io/x:1")
+    with Stage(store) as stage:
+        record = known._replace(reference=found.identity, stamp=source.stamp(found, {}))
+        records.write(store, stage, record)
+    for policy in ("missing", "newer", "always"):
+        modules = {name.split(".")[0] for name in looked_up(environ, str(path), policy)["modules"]}
+        assert modules & FORBIDDEN == set()
 
 
 def test_looking_an_image_up_takes_less_than_five_milliseconds(environ, target):

@@ -28,6 +28,7 @@ def run(arguments: argparse.Namespace, config: settings.Config) -> int:
     image = None if arguments.remote else fetch.local(store, wanted)
     if image is not None:
         document = _document(wanted, image.target, fetch.manifest_of(store, image), image.config)
+        document["digest"] = image.digest or None
         document["store"] = {
             "rootfs": image.rootfs,
             "size_bytes": image.size,

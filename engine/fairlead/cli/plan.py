@@ -52,7 +52,8 @@ def text(plan: launch.Plan) -> str:
     """Return the plan for a reader."""
     lines = [f"image      {plan.image}"]
     lines += [f"layer      {layer}" for layer in plan.layers]
-    lines.append(f"root       {'read-only' if plan.readonly else 'writable, in memory'}")
+    limit = f", at most {plan.upper_size}" if plan.upper_size else ""
+    lines.append(f"root       {'read-only' if plan.readonly else 'writable, in memory' + limit}")
     for mount in plan.mounts:
         shown = "generated" if mount.type == "file" else mount.source
         options = (

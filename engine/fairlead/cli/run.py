@@ -100,6 +100,7 @@ def request_from(arguments: argparse.Namespace, config: settings.Config) -> laun
             volumes=tuple(_volume(text, cwd) for text in arguments.volume),
             mount_home=config.mount_home,
             writable=config.writable,
+            upper_size=config.upper_size,
         )
     )
 

@@ -14,7 +14,7 @@ import os
 import stat
 import time
 from collections.abc import Iterator
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from fairlead import errors
 
@@ -131,10 +131,15 @@ def document(files: Files, name: str, limit: int) -> bytes | None:
     return b"".join(files.chunks(name))
 
 
-def stamp(*paths: str) -> str:
-    """Return what changes when one of these files does; empty if one has only just changed.
+class Look(NamedTuple):
+    """What files look like from outside; ``settled`` if none has changed just now."""
 
-    The first must exist, the others need not.
+    text: str
+    settled: bool
+
+
+def look(*paths: str) -> Look:
+    """Look at files without opening them. The first must exist, the others need not.
 
     Raises:
         errors.ImageNotFoundError, errors.ArchiveError: the first cannot be looked at.
@@ -151,7 +156,7 @@ def stamp(*paths: str) -> str:
         youngest = max(youngest, info.st_mtime, info.st_ctime)
         numbers = (info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns)
         parts.append(".".join(map(str, numbers)))
-    return " ".join(parts) if abs(time.time() - youngest) > _GRAIN_S else ""
+    return Look(" ".join(parts), abs(time.time() - youngest) > _GRAIN_S)
 
 
 def failure(error: OSError, path: str) -> errors.Error:

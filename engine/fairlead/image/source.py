@@ -25,6 +25,7 @@ from fairlead.image.manifest import Descriptor
 from fairlead.image.reference import Reference
 
 DIRECTORY, SQUASHFS, SIF = "directory", "squashfs", "sif"
+ROOTS = {DIRECTORY, SQUASHFS, SIF}
 _LAYOUT, _TAR = "layout", "tar"
 _HEAD = 512
 # What of a directory shows that it has changed, without a walk: its root, what is read of its
@@ -94,8 +95,13 @@ def open_local(ref: Reference, environ: Mapping[str, str]) -> Source:
         return storage.Storage(environ)
     if ref.transport == reference.OCI:
         return layout.Layout(files.Folder(ref.repository))
-    if ref.transport == reference.PATH and kind(ref) == _LAYOUT:
+    what = kind(ref) if ref.transport == reference.PATH else ""
+    if what == _LAYOUT:
         return layout.Layout(files.Folder(ref.repository))
+    if what in ROOTS:
+        raise errors.ArchiveError(
+            f"{ref}: holds a root file system without a manifest", hint="use fairlead pull first"
+        )
     tar = archive.Archive(ref.repository)
     if ref.transport == reference.DOCKER_ARCHIVE:
         return archive.DockerArchive(tar)
@@ -114,13 +120,24 @@ def stamp(ref: Reference, environ: Mapping[str, str]) -> str:
     if ref.transport == reference.STORAGE:
         from fairlead.image import storage
 
-        return files.stamp(storage.images_file(environ))
+        found = files.look(storage.images_file(environ))
+    else:
+        found = look(ref)
+    return found.text if found.settled else ""
+
+
+def look(ref: Reference) -> files.Look:
+    """Look at the path of a reference, and at what of a directory shows that it has changed.
+
+    Raises:
+        errors.ImageNotFoundError, errors.ArchiveError: there is nothing, or it cannot be looked at.
+    """
+    path = ref.repository
     if ref.transport == reference.OCI:
-        return files.stamp(f"{ref.repository}/index.json")
-    if ref.transport == reference.PATH and os.path.isdir(ref.repository):
-        index = f"{ref.repository}/index.json"
-        return files.stamp(*(f"{ref.repository}{name}" for name in _WATCHED), index)
-    return files.stamp(ref.repository)
+        return files.look(f"{path}/index.json")
+    if ref.transport == reference.PATH and os.path.isdir(path):
+        return files.look(*(f"{path}{name}" for name in _WATCHED), f"{path}/index.json")
+    return files.look(path)
 
 
 def kind(ref: Reference) -> str:

@@ -28,6 +28,7 @@ import binascii
 import gzip
 import json
 import os
+import stat
 import zlib
 from collections.abc import Iterator, Mapping
 from types import TracebackType
@@ -129,7 +130,7 @@ class Storage:
         try:
             for entry in _entries(f"{self._root}/{self._driver}-layers/{name}.tar-split.gz"):
                 if entry.get("type") == _SEGMENT:
-                    yield base64.b64decode(entry.get("payload") or "")
+                    yield base64.b64decode(entry.get("payload") or "", validate=True)
                 elif entry.get("type") == _FILE and entry.get("size"):
                     yield from _content(root_fd, _name(entry), entry["size"], diff)
         except (KeyError, TypeError, ValueError, binascii.Error) as error:
@@ -144,7 +145,8 @@ class Storage:
 
     def _read(self, ref: Reference) -> _Image:
         entry = _found(_table(images_path(self._root, self._driver)), ref)
-        image_id, top = _text(entry, "id"), _text(entry, "layer")
+        image_id = _text(entry, "id")
+        top = _text(entry, "layer") if entry.get("layer") else ""
         folder = f"{self._root}/{self._driver}-images/{image_id}"
         kept = manifest.parse_manifest(_document(f"{folder}/manifest"), "", str(ref))
         config = _document(f"{folder}/{_key(kept.config.digest)}")
@@ -338,6 +340,8 @@ def _content(root_fd: int, name: str, size: int, where: str) -> Iterator[bytes]:
             hint="copy the image with podman save --format=oci-archive, and name oci-archive:FILE",
         ) from error
     try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise errors.ArchiveError(f"{where}/{name}: is no regular file")
         yield from files.chunks(fd, 0, size, f"{where}/{name}")
     finally:
         os.close(fd)

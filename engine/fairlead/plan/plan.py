@@ -42,6 +42,7 @@ class Plan(NamedTuple):
         image: reference with digest.
         layers: lower directories of the root, topmost first; ``mount:N``: a mount that comes.
         readonly: the root refuses writes.
+        upper_size: how much may be written to the root, for tmpfs; empty: half of the memory.
         mounts, links, variables: each with its reason.
         arguments: words that go before the command (the image's entrypoint).
         command: the command's words.
@@ -53,6 +54,7 @@ class Plan(NamedTuple):
     image: str
     layers: tuple[str, ...]
     readonly: bool
+    upper_size: str
     mounts: tuple[mounts.Mount, ...]
     links: tuple[mounts.Link, ...]
     variables: tuple[env.Variable, ...]
@@ -93,6 +95,7 @@ def make(
         image=source.reference,
         layers=(*((injection.layer,) if injection.layer else ()), *source.layers),
         readonly=not request.writable,
+        upper_size=request.upper_size,
         mounts=tuple(all_mounts),
         links=tuple(links),
         variables=variables,

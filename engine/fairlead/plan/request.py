@@ -62,6 +62,7 @@ class Request(NamedTuple):
     volumes: tuple[Volume, ...] = ()
     mount_home: bool = True
     writable: bool = True
+    upper_size: str = ""  # of what may be written to the root; empty: half of the memory
     step: Step | None = None
 
 

@@ -42,6 +42,8 @@ def compile_plan(plan: launch.Plan) -> bytes:
     """
     lib = kernel.lib
     records = [record(lib.OP_ROOT, lib.ROOT_READONLY if plan.readonly else 0, *plan.layers)]
+    if plan.upper_size:
+        records.append(record(lib.OP_UPPER, 0, plan.upper_size))
     records += [_mount(mount) for mount in plan.mounts]
     records += [record(lib.OP_SYMLINK, 0, link.content, link.path) for link in plan.links]
     words = (*plan.arguments, *plan.command)

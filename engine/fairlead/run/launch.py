@@ -70,7 +70,7 @@ def prepare(
     source = launch_plan.Source(
         image.pinned,
         image.config,
-        tuple(f"mount:{n}" for n in reversed(range(len(mounts)))) or (image.rootfs,),
+        tuple(f"mount:{n}" for n in reversed(range(len(mounts)))) or (*image.over, image.rootfs),
         *_identity_texts(files),
     )
     plan = launch_plan.make(source, request, facts.read(request.environ, candidates), injection)

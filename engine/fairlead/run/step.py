@@ -138,6 +138,7 @@ def request_from(
         mpi=facts.get("mpi") or config.mpi,
         mount_home=config.mount_home,
         writable=config.writable,
+        upper_size=config.upper_size,
         step=step,
     )
 

@@ -48,6 +48,9 @@ if TYPE_CHECKING:
     from fairlead.store.transfer import Transfer
 
 
+OVER = "over"  # in the place of a directory; see ``rootfs``
+
+
 class Image(NamedTuple):
     """An image in the store, ready to run.
 
@@ -62,6 +65,7 @@ class Image(NamedTuple):
         size: bytes of its files, or of its compressed layers where there is no tree.
         chain: ChainID, which names the tree (``layers.hold``).
         pulled: when, UTC, ISO 8601.
+        over: absolute paths of directories that are laid over rootfs, topmost first.
     """
 
     reference: str
@@ -73,6 +77,7 @@ class Image(NamedTuple):
     size: int
     chain: str
     pulled: str
+    over: tuple[str, ...] = ()
 
     @property
     def pinned(self) -> str:
@@ -174,8 +179,8 @@ def remove_all(store: Store) -> tuple[str, ...]:
 
 
 def manifest_of(store: Store, image: Image) -> manifest.Manifest | None:
-    """Return an image's manifest, None if its copy in the store was damaged."""
-    data = blobs.read(store, image.digest)
+    """Return an image's manifest, None if it has none, or its copy in the store was damaged."""
+    data = blobs.read(store, image.digest) if image.digest else None
     return None if data is None else manifest.parse_manifest(data, "", image.digest)
 
 
@@ -219,7 +224,13 @@ def _image(store: Store, record: Record, *, tree: bool) -> Image | None:
     there = layers.exists(store, record.chain)
     if data is None or (tree and not there):
         return None
-    return _described(store, record, manifest.parse_config(data, record.config), tree=there)
+    image = _described(store, record, manifest.parse_config(data, record.config), tree=there)
+    if record.reference.startswith("/") and os.path.islink(image.rootfs):
+        # A directory that is used where it is; see ``rootfs``.
+        laid = f"{image.place}/{OVER}"
+        over = (laid,) if os.path.isdir(laid) else ()
+        return image._replace(digest="", target="", rootfs=os.readlink(image.rootfs), over=over)
+    return image
 
 
 def _described(store: Store, record: Record, config: manifest.ImageConfig, *, tree: bool) -> Image:

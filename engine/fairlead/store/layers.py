@@ -179,7 +179,7 @@ def build(
                 "disk_bytes": print_.disk_bytes,
             }
             layout.write_file(f"{grown}/tree.json", json.dumps(table, indent=1).encode() + b"\n")
-            _sync(root_fd)
+            sync(root_fd)
         finally:
             os.close(root_fd)
         if not layout.publish(grown, path(store, chain)):  # the caller found it unusable
@@ -328,7 +328,8 @@ def _busy(where: str) -> errors.BusyError:
     return errors.BusyError(f"{where}: is in use", hint="try again when its users have ended")
 
 
-def _sync(fd: int) -> None:
+def sync(fd: int) -> None:
+    """Bring the whole file system of a descriptor to the disk."""
     # One syncfs costs less than an fsync for each of tens of thousands of files. Python has no
     # call for it.
     import ctypes

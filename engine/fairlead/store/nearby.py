@@ -16,6 +16,7 @@ from collections.abc import Mapping
 
 from fairlead import errors, log
 from fairlead.config import Config
+from fairlead.image import reference as references
 from fairlead.image import source
 from fairlead.image.reference import Reference
 from fairlead.store import fetch, layout, records
@@ -70,6 +71,12 @@ def _read(
     environ: Mapping[str, str],
 ) -> fetch.Image:
     layout.sweep(store)
+    if reference.transport == references.PATH:
+        kind = source.kind(reference)
+        if kind in source.ROOTS:
+            from fairlead.store import rootfs
+
+            return rootfs.take(reference, kind, config, store, stamp, progress)
     with source.open_local(reference, environ) as client:
         target = reference.digest or client.head(reference)
         return fetch.take(client, reference, target, config, store, progress, stamp)
