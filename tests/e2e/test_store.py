@@ -286,6 +286,18 @@ def test_without_slurm_leases_hold_and_a_line_says_so(bench, site_store, tmp_pat
     assert os.path.exists(site_store.path("layers", f"{a}.erofs"))
 
 
+def test_site_store_that_nobody_used_yet_is_empty(bench, tmp_path):
+    if os.getuid() != 0:
+        pytest.skip("only root acts on the site store")
+    for folder in (tmp_path, *tmp_path.parents[:2]):
+        folder.chmod(0o755)
+    (tmp_path / "site").mkdir(mode=0o700)
+    os.chown(tmp_path / "site", NOBODY, NOBODY)
+    bench.environ["FAIRLEAD_SITE_STORE"] = str(tmp_path / "site")
+    done = bench.run("store", "ls", "--json")
+    assert (done.returncode, json.loads(done.stdout)) == (0, [])
+
+
 def test_root_may_mean_its_own_store(bench, site_store):
     give_away(site_store)
     assert table(bench, "df", "--own")["path"] == str(bench.root)
