@@ -11,6 +11,7 @@ import argparse
 import os
 import shlex
 import signal
+from collections.abc import Mapping
 
 from fairlead import config as settings
 from fairlead import errors, log
@@ -143,7 +144,7 @@ def _progress(reference: str) -> log.Progress:
     return lazy_progress.LazyProgress(reference)
 
 
-def _variable(text: str, environ: dict[str, str]) -> tuple[str, str]:
+def _variable(text: str, environ: Mapping[str, str]) -> tuple[str, str]:
     name, separator, value = text.partition("=")
     if not separator and name not in environ:
         raise errors.UsageError(f"--env {name}: not set on the host", hint="write NAME=VALUE")

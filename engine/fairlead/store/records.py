@@ -51,7 +51,7 @@ def read(store: Store, reference: str) -> Record | None:
     """Return the record of a reference, or None."""
     record = None
     with contextlib.suppress(OSError):
-        record = _read(_path(store, reference))
+        record = _read(path(store, reference))
     return record if record is not None and record.reference == reference else None
 
 
@@ -68,7 +68,7 @@ def read_file(store: Store, name: str) -> Record | None:
 def write(store: Store, stage: Stage, record: Record) -> None:
     """Keep a record in place of an older one for the same reference."""
     data = json.dumps(record._asdict(), indent=1).encode()
-    where = _path(store, record.reference)
+    where = path(store, record.reference)
     try:
         layout.replace_file(stage, where, data + b"\n")
     except OSError as error:
@@ -78,7 +78,7 @@ def write(store: Store, stage: Stage, record: Record) -> None:
 def remove(store: Store, record: Record) -> None:
     """Forget a reference; one that is forgotten already is no error."""
     try:
-        os.unlink(_path(store, record.reference))
+        os.unlink(path(store, record.reference))
     except FileNotFoundError:
         return
 
@@ -96,6 +96,11 @@ def all_of(store: Store) -> tuple[Record, ...]:
     return tuple(sorted(record for record in found if record is not None))
 
 
+def path(store: Store, reference: str) -> str:
+    """Return the file of a reference's record."""
+    return store.path("images", f"{_name(reference)}.json")
+
+
 def lock_name(reference: str) -> str:
     """Return the name of the lock under which a registry is asked about a reference."""
     return f"reference.{_name(reference)}"
@@ -105,13 +110,9 @@ def _name(reference: str) -> str:
     return blobs.digest_of("sha256:", reference.encode()).partition(":")[2]
 
 
-def _path(store: Store, reference: str) -> str:
-    return store.path("images", f"{_name(reference)}.json")
-
-
-def _read(path: str) -> Record | None:
+def _read(where: str) -> Record | None:
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        fd = os.open(where, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError as error:
         if error.errno in {errno.ENOENT, errno.ELOOP, errno.ENXIO}:  # a link, a socket: no record
             return None
