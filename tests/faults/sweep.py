@@ -12,8 +12,9 @@ one that fills a site store::
     tests/faults/sweep --kills 500 --prepare CMD --command CMD --again CMD --verify CMD
 
 In the commands {store} is the point's directory (also in FAIRLEAD_STORE), {image} an image in a
-registry of the sweep's own and {other} another one. Those that begin with ``fairlead`` run in a fork
-of this interpreter, which has imported everything already: no time and no points are spent on that.
+registry of the sweep's own, {digest} the same by its digest and {other} another one. Those that
+begin with a word of ``INSIDE`` run in a fork of this interpreter, which has imported everything
+already: no time and no points are spent on that.
 """
 
 from __future__ import annotations
@@ -21,15 +22,17 @@ from __future__ import annotations
 import argparse
 import contextlib
 import errno
+import fcntl
 import multiprocessing
 import os
 import shlex
 import shutil
 import signal
+import socket
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -42,6 +45,9 @@ from images import image, layer, program, push, symlink
 from real_registry import docker_registry
 
 from fairlead.cli import main as fairlead
+from fairlead.store import check_site, gc_site, keeper
+from fairlead.store.layout import Store
+from fairlead.store.wire import PROTOCOL, Wire
 
 LIMIT_S = 60
 AT, LINK, PATH, FD = "at", "link", "path", "fd"
@@ -78,8 +84,10 @@ class Scenario(NamedTuple):
 
 
 PULL, CHECK = "fairlead pull --quiet {image}", "fairlead store check"
+KEEP = "keeper {store} {digest}"
 SCENARIOS = (
-    Scenario("pull", "", PULL, PULL, CHECK, 55),
+    Scenario("pull", "", PULL, PULL, CHECK, 40),
+    Scenario("keeper", "", KEEP, KEEP, "check-site {store}", 20),
     # Room must be made from another image.
     Scenario(
         "evict",
@@ -87,7 +95,7 @@ SCENARIOS = (
         PULL,
         PULL,
         CHECK,
-        25,
+        20,
         (("FAIRLEAD_STORE_QUOTA", "900K"),),
     ),
     Scenario("gc", PULL, "fairlead store gc --all", PULL, CHECK, 10),
@@ -152,11 +160,58 @@ def start(words: list[str], environ: dict[str, str], output: str) -> int:
     os.dup2(fd, 2)
     os.environ.update(environ)
     signal.alarm(LIMIT_S)
-    if words[0] != "fairlead":
+    if words[0] not in INSIDE:
         os.execvp(words[0], words)
-    status = fairlead.main(words[1:])
+    status = INSIDE[words[0]](words[1:])
     sys.stdout.flush()
     return status
+
+
+def keep(words: list[str]) -> int:
+    """Be the storekeeper of a site store for one image; a child plays the step's engine."""
+    store, name = words
+    engine, ours = (fcntl.fcntl(one.detach(), fcntl.F_DUPFD, 10) for one in socket.socketpair())
+    pid = os.fork()
+    if pid == 0:
+        os.close(ours)
+        os._exit(_engine(Wire(engine), name))
+    os.close(engine)
+    os.dup2(ours, keeper.SOCKET_FD)
+    os.close(ours)
+    status = keeper.main([store, "1000", "7"], frozenset)
+    return max(status, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+
+
+def _engine(wire: Wire, name: str) -> int:
+    wire.send(protocol=PROTOCOL, image=name, suspect=False)
+    while (message := wire.receive()) is not None:
+        if "error" in message:
+            print(f"fairlead: error [{message['error'][0]}]: {message['error'][1]}", flush=True)
+            return 125
+        if "done" in message:
+            return 0
+        if "login" in message:
+            wire.send(header=None)
+    return 1
+
+
+def check_site_store(words: list[str]) -> int:
+    """Check a site store, whoever owns it, and that the grant that was asked for is there."""
+    store = Store(words[0])
+    found = list(check_site.run(store, repair=False))
+    for finding in found:
+        print(finding.kind, finding.path, finding.why)
+    granted = [grant for grant in gc_site.grants(store) if grant.grant]
+    print(f"{len(granted)} grants")
+    return int(bool(found) or len(granted) != 1)
+
+
+# Commands that need no exec.
+INSIDE: dict[str, Callable[[list[str]], int]] = {
+    "fairlead": fairlead.main,
+    "keeper": keep,
+    "check-site": check_site_store,
+}
 
 
 def untraced(words: list[str], environ: dict[str, str], output: str) -> int:
@@ -281,7 +336,7 @@ def _ready(sweep: Sweep) -> None:
         os.dup2(sink, 1)
         for command in filter(None, (scenario.prepare, scenario.command, scenario.verify)):
             words = place.words(command)
-            if words[0] == "fairlead":
+            if words[0] == "fairlead":  # the others' modules are imported above
                 with contextlib.suppress(SystemExit):
                     fairlead.main(words[1:])
         sys.stdout.flush()
@@ -332,8 +387,9 @@ def images_of(registry: str) -> Iterator[dict[str, str]]:
                 layer({"data": os.urandom(150_000)}, "none"),
             ]
         )
-        push(registry, f"sweep/{key}", "1", built)
+        digest = push(registry, f"sweep/{key}", "1", built)
         names[key] = f"{registry}/sweep/{key}:1"
+        names["digest"] = f"{registry}/sweep/{key}@{digest}"
     yield names
 
 
