@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+from faulty_registry import trickle
 from images import image, layer
 
 from fairlead.store import check_site, gc_site, site
@@ -39,32 +42,23 @@ class Site:
         self.environ = {}
         self.jobs = []
 
-    def ask(self, name, digest):
-        """Ask a storekeeper for an image; returns its messages, the last one done or error."""
+    def start(self, name, digest):
+        """Start a storekeeper and ask it for an image; returns it and the line to it."""
         ours, its = socket.socketpair()
         arguments = json.dumps([its.fileno(), self.store.root, self.jobs, self.environ])
-        with (
-            subprocess.Popen(
+        with its:
+            process = subprocess.Popen(
                 [sys.executable, "-c", KEEPER, arguments],
                 env={"PYTHONPATH": ENGINE, "PATH": "/bin"},
                 pass_fds=[its.fileno()],
-            ) as process,
-            ours,
-            ours.makefile("r") as lines,
-        ):
-            its.close()
-            wanted = f"{name.rpartition(':')[0]}@{digest}"
-            ours.sendall(json.dumps({"protocol": 1, "image": wanted}).encode() + b"\n")
-            told = []
-            for line in lines:
-                told.append(json.loads(line))
-                if "login" in told[-1]:
-                    ours.sendall(b'{"header": null}\n')
-                if told[-1].keys() & {"done", "error"}:
-                    break
-            ours.close()
-        assert process.returncode in {0, 125}
-        return told
+            )
+        wanted = f"{name.rpartition(':')[0]}@{digest}"
+        ours.sendall(json.dumps({"protocol": 1, "image": wanted}).encode() + b"\n")
+        return process, ours
+
+    def ask(self, name, digest):
+        """Ask a storekeeper for an image; returns its messages, the last one done or error."""
+        return listen(*self.start(name, digest))
 
     def layers(self):
         names = os.listdir(self.store.path("layers"))
@@ -72,6 +66,20 @@ class Site:
 
     def is_clean(self):
         return list(check_site.run(self.store, repair=False)) == []
+
+
+def listen(process, line):
+    """Be a storekeeper's engine, without a login, to the end."""
+    told = []
+    with process, line, line.makefile("r") as lines:
+        for text in lines:
+            told.append(json.loads(text))
+            if "login" in told[-1]:
+                line.sendall(b'{"header": null}\n')
+            if told[-1].keys() & {"done", "error"}:
+                break
+    assert process.returncode in {0, 125, -signal.SIGKILL}
+    return told
 
 
 @pytest.fixture
@@ -95,6 +103,44 @@ def test_image_is_granted_and_the_store_is_clean(keeper, faulty):
     assert told[-1] == {"done": 20 << 10}
     assert len(keeper.layers()) == 2
     assert keeper.is_clean()
+
+
+@pytest.mark.parametrize("count", [8, pytest.param(64, marks=pytest.mark.slow)])
+def test_many_storekeepers_fetch_each_layer_once_and_all_grant(keeper, faulty, count):
+    built = image([random_layer(100), random_layer(100)])
+    name = faulty.add("x/y", "1", built)
+    for digest in built.layer_digests:
+        faulty.fault(digest, trickle(100_000))
+    running = [keeper.start(name, built.digest) for _ in range(count)]
+    assert [listen(*one)[-1] for one in running] == [{"done": 200 << 10}] * count
+    assert [faulty.count("GET", digest) for digest in built.layer_digests] == [1, 1]
+    assert keeper.is_clean()
+
+
+def test_killed_storekeeper_is_replaced_by_one_that_waits_within_two_seconds(keeper, faulty):
+    slow = random_layer(100)
+    built = image([slow])
+    name = faulty.add("x/y", "1", built)
+    faulty.fault(slow.digest, trickle(1000), times=1)
+    first = keeper.start(name, built.digest)
+    until(lambda: faulty.count("GET", slow.digest) == 1)
+    second = keeper.start(name, built.digest)
+    until(lambda: faulty.count("GET", "/manifests/") == 2)
+    first[0].kill()
+    killed = time.monotonic()
+    until(lambda: faulty.count("GET", slow.digest) == 2)
+    assert time.monotonic() - killed < 2
+    assert listen(*second)[-1] == {"done": 100 << 10}
+    listen(*first)
+    keeper.ask(name, built.digest)  # sweeps
+    assert keeper.is_clean()
+
+
+def until(condition, seconds=20):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def test_image_above_the_quota_is_refused_before_the_first_byte(keeper, faulty):

@@ -18,6 +18,7 @@ GOOD = Probe(
     sysctls=(("/proc/sys/user/max_user_namespaces", "1000"),),
     filesystems=frozenset({"erofs", "overlay"}),
     loop=True,
+    unsquashfs="/usr/bin/unsquashfs",
     store=STORE,
     site=SITE,
     slurm_conf="/etc/slurm/slurm.conf",
@@ -107,6 +108,11 @@ def test_what_only_root_could_try_is_said_to_be_untried():
 
 def test_node_without_a_shared_store_needs_no_erofs():
     assert judged(diagnosis.erofs, filesystems=frozenset(), site=None)[0] == "ok"
+
+
+def test_files_of_other_tools():
+    assert judged(diagnosis.squashfs)[0] == "ok"
+    assert judged(diagnosis.squashfs, unsquashfs="")[0] == "warn"
 
 
 def test_plugin():

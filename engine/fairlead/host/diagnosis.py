@@ -89,6 +89,14 @@ def erofs_way(probe: Probe) -> str:
     return "loop" if probe.loop else ""
 
 
+def squashfs(probe: Probe) -> Item:
+    """Judge whether images in squashfs and SIF files can be unpacked."""
+    if probe.unsquashfs:
+        return Item("squashfs, SIF", OK, probe.unsquashfs)
+    remedy = "install squashfs-tools if users name such files"
+    return Item("squashfs, SIF", WARN, "unsquashfs is not installed", remedy)
+
+
 def plugin(probe: Probe) -> Item:
     """Judge the plugin's line in plugstack.conf."""
     if probe.line is None:
@@ -168,7 +176,7 @@ def mpi(names: tuple[str, ...]) -> Item:
 
 def of_node(probe: Probe) -> tuple[Item, ...]:
     """Judge all that the probe has."""
-    judges = (kernel, userns, overlay, erofs, plugin, own_store, site_store, mode)
+    judges = (kernel, userns, overlay, erofs, squashfs, plugin, own_store, site_store, mode)
     return tuple(judge(probe) for judge in judges)
 
 

@@ -13,6 +13,7 @@ import ctypes
 import errno
 import glob
 import os
+import shutil
 import stat
 import tempfile
 from collections.abc import Mapping
@@ -70,6 +71,7 @@ class Probe(NamedTuple):
         sysctls: of those that restrict user namespaces, the ones that exist: path, value.
         filesystems: that the kernel has or can load: ``erofs``, ``overlay``, ``squashfs``.
         loop: whether there are loop devices.
+        unsquashfs: its path, empty if it is not installed.
         store: the user's own.
         site: the site store's, None without one.
         slurm_conf: its path, empty if it does not exist.
@@ -83,6 +85,7 @@ class Probe(NamedTuple):
     sysctls: tuple[tuple[str, str], ...]
     filesystems: frozenset[str]
     loop: bool
+    unsquashfs: str
     store: Place
     site: Place | None
     slurm_conf: str
@@ -104,6 +107,7 @@ def node(config: Config, environ: Mapping[str, str] = os.environ) -> Probe:
         tuple((path, text) for path in _SYSCTLS if (text := _text(path).strip())),
         frozenset(n for n in ("erofs", "overlay", "squashfs") if has_filesystem(n, release)),
         os.path.exists("/dev/loop-control") or os.path.exists("/sys/module/loop"),
+        shutil.which("unsquashfs", path=environ.get("PATH")) or "",
         place(config.store),
         place(site) if site else None,
         conf if os.path.exists(conf) else "",

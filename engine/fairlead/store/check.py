@@ -170,21 +170,25 @@ def removed(path: str) -> Callable[[], str]:
 
 def _trees(store: Store, progress: log.Progress | None) -> Iterator[Finding]:
     names = sorted(os.listdir(store.path("trees")))
-    if progress is not None:
-        progress.start("trees", "check trees", None)
     for name in names:
         chain = f"sha256:{name}"
         path = store.path("trees", name)
         if not _is_digest(chain):
             yield Finding("foreign", path, "is no digest", quarantined(store, path))
             continue
-        why = _wrong_tree(store, chain)
+        described = layers.describe(store, chain)
+        size = described.disk_bytes if described else 0
+        if progress is not None:
+            progress.start(path, f"check {name[:12]}", size)
+        why = _wrong_tree(store, chain, described)
+        if progress is not None:
+            progress.advance(path, size)
+            progress.finish(path)
         if why and os.path.lexists(path):
             yield Finding("damaged", path, why, _tree_quarantined(store, chain))
 
 
-def _wrong_tree(store: Store, chain: str) -> str:
-    described = layers.describe(store, chain)
+def _wrong_tree(store: Store, chain: str, described: layers.Description | None) -> str:
     if described is None:
         return "its description is missing or malformed"
     if described.chain != chain or layers.chain_id(described.layers) != chain:

@@ -333,7 +333,7 @@ def stale_stages(store: Store) -> Iterator[str]:
     """Yield the paths below ``tmp`` that no living process works in, each locked meanwhile."""
     for name in os.listdir(store.path("tmp")):
         path = store.path("tmp", name)
-        with _flocked(path, os.O_RDONLY) as free:
+        with _flocked(path) as free:
             if free:
                 yield path
 
@@ -342,22 +342,22 @@ def stale_locks(store: Store) -> Iterator[str]:
     """Yield the paths below ``locks`` that no living process holds, each held meanwhile."""
     for name in os.listdir(store.path("locks")):
         path = store.path("locks", name)
-        with _flocked(path, os.O_RDWR) as free:
+        with _flocked(path) as free:
             if free:
                 yield path
 
 
 @contextlib.contextmanager
-def _flocked(path: str, flags: int) -> Iterator[bool]:
+def _flocked(path: str) -> Iterator[bool]:
     try:
-        fd = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except FileNotFoundError:
         yield False
         return
     except OSError as error:
-        if error.errno not in {errno.ELOOP, errno.ENXIO, errno.EISDIR}:
+        if error.errno not in {errno.ELOOP, errno.ENXIO}:
             raise
-        yield True  # a link, a socket, a directory among locks: nobody's lock
+        yield True  # a link, a socket: nobody's lock
         return
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
