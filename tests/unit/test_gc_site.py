@@ -177,6 +177,18 @@ def test_documents_stay_while_a_grant_leads_to_them_or_they_to_it(store):
     assert os.listdir(store.path("blobs/sha256")) == []
 
 
+def test_configuration_stays_while_one_of_its_layers_does(store):
+    a = stores.add_layer(store, "a")
+    stores.grant(store, 1000, "1", [a])
+    for diff_id in (a, "b" * 64):
+        stores.put(store, b'{"rootfs": {"diff_ids": ["sha256:%s"]}}' % diff_id.encode())
+    gc_site.collect(store, 0, NOBODY)
+    assert len(os.listdir(store.path("blobs/sha256"))) == 1
+    gc_site.collect(store, EVERYTHING, NOBODY)
+    gc_site.collect(store, 0, NOBODY)
+    assert os.listdir(store.path("blobs/sha256")) == []
+
+
 def test_dry_run_removes_nothing(store):
     a = stores.add_layer(store, "a")
     stores.grant(store, 1000, "1", [a])
