@@ -7,6 +7,10 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#ifndef SO_PASSRIGHTS
+#define SO_PASSRIGHTS 83
+#endif
+
 static int ask(int socket, enum broker_op op, const char *image)
 {
 	struct broker_request request = { .magic = BROKER_MAGIC, .op = op };
@@ -99,6 +103,13 @@ int broker_keeper(int socket, char *ret_detail, unsigned int size)
 void broker_end(int socket)
 {
 	ask(socket, BROKER_END, NULL);
+}
+
+void broker_take_no_descriptors(int socket)
+{
+	const int no = 0;
+
+	setsockopt(socket, SOL_SOCKET, SO_PASSRIGHTS, &no, sizeof(no));
 }
 
 int broker_answer(int socket, const struct broker_answer *answer, const int *fds)

@@ -43,6 +43,10 @@ int broker_keeper(int socket, char *ret_detail, unsigned int size);
 /* Say that nothing more is needed; a broker that is gone already is no error. */
 void broker_end(int socket);
 
+/* Let nobody at the other end put descriptors into the connection (Linux 6.16; before, they are dropped unread): closing
+ * one may take as long as its owner likes, a socket that lingers for instance. */
+void broker_take_no_descriptors(int socket);
+
 /* Send an answer's one message with its descriptors (the broker's side). 0 or -errno. */
 int broker_answer(int socket, const struct broker_answer *answer, const int *fds);
 

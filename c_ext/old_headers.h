@@ -16,6 +16,9 @@
 #ifndef SYS_close_range
 #define SYS_close_range 436 /* Linux 5.9 */
 #endif
+#ifndef SYS_pidfd_open
+#define SYS_pidfd_open 434 /* 5.3 */
+#endif
 #ifndef SYS_openat2
 #define SYS_openat2 437 /* 5.6 */
 #endif

@@ -64,7 +64,7 @@ static int is_hex(const char *text)
 {
 	size_t length = strspn(text, "0123456789abcdef");
 
-	return !text[length] && (length == 64 || length == 128);
+	return !text[length] && length == 64;
 }
 
 /* The value of a line "KEY NUMBER"; 0 or -EBADMSG. */
@@ -75,6 +75,8 @@ static int number_of(const char *line, const char *key, unsigned long long *ret)
 
 	if (strncmp(line, key, length) != 0 || line[length] != ' ' || line[length + 1] < '0' || line[length + 1] > '9')
 		return -EBADMSG;
+	if (line[length + 1] == '0' && line[length + 2])
+		return -EBADMSG; /* one number has one form */
 	errno = 0;
 	*ret = strtoull(line + length + 1, &end, 10);
 	return *end || errno ? -EBADMSG : 0;

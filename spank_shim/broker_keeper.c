@@ -39,6 +39,18 @@ static void drop_to(const struct site *site)
 		_exit(125);
 }
 
+/* slurmstepd is exempt from the kernel's choice of a victim when memory runs out; a program that a user makes work is
+ * not. Where this is refused, the value is higher already. */
+static void be_a_victim(void)
+{
+	int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
+
+	if (fd < 0)
+		return;
+	(void)!write(fd, "0", 1);
+	close(fd);
+}
+
 static _Noreturn void become_keeper(const struct site *site, const char *prefix, const char *store, int socket,
 				    pid_t parent)
 {
@@ -57,6 +69,7 @@ static _Noreturn void become_keeper(const struct site *site, const char *prefix,
 	if (null < 0 || socket < 0 || dup2(null, 0) < 0 || dup2(null, 1) < 0 || dup2(null, 2) < 0 ||
 	    dup2(socket, SOCKET_FD) < 0 || syscall(SYS_close_range, SOCKET_FD + 1, ~0U, 0) < 0)
 		_exit(125);
+	be_a_victim();
 	drop_to(site);
 	/* After the change of ids, which clears it. */
 	if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 || getppid() != parent || chdir("/") < 0)
@@ -75,6 +88,7 @@ int keeper_start(const struct site *site, const char *prefix, const char *store,
 
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
 		return -errno;
+	broker_take_no_descriptors(pair[1]);
 	child = fork();
 	if (child == 0)
 		become_keeper(site, prefix, store, pair[1], parent);

@@ -4,13 +4,19 @@
  * for a step that wants a container; it ends when the container stands, and with slurmstepd at the latest.
  *
  *   fairlead-broker STORE UID GID JOB GRACE_S PREFIX     descriptor 3: the step's requests (c_ext/broker.h)
+ *                                                        descriptor 4: slurmstepd, as a pidfd
  *
  * It mounts the layers that a grant names (broker_grant.c) and starts the storekeeper (broker_keeper.c). It takes from
  * the user one word, an image's digest, which must be hexadecimal, and opens nothing outside the store. It never reads a
  * byte of an image itself, never resolves a name by NSS, and holds no lock. Linked statically: nothing of the job's
- * environment or libraries reaches it. */
+ * environment or libraries reaches it.
+ *
+ * The user may keep the other end of the connection, fill it, or not read it: a step has a bounded number of requests,
+ * an answer waits a bounded time, and the end of slurmstepd ends everything. */
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -26,15 +32,18 @@
 #include "broker_keeper.h"
 #include "broker_mount.h"
 
-enum { SOCKET_FD = 3, MAX_KEEPERS = 8 };
+/* What a step may have in its life: an engine mounts an image three times at most, and when its task is killed, the next
+ * task starts another; a storekeeper is started for an image that is not there, or is damaged. */
+enum { SOCKET_FD = 3, LIFE_FD = 4, ANSWER_S = 10, MAX_KEEPERS = 8, BUDGET = 16 * BROKER_MAX_LAYERS };
 
 struct broker {
 	struct site site;
 	const char *store, *prefix;
 	int store_err; /* why the store cannot be used: told to whoever asks */
 	char store_detail[256];
-	int keepers[MAX_KEEPERS];
+	int keeper; /* the last one's pid, 0 before the first */
 	int keeper_count;
+	int budget; /* requests and mounts that are left */
 };
 
 static struct grant grant; /* 64 kB: not on the stack */
@@ -75,7 +84,7 @@ static void send_mounts(unsigned int count)
 	}
 }
 
-static void serve_mount(const struct broker *broker, const char *image)
+static void serve_mount(struct broker *broker, const char *image)
 {
 	unsigned int done = 0;
 	int idmap, err;
@@ -85,6 +94,7 @@ static void serve_mount(const struct broker *broker, const char *image)
 		refuse(err, broker->store_err ? broker->store_detail : "grant");
 		return;
 	}
+	broker->budget -= (int)grant.count;
 	idmap = mount_idmap(broker->site.uid, broker->site.gid);
 	if (idmap < 0) {
 		refuse(idmap, "user namespace for the idmapped mount");
@@ -117,12 +127,17 @@ static void serve_keeper(struct broker *broker)
 		refuse(-EAGAIN, "too many storekeepers for one step");
 		return;
 	}
+	/* One at a time: who asks for the next has given up the last. */
+	if (broker->keeper)
+		keeper_end(broker->keeper);
+	broker->keeper = 0;
 	pid = keeper_start(&broker->site, broker->prefix, broker->store, &socket);
 	if (pid < 0) {
 		refuse(pid, "storekeeper");
 		return;
 	}
-	broker->keepers[broker->keeper_count++] = pid;
+	broker->keeper = pid;
+	broker->keeper_count++;
 	broker_answer(SOCKET_FD, &answer, &socket);
 	close(socket);
 }
@@ -136,12 +151,52 @@ static int number(const char *text, unsigned long *ret)
 	return *end || end == text || errno || *ret >= UINT_MAX;
 }
 
+/* Wait for a request; 0 when there will be no more. */
+static int next_request(int life, struct broker_request *ret)
+{
+	struct pollfd ready[] = { { .fd = SOCKET_FD, .events = POLLIN }, { .fd = life, .events = POLLIN } };
+	ssize_t n;
+
+	for (;;) {
+		if (poll(ready, 2, -1) < 0) {
+			if (errno == EINTR)
+				continue;
+			return 0;
+		}
+		if (ready[1].revents)
+			return 0; /* slurmstepd is gone, and with it the step */
+		n = recv(SOCKET_FD, ret, sizeof(*ret), MSG_DONTWAIT);
+		if (n >= 0 || (errno != EINTR && errno != EAGAIN))
+			break;
+	}
+	ret->image[sizeof(ret->image) - 1] = '\0';
+	return n == (ssize_t)sizeof(*ret) && ret->magic == BROKER_MAGIC && ret->op != BROKER_END;
+}
+
+static void serve(struct broker *broker, int life)
+{
+	const struct timeval patience = { .tv_sec = ANSWER_S };
+	struct broker_request request;
+
+	setsockopt(SOCKET_FD, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience));
+	broker_take_no_descriptors(SOCKET_FD);
+	for (broker->budget = BUDGET; broker->budget > 0 && next_request(life, &request); broker->budget--) {
+		if (request.op == BROKER_MOUNT)
+			serve_mount(broker, request.image);
+		else if (request.op == BROKER_KEEPER)
+			serve_keeper(broker);
+		else
+			refuse(-EINVAL, "request");
+	}
+	if (broker->keeper)
+		keeper_end(broker->keeper);
+}
+
 int main(int argc, char *argv[])
 {
 	struct broker broker = { 0 };
-	struct broker_request request;
 	unsigned long uid, gid, job, grace;
-	ssize_t n;
+	int life = fcntl(LIFE_FD, F_GETFD) < 0 ? -1 : LIFE_FD;
 
 	if (argc != 7 || number(argv[2], &uid) || number(argv[3], &gid) || number(argv[4], &job) ||
 	    number(argv[5], &grace) || uid == 0)
@@ -154,21 +209,6 @@ int main(int argc, char *argv[])
 	if (chdir("/") < 0)
 		return 125;
 	broker.store_err = site_open(&broker.site, broker.store, broker.store_detail, sizeof(broker.store_detail));
-	for (;;) {
-		n = recv(SOCKET_FD, &request, sizeof(request), 0);
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n != (ssize_t)sizeof(request) || request.magic != BROKER_MAGIC || request.op == BROKER_END)
-			break;
-		request.image[sizeof(request.image) - 1] = '\0';
-		if (request.op == BROKER_MOUNT)
-			serve_mount(&broker, request.image);
-		else if (request.op == BROKER_KEEPER)
-			serve_keeper(&broker);
-		else
-			refuse(-EINVAL, "request");
-	}
-	for (int i = 0; i < broker.keeper_count; i++)
-		keeper_end(broker.keepers[i]);
+	serve(&broker, life);
 	return 0;
 }

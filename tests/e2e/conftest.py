@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 from faulty_registry import FaultyRegistry
 from ordinary import GID, UID, User
 from real_registry import docker_registry
+from shared_bed import Bed
 
 from fairlead import config as settings
 from fairlead.image import reference, transport
@@ -140,3 +142,28 @@ def user() -> Iterator[User]:
     os.chown(place, UID, GID)
     yield User(place)
     shutil.rmtree(place)
+
+
+@pytest.fixture(scope="session")
+def broker_program(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The broker, built from this checkout."""
+    place = tmp_path_factory.mktemp("broker")
+    root = Path(ENGINE).parent
+    (place / "c_ext").symlink_to(root / "c_ext")
+    shutil.copytree(root / "spank_shim", place / "spank_shim")
+    subprocess.run(["make", "-s", "-C", place / "spank_shim", "-B", "fairlead-broker"], check=True)
+    return str(place / "spank_shim/fairlead-broker")
+
+
+@pytest.fixture
+def shared(broker_program: str) -> Iterator[Bed]:
+    """A node's shared store with its broker and storekeeper, still empty."""
+    if os.getuid() != 0:
+        pytest.skip("the broker is root's program")
+    # Not below pytest's own directory, which every other pytest of this machine closes again.
+    place = Path(tempfile.mkdtemp(prefix="fairlead-shared-", dir="/var/tmp"))
+    place.chmod(0o755)
+    try:
+        yield Bed(place, broker_program)
+    finally:
+        shutil.rmtree(place)

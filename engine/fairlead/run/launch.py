@@ -90,26 +90,37 @@ def _image(
 ) -> tuple[fetch.Image, tuple[int, ...]]:
     """Return the image and, from the node's shared store, its layers as mounts, lowest first."""
     if broker >= 0 and not name.transport and _is_for_all(name, config):
-        from fairlead.store import shared
-
         image = fetch.pull(name, config, store, policy=config.pull, progress=progress, tree=False)
-        try:
-            return image, shared.mounts(
-                broker,
-                name,
-                image.digest,
-                config,
-                may_ask=config.pull != "never",
-                progress=progress,
-            )
-        except shared.Unusable as why:
-            log.warning(f"the node's shared store cannot be used ({why}); using {store.root}")
+        mounts = _shared_mounts(broker, name, image, config, store, progress)
+        if mounts:
+            return image, mounts
     image = fetch.pull(name, config, store, policy=config.pull, progress=progress)
     # Until this process ends or executes; from then on the mount itself shows that it is in use.
     layers.hold(store, image.chain)
     if image.rootfs.startswith(f"{image.place}/"):  # else a directory of the user's, as it is
         _check_group(image.rootfs)
     return image, ()
+
+
+def _shared_mounts(
+    broker: int,
+    name: reference.Reference,
+    image: fetch.Image,
+    config: settings.Config,
+    store: layout.Store,
+    progress: log.Progress | None,
+) -> tuple[int, ...]:
+    """Return an image's layers as mounts; none where it has no layers or the store cannot serve."""
+    from fairlead.store import shared
+
+    if not image.config.diff_ids:
+        return ()  # an empty root is a directory of the user's
+    ask = config.pull != "never"
+    try:
+        return shared.mounts(broker, name, image.digest, config, may_ask=ask, progress=progress)
+    except shared.Unusable as why:
+        log.warning(f"the node's shared store cannot be used ({why}); using {store.root}")
+        return ()
 
 
 def refuse_root() -> None:

@@ -5,7 +5,11 @@ Rules:
   image as they arrive (``convert``); nothing gets its name before both digests are right.
 - An image is named by the layer's DiffID, unless writing it took a look at the layers below
   (``kernel.LayerImage.needs_lower``): then by its ChainID. It waits for them only then.
-- One process makes a layer at a time; others wait for the lock and find it done.
+- One process fetches a layer at a time; others wait for the lock and find it done. The lock is the
+  stack's and the registry's (``_making``): a registry of somebody's own cannot keep others waiting
+  who want the same layer from theirs, and stacks that hold the same layers in another order cannot
+  wait for each other. What one user's failure says about a registry is not told to the others.
+- The lock by which gc knows a layer (``site.lock_name``) is held only while names change.
 - What is there already counts for this user only if its registry is known to have it (``_known``);
   else it is fetched again and must come out the same.
 - The checksum of an image file guards against a failing disk, not against an enemy: nobody but the
@@ -115,21 +119,37 @@ class _Work:
         self._error: errors.Error | None = None
 
     def result(self) -> tuple[LayerInfo, ...]:
+        """Return every layer.
+
+        Raises:
+            errors.Error: the first failure; or the engine is gone, or a thread ran out of memory.
+        """
         if self._error is not None:
             raise self._error
-        return tuple(info for info in self._infos if info is not None)
+        infos = tuple(info for info in self._infos if info is not None)
+        if len(infos) < len(self._infos):  # a grant for some of an image is worse than none
+            raise errors.StoreError("the work was stopped before every layer was made")
+        return infos
 
     def run(self) -> None:
+        """Make layers until none is left; whatever ends this ends the whole work."""
+        error: errors.Error | None = errors.StoreError(
+            "the storekeeper could not go on", hint="check this node's memory"
+        )
         try:
             while (number := self._take()) is not None:
                 info = self._layer(number)
                 with self._changed:
                     self._infos[number] = info
                     self._changed.notify_all()
-        except errors.Error as error:
-            self._fail(error)
-        except OSError as error:
-            self._fail(layout.failure(error, self._store.root))
+            error = None
+        except errors.Error as found:
+            error = found
+        except OSError as found:
+            error = layout.failure(found, self._store.root)
+        finally:
+            if error is not None:
+                self._fail(error)
 
     def _fail(self, error: errors.Error) -> None:
         with self._changed:
@@ -160,20 +180,41 @@ class _Work:
     def _layer(self, number: int) -> LayerInfo:
         """Return one layer, made if there is none that this user may have."""
         names = _names(self._wanted.diff_ids, number)
-        with Lock(self._store, site.lock_name(names[0]), self._stop):
-            info = self._find(names[0])
-            if number and (info is None or not info.alone):  # made for the bottom of a stack
-                info = self._find(names[1])
-            if info is not None and self._known(info, number):
-                with contextlib.suppress(OSError):  # for gc: see there
-                    os.utime(site.layer_path(self._store, info.layer))
-                return info
+        found = self._find(names, number, suspect=self._suspect)
+        if found is not None and self._known(found, number):
+            return self._touched(found)
+        with Lock(self._store, self._making(number), self._stop, tells=False):
+            again = self._find(names, number)
+            if again is not None and again != found and self._known(again, number):
+                return self._touched(again)
             with Stage(self._store) as stage:
-                return self._make(number, names, stage, info)
+                return self._make(number, names, stage)
 
-    def _find(self, name: str) -> LayerInfo | None:
+    def _making(self, number: int) -> str:
+        """Name the lock under which a layer is fetched."""
+        size = self._wanted.manifest.layers[number].size
+        chain = layers.chain_id(self._wanted.diff_ids[: number + 1])
+        text = f"{self._origin(number)} {size} {chain}"
+        return f"fetch.{site.name_of(blobs.digest_of('sha256:', text.encode()))}"
+
+    def _touched(self, info: LayerInfo) -> LayerInfo:
+        with contextlib.suppress(OSError):  # for gc: see there
+            os.utime(site.layer_path(self._store, info.layer))
+        return info
+
+    def _find(
+        self, names: tuple[str, str], number: int, *, suspect: bool = False
+    ) -> LayerInfo | None:
+        """Return a layer that is there under either name; what is damaged is taken away."""
+        with Lock(self._store, site.lock_name(names[0]), self._stop, tells=False):
+            info = self._whole(names[0], suspect=suspect)
+            if number and (info is None or not info.alone):  # made for the bottom of a stack
+                info = self._whole(names[1], suspect=suspect)
+            return info
+
+    def _whole(self, name: str, *, suspect: bool) -> LayerInfo | None:
         info = find(self._store, name)
-        if info is None or not self._suspect or is_whole(self._store, info):
+        if info is None or not suspect or is_whole(self._store, info):
             return info
         quarantine(self._store, name)
         self._told.tell(warning=f"layer {name[:12]} was damaged on disk and is fetched again")
@@ -192,19 +233,18 @@ class _Work:
             and self._client.has_blob(reference, blob)
         )
 
-    def _make(
-        self, number: int, names: tuple[str, str], stage: Stage, there: LayerInfo | None
-    ) -> LayerInfo:
+    def _make(self, number: int, names: tuple[str, str], stage: Stage) -> LayerInfo:
+        """Fetch a layer; what comes out wrong is never published."""
         blob = self._wanted.manifest.layers[number]
-        fd = self._find_shared(blob) if there is None else None
+        fd = self._find_shared(blob)
         if fd is not None:
             try:
                 stream = _Verified(shared_blobs.chunks(fd), blob, self._stop)
-                return self._write(number, names, stage, None, stream)
+                return self._write(number, names, stage, stream)
             except (errors.LayerError, errors.DigestError, shared_blobs.UnreadableError) as error:
                 self._told.tell(warning=shared_blobs.passed_over(self._shared, blob, error))
         chunks = self._client.blob(self._wanted.reference, blob)
-        return self._write(number, names, stage, there, _Verified(chunks, blob, self._stop))
+        return self._write(number, names, stage, _Verified(chunks, blob, self._stop))
 
     def _find_shared(self, blob: Descriptor) -> int | None:
         """Open a layer of the shared directory, if the user's registry shows it to them.
@@ -219,12 +259,7 @@ class _Work:
         return shared_blobs.find(self._shared, blob, lambda text: self._told.tell(warning=text))
 
     def _write(
-        self,
-        number: int,
-        names: tuple[str, str],
-        stage: Stage,
-        there: LayerInfo | None,
-        stream: _Verified,
+        self, number: int, names: tuple[str, str], stage: Stage, stream: _Verified
     ) -> LayerInfo:
         blob, diff_id = self._wanted.manifest.layers[number], self._wanted.diff_ids[number]
         staged, scratch = stage.name(), stage.name()
@@ -245,8 +280,6 @@ class _Work:
                 alone = image.facts().stands_alone
             for warning in stats.warnings:
                 self._told.tell(warning=f"layer {blob.digest[:19]}: {warning}")
-            if there is not None:
-                return self._add_origin(stage, there, number)
             os.fsync(fd)
             info = LayerInfo(
                 layer=names[0] if alone else names[1],
@@ -256,20 +289,30 @@ class _Work:
                 entries=stats.entries,
                 bytes=stats.bytes,
                 alone=alone,
-                origins=(self._origin(number),),
+                origins=self._origins(number),
             )
         finally:
             os.close(fd)
             os.close(scratch_fd)
-        layout.replace_file(stage, site.info_path(self._store, info.layer), site.format_info(info))
-        layout.publish(staged, site.layer_path(self._store, info.layer))
-        return info
+        with Lock(self._store, site.lock_name(names[0]), self._stop, tells=False):
+            return self._publish(stage, staged, info)
 
-    def _add_origin(self, stage: Stage, info: LayerInfo, number: int) -> LayerInfo:
-        """Remember another registry that has a layer."""
-        known = dict.fromkeys((*info.origins, self._origin(number)))
-        info = info._replace(origins=tuple(known)[-MAX_ORIGINS:])
-        layout.replace_file(stage, site.info_path(self._store, info.layer), site.format_info(info))
+    def _origins(self, number: int) -> tuple[str, ...]:
+        """Return what to remember of where a layer came from: only a word that will count."""
+        trusted = self._client.is_trusted(self._wanted.reference)
+        return (self._origin(number),) if trusted else ()
+
+    def _publish(self, stage: Stage, staged: str, info: LayerInfo) -> LayerInfo:
+        """Give a layer its name; one that is there already is only told who else has it."""
+        there = find(self._store, info.layer)
+        if there is not None:
+            known = tuple(dict.fromkeys((*there.origins, *info.origins)))
+            info = there._replace(origins=known[-MAX_ORIGINS:])
+        if info != there:
+            text = site.format_info(info)
+            layout.replace_file(stage, site.info_path(self._store, info.layer), text)
+        if there is None:
+            layout.publish(staged, site.layer_path(self._store, info.layer))
         return info
 
 

@@ -16,7 +16,12 @@ Rules:
 - What the word of a registry is worth is the site's decision: verified TLS, or a host that the
   site's own configuration lists. The user's configuration, proxies and certificates are not read.
 - A registry's answers change nothing but this user's grants, and layers that carry their digests.
-- It ends when the engine hangs up.
+- Nothing of what the store holds is told to somebody whose registry has not shown it to them: the
+  image's configuration, too, is read from the registry, each time.
+- Other users may be waiting for what this process has locked, so it waits for its own user nowhere
+  but for a login, and there not long.
+- It ends when the engine hangs up, within two seconds, whatever it is doing; the next storekeeper
+  sweeps up what it leaves.
 
 Source: security.md section 1 "Shared store"; docs/adr/0007.
 """
@@ -34,7 +39,7 @@ from typing import TYPE_CHECKING
 from fairlead import config as settings
 from fairlead import errors, log
 from fairlead.image import manifest, reference
-from fairlead.store import blobs, erofs, gc_site, layout, room, site
+from fairlead.store import erofs, gc_site, layout, room, site
 from fairlead.store.layout import Stage, Store
 from fairlead.store.wire import PROTOCOL, Message, Wire
 
@@ -45,7 +50,10 @@ if TYPE_CHECKING:
     from fairlead.image.registry import Client
 
 SOCKET_FD = 3
-LOGIN_S = 120.0  # a credential helper may ask a person
+REQUEST_S = 10.0  # the engine has its request ready before it asks for a storekeeper
+LOGIN_S = 60.0  # a credential helper has half of it (``auth``)
+END_S = 1.0
+MAX_ANSWERS = 4  # unread; nobody who is honest has two
 
 
 def main(argv: list[str], living_jobs: Callable[[], frozenset[int] | None]) -> int:
@@ -58,13 +66,13 @@ def main(argv: list[str], living_jobs: Callable[[], frozenset[int] | None]) -> i
     try:
         size = keeper.serve(path)
     except errors.Error as error:
-        keeper.tell(error=[error.code, error.message, error.hint])
+        keeper.say(error=[error.code, error.message, error.hint])
         return error.status
     except OSError as error:
         failure = layout.failure(error, path)
-        keeper.tell(error=[failure.code, failure.message, failure.hint])
+        keeper.say(error=[failure.code, failure.message, failure.hint])
         return failure.status
-    keeper.tell(done=size)
+    keeper.say(done=size)
     return 0
 
 
@@ -75,14 +83,21 @@ class _Keeper:
         self, wire: Wire, uid: int, job: int, living_jobs: Callable[[], frozenset[int] | None]
     ) -> None:
         self._wire, self._uid, self._job, self._living_jobs = wire, uid, job, living_jobs
-        self._answers: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
+        self._answers: queue.Queue[Message] = queue.Queue(MAX_ANSWERS)
         self._client: Client | None = None
         self._gone = threading.Event()
 
-    def tell(self, **message: object) -> None:
-        """Send a message; an engine that is gone is noticed by the listener."""
+    def say(self, **message: object) -> None:
+        """Send the last message, however long the engine takes to read it: no lock is held now."""
         try:
             self._wire.send(**message)
+        except OSError:
+            self._gone.set()
+
+    def tell(self, **message: object) -> None:
+        """Send a message that may get lost; an engine that is gone is noticed by the listener."""
+        try:
+            self._wire.offer(**message)
         except OSError:
             self._gone.set()
 
@@ -104,12 +119,12 @@ class _Keeper:
 
     def serve(self, path: str) -> int:
         """Answer the one request: make every layer ready, grant; returns the files' bytes."""
-        asked = self._wire.receive()
+        asked = self._wire.receive(REQUEST_S)
         if asked is None or asked.get("protocol") != PROTOCOL:
             raise errors.StoreError("the engine speaks another protocol than the storekeeper")
         name = reference.parse(str(asked.get("image", "")))
-        if name.digest is None:
-            raise errors.StoreError(f"{name}: has no digest")
+        if name.digest is None or name.transport:
+            raise errors.StoreError(f"{name}: is no digest at a registry")
         config = site_config()
         store = layout.open_store(config.override("broker", store=path), site.FOLDERS)
         layout.sweep(store)
@@ -134,7 +149,7 @@ class _Keeper:
         assert name.digest is not None
         fetched = client.manifest(name, name.digest)
         found = manifest.parse_manifest(fetched.data, fetched.media_type, fetched.digest)
-        config = manifest.parse_config(_document(client, name, found, store), found.config.digest)
+        config = manifest.parse_config(client.document(name, found.config), found.config.digest)
         manifest.check_pair(found, config)
         image = erofs.Wanted(name, found, config.diff_ids)
         self._make_room(image, settled, store)
@@ -163,23 +178,24 @@ class _Keeper:
     def _listen(self) -> None:
         try:
             while (message := self._wire.receive()) is not None:
-                self._answers.put(message)
-        except errors.StoreError:
+                self._answers.put_nowait(message)
+        except (errors.StoreError, queue.Full):
             pass  # nonsense: as good as gone
         self._gone.set()
-        self._answers.put(None)
         if self._client is not None:
             self._client.stop()
+        # What still hangs, in a name server or a connection that nobody answers, ends here.
+        time.sleep(END_S)
+        os._exit(errors.StoreError.status)
 
     def _log_in(self, ref: Reference, offered: tuple[Challenge, ...]) -> Login | None:
         from fairlead.image import headers, login
 
         self.tell(login=[[c.scheme, c.realm, c.service] for c in offered])
         try:
-            answer = self._answers.get(timeout=LOGIN_S)
+            header = self._answers.get(timeout=LOGIN_S).get("header")
         except queue.Empty:
-            answer = None
-        header = (answer or {}).get("header")
+            header = None
         if header is None:
             return None
         scheme, _, word = str(header).partition(" ")
@@ -191,18 +207,6 @@ class _Keeper:
 def site_config() -> settings.Config:
     """Return the site's settings alone: no user's file and no environment counts here."""
     return settings.load({}, home="/nonexistent")
-
-
-def _document(client: Client, name: Reference, found: manifest.Manifest, store: Store) -> bytes:
-    """Return the image's configuration; the manifest, which was just proven, names it."""
-    digest = found.config.digest
-    data = blobs.read(store, digest) if digest.startswith("sha256:") else None
-    if data is None:
-        data = client.document(name, found.config)
-        if digest.startswith("sha256:"):
-            with Stage(store) as stage:
-                blobs.put(store, stage, digest, data)
-    return data
 
 
 def _write_grant(store: Store, grant: site.Grant, image: str) -> None:

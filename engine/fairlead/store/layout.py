@@ -181,14 +181,16 @@ class Lock:
         stop: threading.Event | None = None,
         *,
         wait: bool = True,
+        tells: bool = True,
     ) -> None:
         """Name a lock.
 
         With stop, waiting polls and ends when it is set, as threads need it. Without wait, a lock
-        that another holds is an ``errors.BusyError``.
+        that another holds is an ``errors.BusyError``. Where those who wait work for other users, a
+        holder ``tells`` nothing: what it failed of may be its own doing.
         """
         self._path, self._stop, self._fd = store.path("locks", name), stop, -1
-        self._patient, self.shared = wait, False
+        self._patient, self._tells, self.shared = wait, tells, False
 
     def __enter__(self) -> Self:
         try:
@@ -219,7 +221,7 @@ class Lock:
             os.close(self._fd)
 
     def _tell(self, error: BaseException | None) -> None:
-        if isinstance(error, errors.Error) and not isinstance(error, self._OWN):
+        if self._tells and isinstance(error, errors.Error) and not isinstance(error, self._OWN):
             note = f"{error.code}\0{error.message}\0{error.hint}"
             with contextlib.suppress(OSError):
                 os.pwrite(self._fd, note.encode(errors="replace")[:_MAX_NOTE], 0)

@@ -27,7 +27,7 @@ from fairlead.store.wire import PROTOCOL, Message, Wire, texts
 # By these a user may reach a registry that the storekeeper, which has none of them, cannot.
 _OWN_WAYS = (
     *("SSL_CERT_FILE", "SSL_CERT_DIR"),
-    *("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"),
+    *("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"),
 )
 # What the broker says when there is nothing to mount yet, and when an image is damaged.
 _MISSING = {errno.ENOENT}
@@ -102,15 +102,16 @@ def _ask_keeper(
 ) -> None:
     try:
         wire = Wire(kernel.broker_keeper(broker))
-    except OSError as error:
-        raise _failure(error) from error
+    except OSError as error:  # there is no store, or no more storekeepers for this step
+        raise Unusable(f"{error.filename}: {error.strerror}") from error
     try:
         wire.send(protocol=PROTOCOL, image=str(name), suspect=suspect)
         while (message := wire.receive()) is not None:
             if "done" in message:
                 return
             _serve(wire, message, name, config, progress, environ)
-    except errors.RegistryUnreachableError as error:
+    except (errors.RegistryUnreachableError, errors.RegistryError) as error:
+        # An authority that only the user trusts shows as an answer that the registry may not give.
         if environ.keys().isdisjoint(_OWN_WAYS):
             raise
         raise Unusable(f"the storekeeper: {error.message}") from error

@@ -12,18 +12,23 @@ The engine asks once; then the storekeeper talks and the engine answers only ``l
 Rules:
 - Each side distrusts the other: lines are bounded, types are checked by the reader.
 - End of file means that the other side is gone; whoever sees it gives up.
+- The storekeeper waits for nobody while it holds a lock of the store: what it says meanwhile is
+  ``offer``ed, and lost on an engine that does not listen.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import select
 import threading
+import time
 
 from fairlead import errors
 
 PROTOCOL = 1
 MAX_LINE = 1 << 20
+MAX_OFFER = 16 << 10  # well below what a socket takes at once that calls itself writable
 
 Message = dict[str, object]
 
@@ -44,18 +49,47 @@ class Wire:
         Raises:
             OSError: the other side is gone.
         """
-        data = json.dumps(message).encode() + b"\n"
+        data = _line(message)
         with self._lock:
-            while data:
-                data = data[os.write(self._fd, data) :]
+            self._write(data)
 
-    def receive(self) -> Message | None:
+    def offer(self, **message: object) -> bool:
+        """Send a message if the other side has room for it; tell whether it went.
+
+        Raises:
+            OSError: the other side is gone.
+        """
+        data = _line(message)
+        # One that waits in ``send`` holds the lock: there is no room then.
+        if len(data) > MAX_OFFER or not self._lock.acquire(blocking=False):
+            return False
+        try:
+            room = select.poll()
+            room.register(self._fd, select.POLLOUT)
+            if not room.poll(0):
+                return False
+            self._write(data)
+            return True
+        finally:
+            self._lock.release()
+
+    def _write(self, data: bytes) -> None:
+        while data:
+            data = data[os.write(self._fd, data) :]
+
+    def receive(self, within_s: float | None = None) -> Message | None:
         """Return the next message, None at the end.
+
+        Args:
+            within_s: how long to wait before the other side counts as gone.
 
         Raises:
             errors.StoreError: what came is no message.
         """
+        end = None if within_s is None else time.monotonic() + within_s
         while b"\n" not in self._rest:
+            if end is not None and not self._arrives(end - time.monotonic()):
+                return None
             try:
                 more = os.read(self._fd, 1 << 16)
             except OSError:
@@ -73,6 +107,15 @@ class Wire:
         if not isinstance(message, dict):
             raise errors.StoreError("the storekeeper's connection carries nonsense")
         return message
+
+    def _arrives(self, seconds: float) -> bool:
+        there = select.poll()
+        there.register(self._fd, select.POLLIN)
+        return bool(there.poll(max(0.0, seconds * 1000)))
+
+
+def _line(message: Message) -> bytes:
+    return json.dumps(message).encode() + b"\n"
 
 
 def texts(value: object, count: int) -> list[str]:
