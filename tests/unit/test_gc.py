@@ -207,6 +207,15 @@ def test_record_that_the_disk_cannot_read_makes_no_garbage(store, monkeypatch):
     assert len(os.listdir(store.path("trees"))) == 1
 
 
+def test_looking_at_a_damaged_document_leaves_it_to_check(store):
+    record = stores.add_image(store, "q.io/a:1")
+    os.truncate(blobs.path(store, record.manifest), 3)
+    gc.inventory(store)
+    gc.collect(store, 0)
+    assert os.path.exists(blobs.path(store, record.manifest))
+    assert names(store) == ["q.io/a:1"]
+
+
 def test_lock_without_patience_says_busy(store):
     with Lock(store, "x"):
         words = "from fairlead.store.layout import *; Lock(Store(sys.argv[1]), 'x', wait=False).__enter__()"

@@ -139,7 +139,7 @@ def _documents(record: Record) -> tuple[str, ...]:
 
 
 def _layers_of(store: Store, record: Record) -> tuple[str, ...]:
-    data = blobs.read(store, record.manifest)
+    data, _ = blobs.look(store, record.manifest)
     if data is None:
         return ()
     try:
