@@ -213,7 +213,7 @@ _WARNINGS = (
 )
 
 
-class _LayerSink:
+class LayerSink:
     """What LayerTree and LayerImage share: layers go in, piece by piece.
 
     Not for use by two threads at once; the calls run without the interpreter's lock.
@@ -308,7 +308,7 @@ def _path_of(fd: int) -> str:
         return f"descriptor {fd}"
 
 
-class LayerTree(_LayerSink):
+class LayerTree(LayerSink):
     """Layers of an image, applied in order to one merged tree of the calling user (``layer.h``).
 
     Between ``begin_layer`` and ``end_layer`` the archive is fed in pieces of any size. After an
@@ -348,7 +348,7 @@ class ImageFacts(NamedTuple):
     markers: int
 
 
-class LayerImage(_LayerSink):
+class LayerImage(LayerSink):
     """One layer, written to one file as an EROFS image for an overlay (``erofs.h``).
 
     ``begin_layer``, ``feed`` and ``end_layer`` as for a tree, once each. When ``needs_lower`` is

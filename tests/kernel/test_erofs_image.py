@@ -225,6 +225,18 @@ def test_links_are_counted(place):
     assert through_mount(write(place, [layer])[0], look) == [2, 2, 1, 4, 2, 1]
 
 
+def test_no_file_has_the_inode_number_0(place):
+    """Which readdir(3) takes for a free entry."""
+    path, _, facts = write(place, [tar.archive(file(b"f"), directory(b"d"), file(b".wh.w"))])
+
+    def look(top):
+        numbers = [os.lstat(path).st_ino for path in (top, *(f"{top}/{n}" for n in "fdw"))]
+        return len(set(numbers)), min(numbers) > 0
+
+    assert through_mount(path, look) == (4, True)
+    assert facts.inodes == 4
+
+
 def test_the_owner_is_always_the_one_that_an_idmapped_mount_maps(place):
     def look(top):
         info = os.stat(f"{top}/f")

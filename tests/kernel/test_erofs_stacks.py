@@ -70,6 +70,32 @@ def test_a_layer_that_has_to_look_below_says_so(box, layer):
     assert [fact.stands_alone for fact in answer.facts] == [True, False]
 
 
+STACKS = [
+    (BASE, (file(b"d/new"), hardlink(b"x", b"d/other"), file(b"l/.wh.old"), file(b"f", b"F" * 9000))),
+    (BASE, (directory(b"d"), file(b"d/.wh.old"), file(b"a", b"A"), symlink(b"s", b"t" * 4090))),
+    (BASE, (file(b"f", b"F"), symlink(b"s", b"l"), file(b"s/f"), hardlink(b"g", b"f"), file(b".wh.d"))),
+    ((symlink(b"s", b"/" * 4085 + b"d"), directory(b"d")), (file(b"s/f", b"F" * 5000), file(b"s/g"))),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("layers", STACKS)
+def test_when_the_lower_images_are_given_does_not_matter(box, layers):
+    archives = [tar.archive(*layer) for layer in layers]
+    late, early = box.apply(*archives), box.apply(*archives, early=True)
+    assert late.tree == early.tree
+    assert late.facts == early.facts
+    if all(fact.stands_alone for fact in late.facts):
+        assert late.digests == early.digests
+
+
+def test_a_layer_that_stands_alone_is_the_same_above_anything(box):
+    layer = tar.archive(directory(b"d"), file(b"d/.wh.old"), file(b"f"), directory(b"d/e"))
+    lowers = (BASE, (file(b"d", b"D"),), (directory(b"d"), file(b"d/old"), file(b"d/e")))
+    answers = [box.apply(tar.archive(*lower), layer, early=True) for lower in lowers]
+    assert all(answer.facts[1].stands_alone for answer in answers)
+    assert len({answer.digests[1] for answer in answers}) == 1
+
+
 def test_the_lowest_layer_may_ask_and_finds_nothing(box):
     assert alone(box, (file(b"d/f"), file(b"e/.wh.x"))) == [False]
 

@@ -53,18 +53,24 @@ def digest_of(digest: str, data: bytes) -> str:
 
 
 def read(store: Store, digest: str) -> bytes | None:
-    """Return a document, or None if it is absent or was damaged (and is now absent)."""
+    """Return a document, or None if it is absent or was damaged (and is now absent).
+
+    Raises:
+        errors.StoreError: it cannot be opened, or a damaged one cannot be removed.
+    """
     where = path(store, digest)
-    try:
-        fd = os.open(where, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-    except FileNotFoundError:
-        return None
-    with open(fd, "rb") as file:
-        data = file.read(MAX_DOCUMENT + 1)
-    if digest_of(digest, data) == digest:
-        return data
-    log.warning(f"{where}: is damaged and will be fetched again")
-    discard(store, digest)
+    with layout.failures_named(store):
+        try:
+            fd = os.open(where, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except FileNotFoundError:
+            return None
+        data = b""
+        with open(fd, "rb") as file, contextlib.suppress(OSError):  # what the disk cannot read
+            data = file.read(MAX_DOCUMENT + 1)
+        if digest_of(digest, data) == digest:
+            return data
+        log.warning(f"{where}: is damaged and will be fetched again")
+        discard(store, digest)
     return None
 
 
