@@ -88,6 +88,9 @@ def engine(request, other_prefix):
     if site and " site=" not in plugin_line()[1]:
         pytest.skip("the installed plugin has no shared store")
     with counted(other_prefix, site=site) as watched:
+        output(srun("true", container=frozen(SMALL)))  # the image is there, access is proven
+        watched.starts()
+        forget()
         yield watched
 
 
