@@ -189,11 +189,11 @@ def test_signals_reach_the_command_itself(fairlead: Installation, image: str) ->
 def test_broken_pipe_ends_the_command_quietly(fairlead: Installation, image: str) -> None:
     """Python ignores SIGPIPE; so may a caller."""
     words = ("run", "--entrypoint", "", image, "sh", "-c", "grep SigIgn /proc/self/status")
-    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    before = signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     try:
         _, out, _ = twice(fairlead, *words)
     finally:
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+        signal.signal(signal.SIGPIPE, before)
     assert int(out.split()[1], 16) & 1 << signal.SIGPIPE - 1 == 0
 
 
