@@ -50,6 +50,12 @@ static int has_its_strings(const struct block_record *record)
 	case OP_WORKDIR:
 	case OP_ENV_UNSET:
 	case OP_ARGUMENT:
+	case OP_CHECK_VARIABLE:
+	case OP_CHECK_NAMES:
+	case OP_HOLD:
+	case OP_IMAGE:
+	case OP_NOTE:
+	case OP_WORD:
 		return record->count >= 1;
 	case OP_TMPFS:
 	case OP_BIND:
@@ -58,6 +64,8 @@ static int has_its_strings(const struct block_record *record)
 	case OP_SYMLINK:
 	case OP_COMMAND:
 	case OP_ENV_SET:
+	case OP_CHECK_FILE:
+	case OP_CHECK_SAME:
 		return record->count == 2;
 	default:
 		return 0;

@@ -38,6 +38,16 @@ enum block_op {
 	OP_ENV_SET = 17,     /* name, value */
 	OP_ENV_UNSET = 18,   /* name */
 	OP_ARGUMENT = 19,    /* goes before the command: the image's entrypoint */
+
+	/* plan_entry.h: only in a cached plan; plan_expand() leaves them out of the launch block */
+	OP_CHECK_FILE = 32,     /* path, what is known of it; CHECK_* */
+	OP_CHECK_VARIABLE = 33, /* name, value: equal; name: absent, or with CHECK_PRESENT of any value */
+	OP_CHECK_NAMES = 34,    /* prefix, names: these variables and no others have names that begin so */
+	OP_CHECK_SAME = 35,     /* two templates with one meaning */
+	OP_HOLD = 36,           /* directory, under a shared flock until the container stands */
+	OP_IMAGE = 37,          /* name, in the shared store, of the image whose layers the root calls mount:N */
+	OP_NOTE = 38,           /* a line that the user sees at every launch */
+	OP_WORD = 39,           /* a word of the command */
 };
 
 enum block_flag {
@@ -48,6 +58,13 @@ enum block_flag {
 	BIND_DEVICES = 1 << 2,   /* keep device nodes usable (below /dev only) */
 	BIND_SHALLOW = 1 << 3,   /* without the mounts below the source */
 	TARGET_STRICT = 1 << 8,  /* no component of the target may be a symbolic link */
+
+	CHECK_KIND = 1 << 0,     /* absent, directory, own directory, ... instead of the file's identity */
+	CHECK_NOFOLLOW = 1 << 1, /* of the symbolic link itself */
+	CHECK_PRESENT = 1 << 2,
+
+	/* In any record of a cached plan: ${NAME} in its strings stands for a variable of the task. */
+	RECORD_TEMPLATE = 1 << 30,
 };
 
 struct block_record {

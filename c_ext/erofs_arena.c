@@ -5,14 +5,18 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 enum {
-	KEEP_BYTES = 8 << 20, /* not worth the trouble */
-	BREATHS = 4096,	      /* things looked at: the kernel may map 64 KiB around each of them */
+	SMALL = 24 << 20,     /* not worth the trouble */
+	STAYS_MAX = 32 << 20, /* a table of two million names */
+	BREATHS = 64,	      /* between two looks at the counts of faults */
+	BUDGET = 24 << 20,
+	AROUND = 64 << 10,    /* what the kernel may map for a fault on what it has; one page for what is new */
 };
 
-void *erofs_arena_map(struct erofs_arena *arena, size_t size, int *ret_rc)
+static void *map(struct erofs_arena *arena, size_t size, bool stays, int *ret_rc)
 {
 	size_t page = (size_t)sysconf(_SC_PAGESIZE);
 	void *base;
@@ -42,9 +46,16 @@ void *erofs_arena_map(struct erofs_arena *arena, size_t size, int *ret_rc)
 		*ret_rc = -errno;
 		return NULL;
 	}
+	/* Without it ext4 puts 2 MiB under one entry of the page table, and a look at one byte maps all of that. */
+	madvise(base, size, MADV_RANDOM);
 	arena->end += size;
-	arena->maps[arena->count++] = (struct erofs_map){ base, size };
+	arena->maps[arena->count++] = (struct erofs_map){ base, size, stays };
 	return base;
+}
+
+void *erofs_arena_map(struct erofs_arena *arena, size_t size, int *ret_rc)
+{
+	return map(arena, size, size <= STAYS_MAX, ret_rc);
 }
 
 void erofs_arena_unmap(struct erofs_arena *arena, void *base)
@@ -64,7 +75,7 @@ void *erofs_arena_take(struct erofs_arena *arena, struct erofs_stream *stream, s
 
 	size = (size + 7) & ~(size_t)7;
 	if (stream->left < size) {
-		char *chunk = erofs_arena_map(arena, EROFS_ARENA_CHUNK, ret_rc);
+		char *chunk = map(arena, EROFS_ARENA_CHUNK, false, ret_rc);
 
 		if (!chunk)
 			return NULL;
@@ -87,16 +98,34 @@ void erofs_arena_trim(struct erofs_stream *stream, void *piece, size_t size, siz
 	}
 }
 
+/* At most so much of the arena can be in our memory by now; from a thread's faults, as nothing tells the size itself
+ * as quickly. Another thread may have taken over: its counts say nothing yet. */
+static bool within_budget(struct erofs_arena *arena)
+{
+	struct rusage usage;
+	long most;
+
+	if (getrusage(RUSAGE_THREAD, &usage) < 0)
+		return false;
+	most = usage.ru_minflt * AROUND + usage.ru_majflt * 4096;
+	if (most >= arena->mapped && most - arena->mapped < BUDGET)
+		return true;
+	arena->mapped = most;
+	return false;
+}
+
 void erofs_arena_breathe(struct erofs_arena *arena)
 {
 	if (++arena->breaths < BREATHS)
 		return;
 	arena->breaths = 0;
-	if (arena->count * EROFS_ARENA_CHUNK <= KEEP_BYTES)
+	if (arena->end <= SMALL || within_budget(arena))
 		return;
 	/* The pages stay in the page cache, dirty ones too: the mapping is shared. */
-	for (size_t i = 0; i < arena->count; i++)
-		madvise(arena->maps[i].base, arena->maps[i].size, MADV_DONTNEED);
+	for (size_t i = 0; i < arena->count; i++) {
+		if (!arena->maps[i].stays)
+			madvise(arena->maps[i].base, arena->maps[i].size, MADV_DONTNEED);
+	}
 }
 
 void erofs_arena_free(struct erofs_arena *arena)

@@ -5,6 +5,7 @@
 #ifndef FAIRLEAD_EROFS_ARENA_H
 #define FAIRLEAD_EROFS_ARENA_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -17,6 +18,7 @@ struct erofs_stream {
 struct erofs_map {
 	void *base;
 	size_t size;
+	bool stays;
 };
 
 struct erofs_arena {
@@ -25,6 +27,7 @@ struct erofs_arena {
 	struct erofs_map *maps;
 	size_t count, space;
 	unsigned int breaths;
+	long mapped; /* by this thread, ever, until it was emptied last */
 };
 
 enum { EROFS_ARENA_CHUNK = 2 << 20 };
@@ -35,7 +38,8 @@ void *erofs_arena_take(struct erofs_arena *arena, struct erofs_stream *stream, s
 /* Give back the end of the piece taken last from this stream: used bytes of it stay. */
 void erofs_arena_trim(struct erofs_stream *stream, void *piece, size_t size, size_t used);
 
-/* Zeroed memory of any size, in a mapping of its own. */
+/* Zeroed memory of any size, in a mapping of its own. It stays in our memory unless it is very large: meant for what is
+ * used in no order. */
 void *erofs_arena_map(struct erofs_arena *arena, size_t size, int *ret_rc);
 void erofs_arena_unmap(struct erofs_arena *arena, void *base);
 

@@ -31,12 +31,13 @@ static uint16_t mode_of(const struct erofs_inode *inode)
 }
 
 /* One block of a directory from node on; the rest of the block is cleared. */
-static const struct erofs_node *fill_block(const struct erofs_node *node, unsigned char block[EROFS_BLOCK], size_t *ret_size)
+static const struct erofs_node *fill_block(struct erofs_image *image, const struct erofs_node *node,
+					   unsigned char block[EROFS_BLOCK], size_t *ret_size)
 {
 	const struct erofs_node *next;
 	size_t count, name_at;
 
-	next = erofs_dir_block(node, &count, ret_size);
+	next = erofs_dir_block(image, node, &count, ret_size);
 	name_at = count * sizeof(struct erofs_dirent);
 	for (size_t i = 0; i < count; i++, node = node->next) {
 		struct erofs_dirent dirent = {
@@ -62,8 +63,7 @@ static int emit_dir_blocks(struct erofs_image *image, const struct erofs_inode *
 	while (node && node != dir->tail && !rc) {
 		size_t size;
 
-		erofs_arena_breathe(&image->arena);
-		node = fill_block(node, block, &size);
+		node = fill_block(image, node, block, &size);
 		rc = erofs_output_write(&image->out, block, sizeof(block));
 	}
 	return rc;
@@ -76,11 +76,11 @@ static int emit_tail(struct erofs_image *image, const struct erofs_inode *inode)
 
 	if (inode->type != SINK_DIR)
 		return erofs_output_write(&image->out, inode->tail, inode->tail_size);
-	fill_block(inode->tail, block, &size);
+	fill_block(image, inode->tail, block, &size);
 	return erofs_output_write(&image->out, block, size);
 }
 
-static int emit_inode(struct erofs_image *image, struct erofs_inode *inode)
+static int emit_inode(struct erofs_image *image, const struct erofs_inode *inode)
 {
 	size_t xattrs = erofs_xattrs_size(inode);
 	struct erofs_disk_inode disk = {
@@ -96,9 +96,6 @@ static int emit_inode(struct erofs_image *image, struct erofs_inode *inode)
 	};
 	int rc;
 
-	if (inode->flags & EROFS_WRITTEN)
-		return 0;
-	inode->flags |= EROFS_WRITTEN;
 	rc = erofs_output_skip(&image->out, image->meta_start + ((uint64_t)inode->nid << EROFS_NID_BITS));
 	if (!rc)
 		rc = erofs_output_write(&image->out, &disk, sizeof(disk));
@@ -131,18 +128,15 @@ static int emit_super(struct erofs_image *image)
 
 int erofs_emit(struct erofs_image *image)
 {
-	struct erofs_inode *dir;
+	const struct erofs_inode *dir;
 	int rc = 0;
 
-	for (dir = image->root; dir && !rc; dir = erofs_dir_after(dir))
+	for (dir = image->root; dir && !rc; dir = dir->dir.after)
 		rc = emit_dir_blocks(image, dir);
-	if (!rc)
-		rc = emit_inode(image, image->root);
-	for (dir = image->root; dir && !rc; dir = erofs_dir_after(dir)) {
-		for (struct erofs_node *node = dir->dir.child; node && !rc; node = node->next) {
-			erofs_arena_breathe(&image->arena);
-			rc = emit_inode(image, node->inode);
-		}
+	for (const struct erofs_inode *inode = image->root; inode && !rc; inode = inode->next) {
+		erofs_arena_breathe(&image->arena);
+		if (inode->nlink)
+			rc = emit_inode(image, inode);
 	}
 	if (!rc)
 		rc = erofs_output_align(&image->out);

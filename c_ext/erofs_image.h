@@ -28,9 +28,7 @@ enum erofs_inode_flags {
 	EROFS_BARE = 1 << 2,	/* directory: nothing of a lower layer shows in it */
 	EROFS_OPAQUE = 1 << 3,	/* directory: and overlayfs has to be told so */
 	EROFS_ORIGIN = 1 << 4,	/* directory: holds whiteouts; see erofs_layout.c */
-	EROFS_PLACED = 1 << 5,	/* has its nid */
-	EROFS_WRITTEN = 1 << 6,
-	EROFS_BELOW = 1 << 7,	/* lower: its content is still in the lower image */
+	EROFS_BELOW = 1 << 5,	/* lower: its content is still in the lower image */
 };
 
 /* How the layer came to know a name. Directories below which it works are KNOWN or MADE, and always written. */
@@ -44,6 +42,7 @@ enum erofs_node_state {
 struct erofs_stack; /* erofs_lower.h: a directory in the lower images */
 
 struct erofs_inode {
+	struct erofs_inode *next; /* made after it */
 	uint64_t size;
 	int64_t mtime_s;
 	uint32_t mtime_ns;
@@ -51,7 +50,7 @@ struct erofs_inode {
 	uint8_t type; /* enum sink_type; SINK_CHAR is a whiteout */
 	uint8_t flags;
 	uint32_t block;	     /* of the data that is not inline */
-	uint32_t nid, nlink; /* when it is placed */
+	uint32_t nid, nlink; /* when the layer has ended; nlink 0: no name led to it */
 	uint32_t xattr_size; /* of the whole area, header included; 0 without any */
 	uint32_t tail_size;  /* bytes of data that stand inline */
 	void *xattrs;
@@ -60,6 +59,7 @@ struct erofs_inode {
 		struct {
 			struct erofs_node *node;  /* its name; NULL for the root */
 			struct erofs_node *child; /* sorted when the layer has ended */
+			struct erofs_inode *after; /* then: the next directory, parents before children */
 			const struct erofs_stack *stack;
 			uint32_t depth;
 			bool stack_known;
@@ -102,7 +102,7 @@ struct erofs_image {
 	bool begun;
 	struct erofs_facts facts;
 	struct erofs_arena arena;
-	struct erofs_stream names, bodies;
+	struct erofs_stream names, bodies, gathered;
 	struct erofs_output out;
 
 	/* erofs_nodes.c */
@@ -111,7 +111,8 @@ struct erofs_image {
 	char **chunks; /* of names */
 	size_t chunk_count, chunk_space;
 	uint64_t key[2];
-	struct erofs_inode *root;
+	struct erofs_inode *root; /* the first of all inodes */
+	struct erofs_inode **inodes_end;
 
 	/* erofs_walk.c */
 	char *todo; /* the rest of a path that is being resolved */
@@ -138,7 +139,6 @@ int erofs_node_dots(struct erofs_image *image, struct erofs_inode *dir);
 int erofs_node_adopt(struct erofs_image *image, struct erofs_node *node, struct erofs_inode *inode);
 struct erofs_inode *erofs_inode_new(struct erofs_image *image, enum sink_type type, int *ret_rc);
 void *erofs_body(struct erofs_image *image, const void *data, size_t size, int *ret_rc);
-struct erofs_inode *erofs_dir_after(const struct erofs_inode *dir); /* parents before children; NULL at the end */
 
 static inline bool erofs_is_dir(const struct erofs_node *node)
 {
@@ -173,7 +173,8 @@ int erofs_xattrs_write(struct erofs_image *image, const struct erofs_inode *inod
 /* erofs_layout.c, erofs_emit.c */
 bool erofs_fits_inline(const struct erofs_inode *inode, size_t tail_size);
 int erofs_layout(struct erofs_image *image);
-const struct erofs_node *erofs_dir_block(const struct erofs_node *node, size_t *ret_count, size_t *ret_size);
+const struct erofs_node *erofs_dir_block(struct erofs_image *image, const struct erofs_node *node, size_t *ret_count,
+					 size_t *ret_size);
 int erofs_emit(struct erofs_image *image);
 
 #endif

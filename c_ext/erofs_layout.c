@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The end of a layer: what is to be written, and where. Three walks over the directories, none of which needs a stack.
+ * The end of a layer: what is to be written, and where.
  *
  * Overlayfs looks for whiteouts among the names of a directory when several layers have it; when only one has, it shows
  * them as they are, unless an xattr says that the directory stems from a lower one. Whether one is there is not known
@@ -32,13 +32,14 @@ static bool before(const struct erofs_node *one, const struct erofs_node *two)
 	return order ? order < 0 : one->size < two->size;
 }
 
-static struct erofs_node *merge(struct erofs_node *one, struct erofs_node *two)
+static struct erofs_node *merge(struct erofs_image *image, struct erofs_node *one, struct erofs_node *two)
 {
 	struct erofs_node *list = NULL, **end = &list;
 
 	while (one && two) {
 		struct erofs_node **less = before(one, two) ? &one : &two;
 
+		erofs_arena_breathe(&image->arena);
 		*end = *less;
 		end = &(*less)->next;
 		*less = (*less)->next;
@@ -56,17 +57,16 @@ static struct erofs_node *sort(struct erofs_image *image, struct erofs_node *lis
 	while (list) {
 		struct erofs_node *one = list;
 
-		erofs_arena_breathe(&image->arena);
 		list = list->next;
 		one->next = NULL;
 		for (i = 0; bins[i]; i++) {
-			one = merge(bins[i], one);
+			one = merge(image, bins[i], one);
 			bins[i] = NULL;
 		}
 		bins[i] = one;
 	}
 	for (i = 0; i < BINS; i++)
-		sorted = merge(bins[i], sorted);
+		sorted = merge(image, bins[i], sorted);
 	return sorted;
 }
 
@@ -96,13 +96,15 @@ static bool settle_name(struct erofs_image *image, struct erofs_inode *dir, stru
 }
 
 /* The names that go into one block, from node on; returns the first one that does not. */
-const struct erofs_node *erofs_dir_block(const struct erofs_node *node, size_t *ret_count, size_t *ret_size)
+const struct erofs_node *erofs_dir_block(struct erofs_image *image, const struct erofs_node *node, size_t *ret_count,
+					 size_t *ret_size)
 {
 	size_t count = 0, size = 0;
 
 	for (; node; node = node->next, count++) {
 		size_t more = sizeof(struct erofs_dirent) + node->size;
 
+		erofs_arena_breathe(&image->arena);
 		if (size + more > EROFS_BLOCK)
 			break;
 		size += more;
@@ -112,7 +114,7 @@ const struct erofs_node *erofs_dir_block(const struct erofs_node *node, size_t *
 	return node;
 }
 
-static void measure(struct erofs_inode *dir)
+static void measure(struct erofs_image *image, struct erofs_inode *dir)
 {
 	const struct erofs_node *node = dir->dir.child, *start = node;
 	size_t count, size = 0;
@@ -120,7 +122,7 @@ static void measure(struct erofs_inode *dir)
 	dir->size = 0;
 	while (node) {
 		start = node;
-		node = erofs_dir_block(node, &count, &size);
+		node = erofs_dir_block(image, node, &count, &size);
 		dir->size += node ? EROFS_BLOCK : size;
 	}
 	if (erofs_fits_inline(dir, size)) {
@@ -129,25 +131,47 @@ static void measure(struct erofs_inode *dir)
 	}
 }
 
+/* Put a copy of the node before list. What comes next goes through the names of one directory many times; entries of an
+ * archive in no order would have them scattered over the whole arena. */
+static int gather(struct erofs_image *image, const struct erofs_node *node, struct erofs_node **list)
+{
+	size_t size = sizeof(*node) + node->size + 1;
+	struct erofs_node *copy;
+	int rc = 0;
+
+	copy = erofs_arena_take(&image->arena, &image->gathered, size, &rc);
+	if (!copy)
+		return rc;
+	memcpy(copy, node, size);
+	copy->next = *list;
+	*list = copy;
+	if (erofs_is_dir(node))
+		node->inode->dir.node = copy;
+	return 0;
+}
+
 static int settle(struct erofs_image *image, struct erofs_inode *dir)
 {
-	struct erofs_node **link = &dir->dir.child;
+	struct erofs_inode *after = dir->dir.after, **end = &dir->dir.after;
+	struct erofs_node *list = NULL;
 	int rc;
 
 	dir->nlink = 2;
-	while (*link) {
-		erofs_arena_breathe(&image->arena);
-		if (settle_name(image, dir, *link))
-			link = &(*link)->next;
-		else
-			*link = (*link)->next;
-	}
 	rc = erofs_node_dots(image, dir);
-	if (rc)
-		return rc;
-	dir->dir.child = sort(image, dir->dir.child);
-	measure(dir);
-	return 0;
+	for (struct erofs_node *node = dir->dir.child; node && !rc; node = node->next) {
+		erofs_arena_breathe(&image->arena);
+		if (node->state != EROFS_DOTS && !settle_name(image, dir, node))
+			continue;
+		rc = gather(image, node, &list);
+		if (erofs_is_dir(node)) { /* its directories come next, before whatever comes after it */
+			*end = node->inode;
+			end = &node->inode->dir.after;
+		}
+	}
+	*end = after;
+	dir->dir.child = sort(image, list);
+	measure(image, dir);
+	return rc;
 }
 
 static uint64_t blocks_of(const struct erofs_inode *inode)
@@ -162,12 +186,9 @@ static void place(struct erofs_image *image, struct erofs_inode *inode)
 	size_t size = sizeof(struct erofs_disk_inode) + erofs_xattrs_size(inode);
 	size_t together = inode->tail_size ? size + inode->tail_size : sizeof(struct erofs_disk_inode);
 
-	if (inode->flags & EROFS_PLACED)
-		return;
 	if (at % EROFS_BLOCK + together > EROFS_BLOCK)
 		at = (at + EROFS_BLOCK - 1) & ~(uint64_t)(EROFS_BLOCK - 1);
 	inode->nid = (uint32_t)((at - image->meta_start) >> EROFS_NID_BITS);
-	inode->flags |= EROFS_PLACED;
 	image->end = at + size + inode->tail_size;
 	image->facts.inodes++;
 }
@@ -182,20 +203,19 @@ int erofs_layout(struct erofs_image *image)
 	if (!image->whiteout)
 		return rc;
 	image->root->flags &= (uint8_t)~EROFS_OPAQUE;
-	for (dir = image->root; dir && !rc; dir = erofs_dir_after(dir)) {
+	for (dir = image->root; dir && !rc; dir = dir->dir.after) {
 		rc = settle(image, dir);
 		dir->block = (uint32_t)(at / EROFS_BLOCK);
 		at += blocks_of(dir) * EROFS_BLOCK;
 	}
 	image->meta_start = at;
 	image->end = at + (FIRST_NID << EROFS_NID_BITS);
-	place(image, image->root); /* first: its nid has 16 bits */
-	/* The inodes of one directory stand together: they are what a reader of it wants next. */
-	for (dir = image->root; dir && !rc; dir = erofs_dir_after(dir)) {
-		for (struct erofs_node *node = dir->dir.child; node; node = node->next) {
-			erofs_arena_breathe(&image->arena);
-			place(image, node->inode);
-		}
+	/* In the order in which they were made: the root first, whose nid has 16 bits, and the files of a directory near
+	 * each other, as archives have them. It is also the order of everything that is kept for them. */
+	for (struct erofs_inode *inode = image->root; inode && !rc; inode = inode->next) {
+		erofs_arena_breathe(&image->arena);
+		if (inode->nlink)
+			place(image, inode);
 	}
 	image->end = (image->end + EROFS_BLOCK - 1) & ~(uint64_t)(EROFS_BLOCK - 1);
 	if (image->end / EROFS_BLOCK > UINT32_MAX || (image->end - image->meta_start) >> EROFS_NID_BITS > UINT32_MAX)

@@ -31,8 +31,8 @@ int erofs_nodes_begin(struct erofs_image *image)
 	if (!image->slots)
 		return rc;
 	image->slot_count = FIRST_SLOTS;
-	image->root = erofs_inode_new(image, SINK_DIR, &rc);
-	if (!image->root)
+	image->inodes_end = &image->root;
+	if (!erofs_inode_new(image, SINK_DIR, &rc))
 		return rc;
 	image->root->mode = 0755;
 	return 0;
@@ -194,11 +194,18 @@ int erofs_node_adopt(struct erofs_image *image, struct erofs_node *node, struct 
 
 struct erofs_inode *erofs_inode_new(struct erofs_image *image, enum sink_type type, int *ret_rc)
 {
+	/* Most are no directories, and do without what only those have. */
+	size_t size = offsetof(struct erofs_inode, below) + sizeof(((struct erofs_inode *)0)->below);
+	struct erofs_inode *inode;
 	uint32_t place;
-	struct erofs_inode *inode = take_name(image, sizeof(*inode), &place, ret_rc);
 
-	if (inode)
-		inode->type = (uint8_t)type;
+	inode = take_name(image, type == SINK_DIR ? sizeof(*inode) : size, &place, ret_rc);
+
+	if (!inode)
+		return NULL;
+	inode->type = (uint8_t)type;
+	*image->inodes_end = inode;
+	image->inodes_end = &inode->next;
 	return inode;
 }
 
@@ -209,20 +216,4 @@ void *erofs_body(struct erofs_image *image, const void *data, size_t size, int *
 	if (body && data)
 		memcpy(body, data, size);
 	return body;
-}
-
-static struct erofs_inode *dir_from(const struct erofs_node *node)
-{
-	while (node && !erofs_is_dir(node))
-		node = node->next;
-	return node ? node->inode : NULL;
-}
-
-struct erofs_inode *erofs_dir_after(const struct erofs_inode *dir)
-{
-	struct erofs_inode *next = dir_from(dir->dir.child);
-
-	for (; !next && dir->dir.node; dir = dir->dir.node->dir)
-		next = dir_from(dir->dir.node->next);
-	return next;
 }

@@ -4,6 +4,7 @@
 #include <endian.h>
 #include <errno.h>
 #include <limits.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -252,7 +253,15 @@ int erofs_reader_find(const struct erofs_reader *reader, const struct erofs_foun
 	return rc ? rc : -ENOENT;
 }
 
-int erofs_reader_xattrs(const struct erofs_reader *reader, const struct erofs_found *found, void *area)
+int erofs_reader_xattrs(const struct erofs_reader *reader, const struct erofs_found *found, unsigned char **ret_area)
 {
-	return read_cached(reader, found->xattrs_at, area, found->xattr_size);
+	int rc;
+
+	*ret_area = malloc(found->xattr_size + 1);
+	if (!*ret_area)
+		return -ENOMEM;
+	rc = read_cached(reader, found->xattrs_at, *ret_area, found->xattr_size);
+	if (rc)
+		free(*ret_area);
+	return rc;
 }

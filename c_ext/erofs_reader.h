@@ -58,8 +58,8 @@ int erofs_reader_find(const struct erofs_reader *reader, const struct erofs_foun
 /* The names of one block of a directory, one by one: *at is 0 at first. 0 at the end, 1 for a name, or -errno. */
 int erofs_block_next(const unsigned char *block, size_t size, size_t *at, struct erofs_name *ret_name);
 
-/* The area behind the inode, xattr_size bytes. */
-int erofs_reader_xattrs(const struct erofs_reader *reader, const struct erofs_found *found, void *area);
+/* The area behind the inode, xattr_size bytes, to be freed. */
+int erofs_reader_xattrs(const struct erofs_reader *reader, const struct erofs_found *found, unsigned char **ret_area);
 
 /* Overlayfs would not look below this directory. area as above. */
 bool erofs_xattrs_opaque(const void *area, size_t size);

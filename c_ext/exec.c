@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "exec.h"
 
+#include "old_headers.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -9,15 +11,10 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "block.h"
 #include "program.h"
-
-#ifndef SYS_close_range
-#define SYS_close_range 436 /* Linux 5.9; glibc 2.31 has no name for it; the same number on every architecture */
-#endif
 
 #define MAX_ARGUMENTS 128 /* entrypoint words */
 

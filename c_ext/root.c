@@ -1,16 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "root.h"
 
+#include "old_headers.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <linux/mount.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mount.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #define LAYER_DIR "layer"
@@ -53,10 +52,22 @@ static int attach_layer(int stage, unsigned int number, int fd, char *ret_name, 
 	return err ? report_set(report, STEP_LAYER, -err, ret_name) : 0;
 }
 
-/* The overlay options that name the lower layers: directories by descriptor, open in lowers from then on; mounts by
- * their place in the stage. */
-static int name_lowers(const struct block_record *record, const struct root_mounts *mounts, int stage, int *lowers,
-		       char *ret_options, size_t size, struct report *report)
+/* The lower directories by descriptor, -1 for a mount: opened before a tmpfs covers /tmp, where they may lie. */
+static int open_lowers(const struct block_record *record, int *lowers, struct report *report)
+{
+	for (unsigned int i = 0; i < record->count; i++) {
+		if (mount_number(record->string[i]) >= 0)
+			continue;
+		lowers[i] = open(record->string[i], O_PATH | O_DIRECTORY | O_CLOEXEC);
+		if (lowers[i] < 0)
+			return report_set(report, STEP_LAYER, errno, record->string[i]);
+	}
+	return 0;
+}
+
+/* The overlay options that name the lower layers: directories by descriptor, mounts by their place in the stage. */
+static int name_lowers(const struct block_record *record, const struct root_mounts *mounts, int stage,
+		       const int *lowers, char *ret_options, size_t size, struct report *report)
 {
 	size_t used = (size_t)snprintf(ret_options, size, "userxattr,upperdir=upper,workdir=work,lowerdir=");
 	char name[64];
@@ -65,16 +76,13 @@ static int name_lowers(const struct block_record *record, const struct root_moun
 	for (unsigned int i = 0; i < record->count; i++) {
 		const char *lower = record->string[i];
 
-		if (mount_number(lower) >= 0) {
+		if (lowers[i] >= 0) {
+			snprintf(name, sizeof(name), "/proc/self/fd/%d", lowers[i]);
+		} else {
 			fd = mount_fd(mounts, lower, report);
 			err = fd < 0 ? fd : attach_layer(stage, i, fd, name, sizeof(name), report);
 			if (err < 0)
 				return err;
-		} else {
-			lowers[i] = open(lower, O_PATH | O_DIRECTORY | O_CLOEXEC);
-			if (lowers[i] < 0)
-				return report_set(report, STEP_LAYER, errno, lower);
-			snprintf(name, sizeof(name), "/proc/self/fd/%d", lowers[i]);
 		}
 		used += (size_t)snprintf(ret_options + used, size - used, "%s%s", i ? ":" : "", name);
 		if (used >= size)
@@ -107,29 +115,18 @@ static int mount_stage(const char *size, struct report *report)
 }
 
 static int mount_overlay(const struct block_record *record, const struct root_mounts *mounts, int stage,
-			 struct report *report)
+			 const int *lowers, struct report *report)
 {
 	static const char *const folders[] = { "upper", "work", LAYER_DIR };
 	char options[PATH_MAX];
-	int *lowers, err = 0;
+	int err;
 
-	lowers = malloc((record->count + 1u) * sizeof(*lowers));
-	if (!lowers)
-		return report_set(report, STEP_STAGE, ENOMEM, "layers");
-	for (unsigned int i = 0; i < record->count; i++)
-		lowers[i] = -1;
-	for (unsigned int i = 0; !err && i < sizeof(folders) / sizeof(*folders); i++)
+	for (unsigned int i = 0; i < sizeof(folders) / sizeof(*folders); i++)
 		if (mkdirat(stage, folders[i], 0755) < 0)
-			err = report_set(report, STEP_STAGE, errno, "tmpfs over /tmp");
-	if (!err)
-		err = name_lowers(record, mounts, stage, lowers, options, sizeof(options), report);
+			return report_set(report, STEP_STAGE, errno, "tmpfs over /tmp");
+	err = name_lowers(record, mounts, stage, lowers, options, sizeof(options), report);
 	if (!err && mount("overlay", "root", "overlay", MS_NOSUID | MS_NODEV, options) < 0)
 		err = report_set(report, STEP_OVERLAY, errno, record->string[record->count - 1]);
-	/* Each is a way to a directory of the host: none may be open when the root has been entered. */
-	for (unsigned int i = 0; i < record->count; i++)
-		if (lowers[i] >= 0)
-			close(lowers[i]);
-	free(lowers);
 	return err;
 }
 
@@ -145,13 +142,14 @@ int root_only_layer(const struct block_record *record, const struct root_mounts 
 	return number < (long)mounts->count ? fcntl(mounts->fds[number], F_DUPFD_CLOEXEC, 3) : -1;
 }
 
-static int mount_bare(const char *lower, const struct root_mounts *mounts, int stage, struct report *report)
+static int mount_bare(const char *lower, int directory, const struct root_mounts *mounts, int stage,
+		      struct report *report)
 {
 	struct mount_attr attr = { .attr_set = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV };
-	int fd, err = 0, own = mount_number(lower) < 0;
+	int fd, err = 0, own = directory >= 0;
 
 	if (own)
-		fd = (int)syscall(SYS_open_tree, AT_FDCWD, lower, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+		fd = (int)syscall(SYS_open_tree, directory, "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH);
 	else
 		fd = mount_fd(mounts, lower, report);
 	if (fd < 0)
@@ -165,8 +163,8 @@ static int mount_bare(const char *lower, const struct root_mounts *mounts, int s
 	return err ? report_set(report, STEP_LAYER, -err, lower) : 0;
 }
 
-int root_mount(const struct block_record *record, const struct root_mounts *mounts, const char *size, int bare,
-	       struct container *ret, struct report *report)
+static int mount_on_stage(const struct block_record *record, const struct root_mounts *mounts, const char *size,
+			  int bare, const int *lowers, struct container *ret, struct report *report)
 {
 	int err;
 
@@ -175,8 +173,8 @@ int root_mount(const struct block_record *record, const struct root_mounts *moun
 		return ret->stage;
 	if (mkdirat(ret->stage, "root", 0755) < 0 || fchdir(ret->stage) < 0)
 		return report_set(report, STEP_STAGE, errno, "tmpfs over /tmp");
-	err = bare ? mount_bare(record->string[0], mounts, ret->stage, report) :
-		     mount_overlay(record, mounts, ret->stage, report);
+	err = bare ? mount_bare(record->string[0], lowers[0], mounts, ret->stage, report) :
+		     mount_overlay(record, mounts, ret->stage, lowers, report);
 	if (err)
 		return err;
 	ret->root = openat(ret->stage, "root", O_PATH | O_DIRECTORY | O_CLOEXEC);
@@ -185,6 +183,26 @@ int root_mount(const struct block_record *record, const struct root_mounts *moun
 	if (!bare)
 		mountpoint_allow(ret, ret->root);
 	return 0;
+}
+
+int root_mount(const struct block_record *record, const struct root_mounts *mounts, const char *size, int bare,
+	       struct container *ret, struct report *report)
+{
+	int *lowers = malloc((record->count + 1u) * sizeof(*lowers)), err;
+
+	if (!lowers)
+		return report_set(report, STEP_STAGE, ENOMEM, "layers");
+	for (unsigned int i = 0; i < record->count; i++)
+		lowers[i] = -1;
+	err = open_lowers(record, lowers, report);
+	if (!err)
+		err = mount_on_stage(record, mounts, size, bare, lowers, ret, report);
+	/* Each is a way to a directory of the host: none may be open when the root has been entered. */
+	for (unsigned int i = 0; i < record->count; i++)
+		if (lowers[i] >= 0)
+			close(lowers[i]);
+	free(lowers);
+	return err;
 }
 
 int root_view(const char *place, const struct root_mounts *mounts, struct report *report)

@@ -4,6 +4,8 @@
  * slurmstepd's environment or descriptors. */
 #include "broker_keeper.h"
 
+#include "old_headers.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
@@ -16,14 +18,9 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
-
-#ifndef SYS_close_range
-#define SYS_close_range 436 /* Linux 5.9; glibc 2.31 has no name for it */
-#endif
 
 enum { SOCKET_FD = 3, END_TRIES = 200 };
 

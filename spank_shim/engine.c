@@ -5,6 +5,8 @@
  * environment travels as data. The interpreter is named by its absolute path and isolated (-I -S). */
 #include "engine.h"
 
+#include "old_headers.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
@@ -15,15 +17,10 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#ifndef SYS_close_range
-#define SYS_close_range 436 /* Linux 5.9; glibc 2.31 has no name for it; the same number on every architecture */
-#endif
-
-enum { SOCKET_FD = 3, REQUEST_FD = 4, BROKER_FD = 5, MAX_ENVIRONMENT = 128 };
+enum { SOCKET, REQUEST, BROKER, KEY, FDS, FIRST_FD = 3, MAX_ENVIRONMENT = 128 }; /* run/step.py: 3, 4, 5 and 6 */
 
 /* Of the job's environment the engine itself needs these: whose credentials, which proxy, which certificates. */
 static const char *const kept[] = {
@@ -57,6 +54,23 @@ static int write_all(int fd, const void *data, size_t size)
 	return 0;
 }
 
+static int key_file(const struct engine_request *request)
+{
+	int fd = memfd_create("fairlead-key", MFD_CLOEXEC);
+	int err;
+
+	if (fd < 0)
+		return -errno;
+	err = write_all(fd, request->key, request->key_size);
+	if (!err && lseek(fd, 0, SEEK_SET) < 0)
+		err = -errno;
+	if (err) {
+		close(fd);
+		return err;
+	}
+	return fd;
+}
+
 /* The request as a memory file, so that neither side can block on the other. */
 static int request_file(const struct engine_request *request)
 {
@@ -66,6 +80,8 @@ static int request_file(const struct engine_request *request)
 	if (fd < 0)
 		return -errno;
 	err = write_all(fd, request->facts, request->facts_size);
+	if (!err && request->key)
+		err = write_all(fd, "keep=1", sizeof("keep=1"));
 	if (!err)
 		err = write_all(fd, "", 1);
 	for (char **entry = request->environment; !err && *entry; entry++)
@@ -95,12 +111,12 @@ static void choose_environment(char **job, const char *ret[MAX_ENVIRONMENT])
 }
 
 /* In the child; only system calls from here on, since slurmstepd had threads when it forked the task. */
-static _Noreturn void become_engine(const char *python, const char *script, const char **environment, int socket,
-				    int request, int broker, pid_t parent)
+static _Noreturn void become_engine(const char *python, const char *script, const char **environment,
+				    const int given[FDS], pid_t parent)
 {
 	const char *argv[] = { python, "-I", "-S", script, NULL };
+	int null, fds[FDS];
 	cpu_set_t all;
-	int null;
 
 	/* The task's own affinity may be one core; unpacking wants all that the cgroup allows. */
 	memset(&all, 0xff, sizeof(all));
@@ -111,16 +127,16 @@ static _Noreturn void become_engine(const char *python, const char *script, cons
 	null = open("/dev/null", O_RDONLY);
 	if (null >= 0)
 		dup2(null, 0);
-	/* Out of the way first: each may be the number that the other must have. */
-	socket = fcntl(socket, F_DUPFD, 10);
-	request = fcntl(request, F_DUPFD, 10);
-	if (broker >= 0)
-		broker = fcntl(broker, F_DUPFD, 10);
-	if (socket < 0 || request < 0 || dup2(socket, SOCKET_FD) < 0 || dup2(request, REQUEST_FD) < 0)
-		_exit(125);
+	/* Out of the way first: each may be the number that another must have. */
+	for (int i = 0; i < FDS; i++)
+		fds[i] = given[i] < 0 ? -1 : fcntl(given[i], F_DUPFD, 10);
 	dup2(2, 1);
-	if ((broker >= 0 && dup2(broker, BROKER_FD) < 0) ||
-	    syscall(SYS_close_range, broker >= 0 ? BROKER_FD + 1 : BROKER_FD, ~0U, 0) < 0)
+	if (syscall(SYS_close_range, FIRST_FD, 9, 0) < 0)
+		_exit(125);
+	for (int i = 0; i < FDS; i++)
+		if ((given[i] >= 0 && fds[i] < 0) || (fds[i] >= 0 && dup2(fds[i], FIRST_FD + i) < 0))
+			_exit(125);
+	if (syscall(SYS_close_range, FIRST_FD + FDS, ~0U, 0) < 0)
 		_exit(125);
 	execve(python, (char *const *)argv, (char *const *)environment);
 	_exit(126);
@@ -140,11 +156,19 @@ static void explain_death(struct channel_message *message, const char *python, i
 			 "this node)", python, WEXITSTATUS(status));
 }
 
+/* All but the broker's, which is the caller's. */
+static void close_own(const int fds[FDS])
+{
+	for (int i = 0; i < FDS; i++)
+		if (i != BROKER && fds[i] >= 0)
+			close(fds[i]);
+}
+
 void engine_run(const struct engine_request *request, struct channel_message *ret_message, int ret_fds[CHANNEL_FDS])
 {
 	const char *environment[MAX_ENVIRONMENT];
 	char python[4096], script[4096];
-	int pair[2], file, received, status = 0;
+	int pair[2], fds[FDS] = { -1, -1, request->broker, -1 }, received, status = 0;
 	pid_t child, parent = getpid();
 
 	memset(ret_message, 0, sizeof(*ret_message));
@@ -153,21 +177,23 @@ void engine_run(const struct engine_request *request, struct channel_message *re
 	snprintf(python, sizeof(python), "%s/venv/bin/python", request->prefix);
 	snprintf(script, sizeof(script), "%s/libexec/fairlead/engine.py", request->prefix);
 	choose_environment(request->environment, environment);
-	file = request_file(request);
-	if (file < 0) {
-		fail(ret_message, "request", -file);
+	fds[REQUEST] = request_file(request);
+	fds[KEY] = request->key ? key_file(request) : -1;
+	if (fds[REQUEST] < 0 || (request->key && fds[KEY] < 0)) {
+		fail(ret_message, "request", fds[REQUEST] < 0 ? -fds[REQUEST] : -fds[KEY]);
+		close_own(fds);
 		return;
 	}
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0) {
 		fail(ret_message, "socket pair", errno);
-		close(file);
+		close_own(fds);
 		return;
 	}
+	fds[SOCKET] = pair[1];
 	child = fork();
 	if (child == 0)
-		become_engine(python, script, environment, pair[1], file, request->broker, parent);
-	close(pair[1]);
-	close(file);
+		become_engine(python, script, environment, fds, parent);
+	close_own(fds);
 	if (child < 0) {
 		fail(ret_message, "fork", errno);
 		close(pair[0]);

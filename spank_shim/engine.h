@@ -12,7 +12,9 @@ struct engine_request {
 	const char *facts;  /* key=value strings, each with its NUL */
 	size_t facts_size;
 	char **environment; /* the job's, NULL-terminated */
-	int broker;	    /* the step's connection to the broker, or -1 */
+	int broker;         /* the step's connection to the broker, or -1 */
+	char *key;          /* under which the engine may keep its plan (plan_key.h); NULL: not at all */
+	size_t key_size;
 };
 
 /* Start the engine, wait for its answer and its end. Fills message and fds (channel.h); a failure to start or an

@@ -4,6 +4,7 @@
  *
  *   client.c   srun, sbatch, salloc     as the user, before the job
  *   remote.c   slurmstepd               root until user_init, then the user
+ *   container.c slurmstepd's task       the container from a kept plan, else from the engine
  *   engine.c   slurmstepd's task        starts the Python engine, once per node and step
  *   broker_*.c fairlead-broker          root, while a container is built: mounts the layers of the shared store
  *   enter.c    fairlead-enter           the small program that each task becomes before the application

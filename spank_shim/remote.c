@@ -23,7 +23,7 @@
 #include "arguments.h"
 #include "broker.h"
 #include "broker_start.h"
-#include "engine.h"
+#include "container.h"
 #include "exec.h"
 #include "namespace.h"
 #include "options.h"
@@ -260,7 +260,7 @@ static void build(spank_t spank, const struct facts *facts, struct channel_messa
 	if (fclose(out) != 0)
 		refuse(125, "error [slurm]: out of memory");
 	request.facts = text;
-	engine_run(&request, message, fds);
+	container_build(&request, message, fds);
 	free(text);
 	if (broker >= 0)
 		broker_end(broker);

@@ -139,6 +139,11 @@ SETTINGS: dict[str, Setting] = {
         "empty: half of it",
         form=_SIZE,
     ),
+    "plan_cache": Setting(
+        True,
+        "FAIRLEAD_PLAN_CACHE",
+        "keep what was decided for a launch, so that the same launch starts no Python",
+    ),
 }
 
 
@@ -158,6 +163,7 @@ class Config(NamedTuple):
     mount_home: bool
     writable: bool
     upper_size: str
+    plan_cache: bool
     origins: Mapping[str, str]
 
     def override(self, origin: str, **values: Value | None) -> Config:
@@ -180,13 +186,7 @@ def load(
     """
     values: dict[str, Value] = {key: setting.default for key, setting in SETTINGS.items()}
     origins = dict.fromkeys(values, "default")
-    base = environ.get("XDG_CONFIG_HOME") or os.path.join(
-        home or environ.get("HOME") or "/", ".config"
-    )
-    for path in (
-        environ.get("FAIRLEAD_SITE_CONFIG") or site_file,
-        os.path.join(base, "fairlead/fairlead.toml"),
-    ):
+    for path in files(environ, site_file=site_file, home=home):
         for key, value in _read(path).items():
             values[key], origins[key] = value, path
     for key, setting in SETTINGS.items():
@@ -196,6 +196,17 @@ def load(
     store = str(values["store"]).replace("%u", str(os.getuid()))
     values["store"] = store.replace("%g", str(os.getegid()))
     return Config(**values, origins=origins)  # type: ignore[arg-type]
+
+
+def files(
+    environ: Mapping[str, str] = os.environ, *, site_file: str = SITE_FILE, home: str | None = None
+) -> tuple[str, str]:
+    """Return the paths of the site's and the user's file."""
+    base = environ.get("XDG_CONFIG_HOME") or os.path.join(
+        home or environ.get("HOME") or "/", ".config"
+    )
+    site = environ.get("FAIRLEAD_SITE_CONFIG") or site_file
+    return site, os.path.join(base, "fairlead/fairlead.toml")
 
 
 def _read(path: str) -> dict[str, Value]:

@@ -144,7 +144,7 @@ class SpaceError(Error):
     """A file system is full, out of inodes or over quota."""
 
     code = "no-space"
-    remedy = "free space there, remove images with fairlead rm, or set FAIRLEAD_STORE"
+    remedy = "free space there (e.g. fairlead store gc --all), or set FAIRLEAD_STORE"
 
 
 class StoreError(Error):

@@ -12,15 +12,16 @@ from __future__ import annotations
 import _thread
 import errno
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Self
 
-from fairlead import errors
+from fairlead import _c_ext, errors
 from fairlead._c_ext import ffi as _ffi
 from fairlead._c_ext import lib as _lib
 
 ffi: Any = _ffi
 lib: Any = _lib
+EXTENSION = str(_c_ext.__file__)
 
 
 def _check(result: int, path: str) -> int:
@@ -212,7 +213,7 @@ _WARNINGS = (
 )
 
 
-class _LayerSink:
+class LayerSink:
     """What LayerTree and LayerImage share: layers go in, piece by piece.
 
     Not for use by two threads at once; the calls run without the interpreter's lock.
@@ -307,7 +308,7 @@ def _path_of(fd: int) -> str:
         return f"descriptor {fd}"
 
 
-class LayerTree(_LayerSink):
+class LayerTree(LayerSink):
     """Layers of an image, applied in order to one merged tree of the calling user (``layer.h``).
 
     Between ``begin_layer`` and ``end_layer`` the archive is fed in pieces of any size. After an
@@ -347,7 +348,7 @@ class ImageFacts(NamedTuple):
     markers: int
 
 
-class LayerImage(_LayerSink):
+class LayerImage(LayerSink):
     """One layer, written to one file as an EROFS image for an overlay (``erofs.h``).
 
     ``begin_layer``, ``feed`` and ``end_layer`` as for a tree, once each. When ``needs_lower`` is
@@ -421,3 +422,74 @@ def remove_tree(path: str) -> None:
         _check(lib.tree_remove(dirfd, os.fsencode(name)), path)
     finally:
         os.close(dirfd)
+
+
+# -- plans -----------------------------------------------------------------------------------------
+
+
+def plan_directory() -> str:
+    """Return where the calling user's kept plans are."""
+    path = ffi.new("char[]", lib.PLAN_DIRECTORY_SIZE)
+    lib.plan_cache_directory(path)
+    return os.fsdecode(ffi.string(path))
+
+
+def plan_hash(data: bytes) -> int:
+    """Return the hash that names an entry after its key, and sums it."""
+    return int(lib.plan_hash(data, len(data)))
+
+
+def plan_witness(path: str, flags: int) -> str:
+    """Return what C sees of a path: ``host.witness`` writes the same."""
+    text = ffi.new("char[]", lib.PLAN_WITNESS_SIZE)
+    lib.plan_witness(os.fsencode(path), flags, text)
+    return os.fsdecode(ffi.string(text))
+
+
+def plan_find(directory: str, key: bytes, environ: Mapping[str, str]) -> bytes | None:
+    """Return the launch block that the cache has for a key in this environment, or None."""
+    plan = ffi.new("struct plan *")
+    variables = _environment(environ)
+    if lib.plan_cache_find(os.fsencode(directory), key, len(key), variables.array, plan) < 0:
+        return None
+    try:
+        return bytes(ffi.buffer(plan.block, plan.block_size))
+    finally:
+        lib.plan_cache_release(plan)
+
+
+def plan_expand(block: bytes, environ: Mapping[str, str]) -> bytes:
+    """Return the launch block that a cached block gives in an environment.
+
+    Raises:
+        OSError: a template cannot be expanded, or the block is malformed.
+    """
+    made, size = ffi.new("void **"), ffi.new("size_t *")
+    variables = _environment(environ)
+    _check(lib.plan_expand(block, len(block), variables.array, made, size), "template")
+    try:
+        return bytes(ffi.buffer(made[0], size[0]))
+    finally:
+        lib.free(made[0])
+
+
+def plan_check(block: bytes, environ: Mapping[str, str]) -> str | None:
+    """Make the checks of a cached block; return what the first that fails is about, or None."""
+    failed = ffi.new("const char **")
+    variables = _environment(environ)
+    if lib.plan_check(block, len(block), variables.array, failed) == 0:
+        return None
+    return os.fsdecode(ffi.string(failed[0]))
+
+
+class _Variables(NamedTuple):
+    """Strings "NAME=VALUE" for C; the array points into them."""
+
+    strings: list[Any]
+    array: Any
+
+
+def _environment(environ: Mapping[str, str]) -> _Variables:
+    items = (f"{name}={value}" for name, value in environ.items())
+    strings = [ffi.new("char[]", os.fsencode(item)) for item in items]
+    return _Variables(strings, ffi.new("char *[]", [*strings, ffi.NULL]))

@@ -18,6 +18,7 @@ from fairlead import errors
 
 _verbose = bool(os.environ.get("FAIRLEAD_VERBOSE"))
 _quiet = False
+_said = 0
 
 
 def set_verbose(verbose: bool) -> None:
@@ -32,11 +33,28 @@ def set_quiet(quiet: bool) -> None:
     _quiet = quiet
 
 
+def is_verbose() -> bool:
+    """Tell whether debug lines are printed."""
+    return _verbose
+
+
+def said() -> int:
+    """Return how many warnings and notes there were so far, those that were kept quiet too."""
+    return _said
+
+
 def _write(text: str) -> None:
     try:
         os.write(2, f"fairlead: {errors.one_line(text)}\n".encode(errors="surrogateescape"))
     except OSError:  # a closed stderr must not turn into another failure
         return
+
+
+def _say(text: str) -> None:
+    global _said  # noqa: PLW0603 - one process, one launch
+    _said += 1
+    if not _quiet:
+        _write(text)
 
 
 def error(failure: errors.Error) -> None:
@@ -46,14 +64,12 @@ def error(failure: errors.Error) -> None:
 
 def warning(text: str) -> None:
     """Print a line for something that the user should know and that does not stop the work."""
-    if not _quiet:
-        _write(f"warning: {text}")
+    _say(f"warning: {text}")
 
 
 def note(text: str) -> None:
     """Print a line of information."""
-    if not _quiet:
-        _write(text)
+    _say(text)
 
 
 def debug(text: str) -> None:

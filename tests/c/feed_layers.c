@@ -62,7 +62,8 @@ static void describe_image(const struct layer *layer, int fd)
 	if (fstat(fd, &st) < 0 || (uint64_t)st.st_size != facts->size)
 		abort();
 	bytes = malloc((size_t)st.st_size);
-	if (!bytes || pread(fd, bytes, (size_t)st.st_size, 0) != st.st_size)
+	/* No pread(2): tests make that one fail, for the reader of lower images. */
+	if (!bytes || lseek(fd, 0, SEEK_SET) || read(fd, bytes, (size_t)st.st_size) != st.st_size)
 		abort();
 	printf(" %lu %x %s", facts->size, erofs_crc32c(bytes, (size_t)st.st_size), facts->asked ? "asked" : "alone");
 	free(bytes);

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from images import folder, image, index, layer, platform, program, symlink, tar
 from local_images import archive, docker_archive, oci_archive, skopeo, write_layout
+from ordinary import GID, UID
 
 from fairlead import errors
 from fairlead.image import reference
@@ -47,11 +48,15 @@ def old(path: Path) -> Path:
     return path
 
 
-def check(bench, found):
+def check_tree(found):
     root = Path(found.rootfs)
     assert (root / "etc/name").read_text() == "upper\n"
     assert os.readlink(root / "link") == "etc/name"
     assert not (root / "bin/tool").exists()
+
+
+def check(bench, found):
+    check_tree(found)
     assert bench.leftovers() == []
     kept = {f"sha256:{path.name}" for path in (bench.root / "blobs/sha256").iterdir()}
     assert kept == {found.digest, found.config.digest}
@@ -100,6 +105,42 @@ def test_podmans_store_is_read_without_podman(bench, tmp_path, box):
     refused(bench, "containers-storage:box:1", errors.ArchiveError, "podman save")
 
 
+def test_file_of_a_subordinate_uid_is_an_error_with_the_way_out(user, box):
+    # As rootless podman leaves it: whoever owns the store may not read this file of the image.
+    root = Path(user.place)
+    write_layout(root / "from", {"1": box})
+    conf = root / "storage.conf"
+    conf.write_text(
+        f'[storage]\ndriver = "vfs"\ngraphroot = "{root}/graph"\nrunroot = "{root}/run"\n'
+    )
+    user.environ["CONTAINERS_STORAGE_CONF"] = str(conf)
+    skopeo(
+        f"oci:{root}/from:1",
+        "containers-storage:localhost/box:1",
+        environ={"CONTAINERS_STORAGE_CONF": str(conf)},
+    )
+    subprocess.run(["chown", "-R", f"{UID}:{GID}", str(root)], check=True)
+    assert user.run("pull", "-q", "containers-storage:box:1").returncode == 0
+    user.run("rm", "--all")
+    name = next(root.glob("graph/vfs/dir/*/etc/name"))
+    os.chown(name, 165536, 165536)
+    os.chmod(name, 0o600)
+    result = user.run("pull", "-q", "containers-storage:box:1")
+    assert result.returncode == 125
+    assert "etc/name: Permission denied (copy the image with podman save" in result.stderr
+    assert os.listdir(root / "store/trees") == []
+
+
+def test_many_at_once_all_get_the_image(bench, tmp_path, box):
+    path = oci_archive(tmp_path / "x.tar", box)
+    started = [bench.start("pull", "-q", str(path)) for _ in range(8)]
+    for process in started:
+        out, err = process.communicate(timeout=60)
+        assert (process.returncode, out) == (0, f"{path}@{box.digest}\n"), err
+    assert len(os.listdir(bench.root / "trees")) == 1
+    assert bench.leftovers() == []
+
+
 def test_index_in_a_layout_leads_to_this_machine(bench, tmp_path, box):
     other = image([], architecture="arm64", variant="v8")
     both = index((other, platform("arm64", "v8")), (box, platform("amd64")))
@@ -113,6 +154,23 @@ def test_layers_of_a_docker_archive_may_be_links_or_compressed(bench, tmp_path, 
     layers = {"one/layer.tar": "../blobs/first.tar", "two.tar.gz": gzip.compress(upper)}
     path = docker_archive(tmp_path / "x.tar", plain, layers, more=[("blobs/first.tar", lower)])
     check(bench, bench.pull(f"docker-archive:{path}"))
+
+
+def test_archive_of_both_kinds_is_one_image(bench, tmp_path, box):
+    # As docker save writes since release 25: a layout with a manifest.json beside it.
+    line = {
+        "Config": f"blobs/sha256/{box.config_digest[7:]}",
+        "RepoTags": ["box:1"],
+        "Layers": [f"blobs/sha256/{digest[7:]}" for digest in box.layer_digests],
+    }
+    docker = archive(tmp_path / "y.tar", [("manifest.json", json.dumps([line]).encode())])
+    both = oci_archive(tmp_path / "both.tar", box)
+    subprocess.run(["tar", "--concatenate", f"--file={both}", str(docker)], check=True)
+    assert bench.pull(str(both)).digest == box.digest
+    check_tree(bench.pull(f"oci-archive:{both}:1"))
+    found = bench.pull(f"docker-archive:{both}:box:1")
+    check_tree(found)
+    assert found.config.digest == box.config_digest
 
 
 def test_nothing_is_copied_but_into_the_tree(bench, tmp_path, plain):

@@ -170,6 +170,16 @@ def test_damaged_squashfs_is_one_line_and_leaves_nothing(bench, root):
     assert bench.leftovers() == []
 
 
+def test_bomb_is_refused_and_leaves_nothing(bench, root):
+    with (root / "zeros").open("wb") as file:
+        file.truncate((1 << 30) + 1)
+    path = image_of(root, "-e", "bin")
+    assert path.stat().st_size < 1 << 20
+    assert "are more than 1000 times larger than itself" in bench.line("pull", "-q", str(path))
+    assert os.listdir(bench.root / "trees") == []
+    assert bench.leftovers() == []
+
+
 def test_full_disk_is_named(bench, root):
     (root / "data").write_bytes(bytes(20 << 20))
     path = image_of(root)
@@ -300,6 +310,19 @@ def test_directory_is_used_in_place_and_never_written_to(user, root, owner):
     assert snapshot(root) == before
     size = sum(path.lstat().st_size for path in Path(user.place).glob("store/trees/**/*"))
     assert size < 100_000
+
+
+@pytest.mark.parametrize("place", ["/tmp", "/mnt", "/run"])
+def test_directory_and_store_may_lie_where_the_container_is_built(user, root, place):
+    # A tmpfs covers /tmp while the root is put together: what lies there must be open before.
+    path = Path(place) / f"fairlead-root-{os.getpid()}"
+    shutil.copytree(root, path, symlinks=True)
+    try:
+        for words in ((), ("--read-only",)):
+            result = user.run("run", *words, str(path), "echo", "there")
+            assert result.stdout == "there\n", result.stderr
+    finally:
+        shutil.rmtree(path)
 
 
 def test_what_is_derived_from_a_directory_is_kept_in_the_store(user, root):

@@ -169,6 +169,28 @@ def test_mounted_tree_is_spared_by_name_of_its_process(bench, faulty):
     assert (done["removed"], done["spared"][0]["in_use_by"]) == ([], f"process {process.pid}")
 
 
+def test_store_is_looked_at_without_home_in_a_deleted_directory_on_a_read_only_disk(
+    bench, faulty, tmp_path
+):
+    bench.pull(faulty.add("x/y", "1", image([layer(BASE)])))
+    (bench.root / "locks/of.the.dead").touch()
+    (tmp_path / "gone").mkdir()
+    script = (
+        f"mount --bind {bench.root} {bench.root} && mount -o remount,bind,ro {bench.root} || exit 77\n"
+        f"cd {tmp_path}/gone && rmdir {tmp_path}/gone\n"
+        'for action in ls df check; do "$@" $action || exit; done'
+    )
+    words = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script, "sh"]
+    environ = {key: value for key, value in bench.full().items() if key != "HOME"}
+    done = subprocess.run(
+        [*words, *bench.command("store")], env=environ, capture_output=True, text=True
+    )
+    if done.returncode == 77:
+        pytest.skip("this machine lets no user mount")
+    assert (done.returncode, done.stderr) == (1, "")
+    assert done.stdout.endswith(f"leftover: {bench.root}/locks/of.the.dead: its process is dead\n")
+
+
 # -- settings --------------------------------------------------------------------------------------
 
 
@@ -284,6 +306,18 @@ def test_without_slurm_leases_hold_and_a_line_says_so(bench, site_store, tmp_pat
     done = bench.run("store", "gc", "--all")
     assert "Slurm does not say which jobs live" in done.stderr
     assert os.path.exists(site_store.path("layers", f"{a}.erofs"))
+
+
+def test_site_store_that_nobody_used_yet_is_empty(bench, tmp_path):
+    if os.getuid() != 0:
+        pytest.skip("only root acts on the site store")
+    for folder in (tmp_path, *tmp_path.parents[:2]):
+        folder.chmod(0o755)
+    (tmp_path / "site").mkdir(mode=0o700)
+    os.chown(tmp_path / "site", NOBODY, NOBODY)
+    bench.environ["FAIRLEAD_SITE_STORE"] = str(tmp_path / "site")
+    done = bench.run("store", "ls", "--json")
+    assert (done.returncode, json.loads(done.stdout)) == (0, [])
 
 
 def test_root_may_mean_its_own_store(bench, site_store):

@@ -8,6 +8,7 @@ puts the overlay on them.
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import os
 import pickle
 import resource
@@ -163,10 +164,12 @@ def convert(
     try:
         with kernel.LayerImage(fd, scratch, request.limits) as image:
             image.begin_layer()
+            if request.early:
+                image.set_lower(lower)
             step = request.piece or len(layer) or 1
             for at in range(0, len(layer), step):
                 image.feed(memoryview(layer)[at : at + step])
-            if image.needs_lower:
+            if image.needs_lower and not request.early:
                 image.set_lower(lower)
             return image.end_layer(), image.facts()
     finally:
@@ -184,7 +187,7 @@ def check(path: str) -> None:
 
 
 def serve(request: Request) -> Answer:
-    stats, facts, lower, error, kind = [], [], [], "", ""
+    stats, facts, digests, lower, error, kind = [], [], [], [], "", ""
     tree: Snapshot = {}
     with tempfile.TemporaryDirectory(dir=os.getcwd()) as place:
         started = time.monotonic()
@@ -196,6 +199,8 @@ def serve(request: Request) -> Answer:
                 facts.append(fact)
                 lower.append(os.open(path, os.O_RDONLY))
                 assert os.path.getsize(path) == fact.size
+                with open(path, "rb") as image:
+                    digests.append(hashlib.sha256(image.read()).hexdigest())
         except (errors.Error, OSError) as failure:
             error, kind = str(failure), type(failure).__name__
         seconds = time.monotonic() - started
@@ -208,7 +213,9 @@ def serve(request: Request) -> Answer:
             tree = in_a_child(overlay, mounts, facts)  # type: ignore[assignment]
             for fd in mounts:
                 os.close(fd)
-    return Answer(error, kind, tuple(stats), tree, True, True, seconds, tuple(facts))
+    return Answer(
+        error, kind, tuple(stats), tree, True, True, seconds, tuple(facts), tuple(digests)
+    )
 
 
 def main() -> None:

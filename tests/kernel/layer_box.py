@@ -47,8 +47,13 @@ def sandboxed(*command: str, options: str = "") -> Iterator[subprocess.Popen[byt
 class Box:
     """One worker, for as many requests as a test module has."""
 
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], *, overlay: bool = False) -> None:
         self._process = process
+        self._overlay = overlay
+
+    def assert_as_modelled(self, answer: Answer, layers: Sequence[Layer]) -> None:
+        """Hold an answer against the model of a tree, or of an overlay."""
+        assert_as_modelled(answer, layers, overlay=self._overlay)
 
     def ask(self, request: Request) -> Answer:
         assert self._process.stdin
@@ -87,7 +92,7 @@ def image_box() -> Iterator[Box]:
         env=environ,
     )
     try:
-        yield Box(process)
+        yield Box(process, overlay=True)
     finally:
         for pipe in (process.stdin, process.stdout):
             if pipe and not pipe.closed:
@@ -107,9 +112,9 @@ def run_script(script: str, stdin: bytes = b"", prefix: tuple[str, ...] = ()) ->
     return out.decode()
 
 
-def expected(layers: Sequence[Layer]) -> layer_model.Model | None:
+def expected(layers: Sequence[Layer], *, overlay: bool = False) -> layer_model.Model | None:
     """Return the model after the layers, or None if they are to be refused."""
-    model = layer_model.Model(root_mtime=ROOT_MTIME)
+    model = layer_model.Model(root_mtime=ROOT_MTIME, overlay=overlay)
     try:
         for layer in layers:
             model.apply(layer)
@@ -147,9 +152,9 @@ def warned(answer: Answer) -> dict[str, int]:
     }
 
 
-def assert_as_modelled(answer: Answer, layers: Sequence[Layer]) -> None:
+def assert_as_modelled(answer: Answer, layers: Sequence[Layer], *, overlay: bool = False) -> None:
     """Hold an answer against the model: both refuse, or the tree, warnings and counts are the same."""
-    model = expected(layers)
+    model = expected(layers, overlay=overlay)
     if model is None:
         assert answer.kind == "LayerError", (
             f"the model refuses this, the reader said {answer.error!r}"

@@ -7,6 +7,7 @@ The file system is objects in memory; an entry is a ``tarmaker.Entry``. The C si
 from __future__ import annotations
 
 import collections
+import copy
 from collections.abc import Iterable
 
 from tarmaker import BLOCK, CHAR, DIR, FILE, LINK, SYMLINK, Entry
@@ -34,19 +35,25 @@ class Inode:
             bytes, int
         ] = {}  # names of non-directories -> the last layer that made them
         self.listed = self.implied = -1
+        self.born = 0
 
 
 class Model:
-    """One merged tree."""
+    """One merged tree; or what overlayfs can show of it, where names in two layers never share an inode."""
 
-    def __init__(self, root_mode: int = 0o755, root_mtime: int = 0) -> None:
+    def __init__(
+        self, root_mode: int = 0o755, root_mtime: int = 0, *, overlay: bool = False
+    ) -> None:
         self.root = Inode(DIR, root_mode, root_mtime)
+        self.overlay = overlay
+        self.copies: dict[int, tuple[Inode, Inode]] = {}  # of this layer, of lower files
         self.layer = 0
         self.warnings: collections.Counter[str] = collections.Counter()
         self.devices = 0
 
     def apply(self, entries: Iterable[Entry]) -> None:
         self.layer += 1
+        self.copies = {}
         for entry in entries:
             self._entry(entry)
         self.root.children.pop(AUFS[0], None)
@@ -207,6 +214,7 @@ class Model:
     def _inode(self, entry: Entry) -> Inode:
         mode = 0o777 if entry.type == SYMLINK else entry.mode & 0o1777
         inode = Inode(entry.type, mode, clamp(entry.mtime))
+        inode.born = self.layer
         inode.data = entry.link if entry.type == SYMLINK else entry.data
         if entry.type == FILE:
             inode.xattrs = kept(entry.xattrs)
@@ -245,6 +253,11 @@ class Model:
         old = parent.children.get(name)
         if old is not None and old.kind == DIR and contains(old, target_dir):
             raise Refused(entry.name)
+        if self.overlay and target.born != self.layer and target_dir:
+            # A lower file that gets another name here is copied, once, with the name that it was found by.
+            _, target = self.copies.setdefault(id(target), (target, copy.copy(target)))
+            target.born = self.layer
+            target_dir.children[link[-1]] = target
         self._put(parent, name, target)
 
     # -- the result

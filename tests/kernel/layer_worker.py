@@ -30,6 +30,7 @@ class Request(NamedTuple):
     umask: int = 0o022
     look: bool = True  # send the tree back
     keep: bool = False  # leave the tree for the next request
+    early: bool = False  # of images: the lower ones are given before the first byte
     swap_at: int = -1  # after so many bytes of a layer, root/d becomes a link to the canary
 
 
@@ -43,7 +44,8 @@ class Answer(NamedTuple):
     canary: bool
     removed: bool
     seconds: float
-    facts: tuple[kernel.ImageFacts, ...] = ()  # of images only
+    facts: tuple[kernel.ImageFacts, ...] = ()  # of images only, as what follows
+    digests: tuple[str, ...] = ()
 
 
 def snapshot(fd: int, path: bytes = b"", first: dict[int, bytes] | None = None) -> Snapshot:

@@ -20,16 +20,22 @@ def box(request):
 
 
 @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
-@given(layers=layer_strategies.LAYERS, piece=st.sampled_from([0, 0, 1, 7, 511, 513]))
-@example(layers=[[directory(b"a"), file(b"a/b")], [file(b"a/c"), file(b".wh.a")]], piece=0)
-def test_reader_and_model_agree(box, layers, piece):
-    answer = box.apply(*(tar.archive(*layer) for layer in layers), piece=piece)
+@given(
+    layers=layer_strategies.LAYERS,
+    piece=st.sampled_from([0, 0, 1, 7, 511, 513]),
+    early=st.booleans(),
+)
+@example(
+    layers=[[directory(b"a"), file(b"a/b")], [file(b"a/c"), file(b".wh.a")]], piece=0, early=False
+)
+def test_reader_and_model_agree(box, layers, piece, early):
+    answer = box.apply(*(tar.archive(*layer) for layer in layers), piece=piece, early=early)
     event("refused" if answer.error else "applied")
-    layer_box.assert_as_modelled(answer, layers)
+    box.assert_as_modelled(answer, layers)
     if answer.error:  # and without what was refused
         layers = layer_box.acceptable(layers)
         answer = box.apply(*(tar.archive(*layer) for layer in layers), piece=piece)
-        layer_box.assert_as_modelled(answer, layers)
+        box.assert_as_modelled(answer, layers)
         assert not answer.error
 
 

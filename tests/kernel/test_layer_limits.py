@@ -13,7 +13,7 @@ import tarmaker as tar
 from layer_box import sandboxed
 from layer_corpus import gnu_sparse
 from tarmaker import directory, file, hardlink, symlink
-from test_layer_sanitized import DRIVER, SOURCES, Driver
+from test_layer_sanitized import CONTINUES, DRIVER, IMAGE, SOURCES, Driver
 
 from fairlead.kernel import Limits
 
@@ -149,6 +149,25 @@ def test_every_failing_call_stops_the_layer_and_names_the_entry(
     number = getattr(errno, error)
     assert line.startswith(f"failed {number} {entry}"), line
     assert process.returncode == 0, "the tree could not be removed"
+
+
+@pytest.mark.parametrize("error", ["ENOSPC", "EDQUOT", "EIO", "EROFS"])
+@pytest.mark.parametrize(
+    ("call", "nth"),
+    [("pwrite64", 1), ("pwrite64", 2), ("fallocate", 1), ("fallocate", 3), ("fallocate", 4), ("pread64", 3), ("pread64", 4)],
+)  # fmt: skip
+def test_every_failing_call_stops_the_image(plain_driver, call, nth, error):
+    """The superblock is the last write: no image is whole after a failure."""
+    above = tar.archive(hardlink(b"k", b"d/g"), file(b"l/n", b"N" * 3000))
+    inject = f"inject={call}:error={error}:when={nth}"
+    with sandboxed(
+        "strace", "-o", "/dev/null", "-e", "trace=" + call, "-e", inject, plain_driver
+    ) as process:
+        driver = Driver(process)
+        lines = [driver.feed(EVERYTHING, 0, IMAGE), driver.feed(above, 0, IMAGE | CONTINUES)]
+    number = getattr(errno, error)
+    assert any(line.startswith(f"failed {number} ") for line in lines), lines
+    assert process.returncode == 0
 
 
 def test_markers_do_not_make_us_look_at_everything_again(box):

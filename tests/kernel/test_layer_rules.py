@@ -50,7 +50,7 @@ def test_rule(box, row):
     answer = box.apply(*archives(row), umask=row.umask)
     assert_row(row, answer)
     if not row.refused:
-        layer_box.assert_as_modelled(answer, meant(row))
+        box.assert_as_modelled(answer, meant(row))
 
 
 @pytest.mark.parametrize("row", [row for row in layer_corpus.ROWS if row.refused and all(

@@ -27,14 +27,18 @@ def installed_prefix():
 
 
 @contextlib.contextmanager
-def prefix(path):
-    """Let the plugin use another installation; every step reads plugstack.conf anew."""
+def prefix(path, *, site=False):
+    """Let the plugin use another installation; every step reads plugstack.conf anew.
+
+    Without ``site`` every user has a store of their own, whatever the installed line says.
+    """
     file, line = plugin_line()
+    kept = [word for word in line.split() if site and word.startswith("site=")]
     with open(file, encoding="utf-8") as before:
         text = before.read()
     try:
         with open(file, "w", encoding="utf-8") as after:
-            after.write(f"{' '.join(line.split()[:2])} prefix={path}\n")
+            after.write(f"{' '.join([*line.split()[:2], f'prefix={path}', *kept])}\n")
         yield
     finally:
         with open(file, "w", encoding="utf-8") as after:

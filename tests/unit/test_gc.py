@@ -191,6 +191,31 @@ def test_what_was_derived_from_an_image_goes_after_its_record(store):
     assert os.listdir(store.path("derived")) == []
 
 
+def test_record_that_the_disk_cannot_read_makes_no_garbage(store, monkeypatch):
+    stores.add_image(store, "q.io/a:1")
+    real = os.open
+
+    def failing(path, *args, **more):
+        if "/images/" in str(path):
+            raise OSError(5, "Input/output error", path)
+        return real(path, *args, **more)
+
+    monkeypatch.setattr(os, "open", failing)
+    with pytest.raises(errors.StoreError, match=r"images/.*: Input/output error"):
+        gc.collect(store, 0)
+    monkeypatch.undo()
+    assert len(os.listdir(store.path("trees"))) == 1
+
+
+def test_looking_at_a_damaged_document_leaves_it_to_check(store):
+    record = stores.add_image(store, "q.io/a:1")
+    os.truncate(blobs.path(store, record.manifest), 3)
+    gc.inventory(store)
+    gc.collect(store, 0)
+    assert os.path.exists(blobs.path(store, record.manifest))
+    assert names(store) == ["q.io/a:1"]
+
+
 def test_lock_without_patience_says_busy(store):
     with Lock(store, "x"):
         words = "from fairlead.store.layout import *; Lock(Store(sys.argv[1]), 'x', wait=False).__enter__()"

@@ -6,6 +6,7 @@ import time
 import pytest
 import stores
 
+from fairlead import errors
 from fairlead.store import gc_site, site
 from fairlead.store.gc_site import Living
 from fairlead.store.layout import Lock
@@ -176,11 +177,40 @@ def test_documents_stay_while_a_grant_leads_to_them_or_they_to_it(store):
     assert os.listdir(store.path("blobs/sha256")) == []
 
 
+def test_configuration_stays_while_one_of_its_layers_does(store):
+    a = stores.add_layer(store, "a")
+    stores.grant(store, 1000, "1", [a])
+    for diff_id in (a, "b" * 64):
+        stores.put(store, b'{"rootfs": {"diff_ids": ["sha256:%s"]}}' % diff_id.encode())
+    gc_site.collect(store, 0, NOBODY)
+    assert len(os.listdir(store.path("blobs/sha256"))) == 1
+    gc_site.collect(store, EVERYTHING, NOBODY)
+    gc_site.collect(store, 0, NOBODY)
+    assert os.listdir(store.path("blobs/sha256")) == []
+
+
 def test_dry_run_removes_nothing(store):
     a = stores.add_layer(store, "a")
     stores.grant(store, 1000, "1", [a])
     done = gc_site.collect(store, EVERYTHING, NOBODY, dry=True)
     assert done.freed >= 8192
+    assert layers(store) == ["a"]
+
+
+def test_grant_that_the_disk_cannot_read_makes_no_garbage(store, monkeypatch):
+    a = stores.add_layer(store, "a")
+    stores.grant(store, 1000, "1", [a])
+    real = os.open
+
+    def failing(path, *args, **more):
+        if "/grants/1000/" in str(path):
+            raise OSError(5, "Input/output error", path)
+        return real(path, *args, **more)
+
+    monkeypatch.setattr(os, "open", failing)
+    with pytest.raises(errors.StoreError, match="Input/output error"):
+        gc_site.collect(store, 0, NOBODY)
+    monkeypatch.undo()
     assert layers(store) == ["a"]
 
 

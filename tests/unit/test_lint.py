@@ -18,6 +18,7 @@ SCRIPTS = (
     "tests/bed/packages",
     "tests/bed/registry",
     "tests/bed/release",
+    "tests/faults/sweep",
 )
 
 

@@ -46,7 +46,12 @@ def test_forbidden_trees_are_compared_by_component(path):
 
 
 def test_pmix_directories_of_the_step_are_bound_at_their_own_paths():
-    facts = plans.FACTS._replace(pmix=("/spool/pmix.1.0", "/fast/spmix_appdir_1000_1.0"))
+    facts = plans.FACTS._replace(
+        pmix=(
+            ("/spool/pmix.1.0", "${PMIX_SERVER_TMPDIR}"),
+            ("/fast/spmix_appdir_1000_1.0", "/fast/spmix_appdir_1000_${SLURM_JOB_ID}.0"),
+        )
+    )
     plan = plans.make(facts_=facts)
     assert {"/spool/pmix.1.0", "/fast/spmix_appdir_1000_1.0"} <= set(destinations(plan))
 

@@ -212,7 +212,7 @@ def test_second_call_gives_the_same_and_imports_no_analysis(system, cache):
         [sys.executable, "-c", text], capture_output=True, text=True, check=True
     ).stdout
     modules, identities = output.splitlines()
-    assert modules == "['fairlead.host.mpi']"
+    assert modules == "['fairlead.host.mpi', 'fairlead.host.witness']"
     assert identities == str([profile.identity for profile in system])
     assert found({}, cache) == system
 

@@ -99,8 +99,10 @@ def test_what_cannot_fit_is_refused_with_the_figures_and_removes_nothing(monkeyp
 def test_quota_is_named_when_it_is_what_is_in_the_way(monkeypatch):
     disk = Disk(monkeypatch, 10_000 * MB, used=900 * MB)
     disk.quota = 1000 * MB
-    with pytest.raises(errors.SpaceError, match=r"100\.0 MB free under store_quota, gc can free"):
+    with pytest.raises(errors.SpaceError) as caught:
         disk.make(Forecast(200 * MB, 500 * MB))
+    assert "100.0 MB free under store_quota, gc can free 0.0 MB" in caught.value.message
+    assert caught.value.hint == "raise store_quota or lower store_min_free"
 
 
 def test_image_that_may_fit_is_tried_with_a_note(monkeypatch, capfd):

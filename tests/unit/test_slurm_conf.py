@@ -40,7 +40,13 @@ def test_directory_outside_tmp_is_found(tmp_path):
     environ = environment(tmp_path, f"TmpFS={tmp_path}/%n")
     client = tmp_path / f"n1/spmix_appdir_{os.getuid()}_7.0"
     client.mkdir(parents=True)
-    assert facts.pmix_directories(environ) == (str(client), str(tmp_path / "pmix.7.0"))
+    assert facts.pmix_directories(environ) == (
+        (
+            str(client),
+            f"{tmp_path}/n1/spmix_appdir_{os.getuid()}_${{SLURM_JOB_ID}}.${{SLURM_STEP_ID}}",
+        ),
+        (str(tmp_path / "pmix.7.0"), "${PMIX_SERVER_TMPDIR}"),
+    )
 
 
 def test_mpi_conf_comes_before_slurm_conf(tmp_path):
@@ -48,8 +54,9 @@ def test_mpi_conf_comes_before_slurm_conf(tmp_path):
     (tmp_path / "mpi.conf").write_text(f"PMIxCliTmpDirBase={tmp_path}/b\n")
     for name in "ab":
         (tmp_path / name / f"spmix_appdir_{os.getuid()}_7.0").mkdir(parents=True)
-    assert slurm.pmix_client_directory(environ).startswith(f"{tmp_path}/b/")
+    assert facts.pmix_directories(environ)[0].path.startswith(f"{tmp_path}/b/")
 
 
 def test_step_without_pmix_has_none():
-    assert slurm.pmix_client_directory({"SLURM_JOB_ID": "7"}) == ""
+    assert slurm.pmix_client_templates({"SLURM_JOB_ID": "7"}) == ()
+    assert facts.pmix_directories({"SLURM_JOB_ID": "7"}) == ()

@@ -21,6 +21,7 @@ VERBS = {
     "images": "list the images in the store",
     "rm": "remove images from the store",
     "store": "list, check and clean the store",
+    "doctor": "say what works on this node, what does not, and why",
     "inspect": "show an image's configuration and layers",
     "plan": "show what a launch would do, and why, without doing it",
 }

@@ -11,10 +11,12 @@ import argparse
 import os
 import shlex
 import signal
+from collections.abc import Mapping
 
 from fairlead import config as settings
 from fairlead import errors, log
 from fairlead.cli import names
+from fairlead.host import witness
 from fairlead.plan import request as launch
 from fairlead.run import block, namespace
 from fairlead.run import launch as prepare
@@ -80,7 +82,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def request_from(arguments: argparse.Namespace, config: settings.Config) -> launch.Request:
     """Return the request for a command line."""
-    environ = dict(os.environ)
+    environ = witness.Environment(os.environ)
     command = tuple(arguments.command)
     if command[:1] == ("--",):
         command = command[1:]
@@ -122,9 +124,20 @@ def configured(arguments: argparse.Namespace, config: settings.Config) -> settin
 
 def run(arguments: argparse.Namespace, config: settings.Config) -> int:
     """Become the command. Returns only by raising."""
+    _restore_locale()
+    key = _key()
+    start = None
+    if key:
+        from fairlead.run import basis, keep
+
+        start = basis.begin(os.environ)
+        config = settings.load()  # once more, now that its files were looked at
     config = configured(arguments, config)
     request = request_from(arguments, config)
-    plan = prepare.prepare(request, config, _progress(request.reference)).plan
+    ready = prepare.prepare(request, config, _progress(request.reference))
+    if start is not None:
+        keep.keep(key, start, ready, request, config)
+    plan = ready.plan
     for note in plan.notes:
         log.note(note)
     launch_block = block.compile_plan(plan)
@@ -135,6 +148,32 @@ def run(arguments: argparse.Namespace, config: settings.Config) -> int:
     namespace.execute(launch_block, plan.command)
 
 
+def _restore_locale() -> None:
+    """Take LC_CTYPE out of the environment if this interpreter put it there (PEP 538).
+
+    The command must not see another locale for having been started by Python.
+    """
+    try:
+        with open("/proc/self/environ", "rb") as file:
+            given = file.read()
+    except OSError:
+        return
+    if b"\0LC_CTYPE=" not in b"\0" + given:
+        os.environ.pop("LC_CTYPE", None)
+
+
+def _key() -> bytes:
+    """Return the key under which this launch may be kept; empty: not (``spank_shim/front.c``)."""
+    text = os.environ.pop("_FAIRLEAD_KEY", "")
+    try:
+        if not os.readlink(f"/proc/self/fd/{int(text)}").startswith("/memfd:fairlead-key"):
+            return b""
+        with open(int(text), "rb") as file:
+            return file.read()
+    except (OSError, ValueError):  # not from us
+        return b""
+
+
 def _progress(reference: str) -> log.Progress:
     if not log.main_stream_is_terminal():
         return log.QuietProgress(f"pulling {reference}")
@@ -143,7 +182,7 @@ def _progress(reference: str) -> log.Progress:
     return lazy_progress.LazyProgress(reference)
 
 
-def _variable(text: str, environ: dict[str, str]) -> tuple[str, str]:
+def _variable(text: str, environ: Mapping[str, str]) -> tuple[str, str]:
     name, separator, value = text.partition("=")
     if not separator and name not in environ:
         raise errors.UsageError(f"--env {name}: not set on the host", hint="write NAME=VALUE")

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from fairlead import log
-from fairlead.host import elf, family, ldso, mpi, plugins
+from fairlead.host import elf, family, ldso, mpi, plugins, witness
 
 MAX_CANDIDATES = 256
 MAX_GENERATIONS = 4  # plugins bring libraries, which have plugins: OpenMPI → PMIx → munge
@@ -278,7 +278,7 @@ def _identity(loader: ldso.Loader, files: Iterable[str], parts: _Parts) -> str:
     for path in [*files, *data]:
         headers = loader.headers(path)
         # Not the time of the last change of the inode: a backup or a relabelling is no other MPI.
-        fields = [path, *mpi.witness(path).split()[:-1], headers.build_id if headers else ""]
+        fields = [path, *witness.identity(path).split()[:-1], headers.build_id if headers else ""]
         digest.update(repr(fields).encode("utf-8", "surrogateescape"))
     for item in parts.plugin_dirs:
         digest.update(repr(item).encode("utf-8", "surrogateescape"))

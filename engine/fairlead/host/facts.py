@@ -12,7 +12,7 @@ import stat
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from fairlead.host import slurm
+from fairlead.host import slurm, witness
 
 # The device nodes that every container has (runtime-spec "Default Devices"), with their fixed
 # numbers.
@@ -52,6 +52,13 @@ class Device(NamedTuple):
     minor: int
 
 
+class StepDirectory(NamedTuple):
+    """A directory of this step only: its path, and how that is made from the step's variables."""
+
+    path: str
+    template: str
+
+
 class Facts(NamedTuple):
     """This node, seen by this user."""
 
@@ -60,7 +67,9 @@ class Facts(NamedTuple):
     devices: tuple[Device, ...]
     existing: frozenset[str]  # of the paths that were asked about, those that exist
     directories: frozenset[str]  # of the existing ones, those that are directories
-    pmix: tuple[str, ...] = ()  # directories through which PMIx reaches this step's server
+    pmix: tuple[
+        StepDirectory, ...
+    ] = ()  # directories through which PMIx reaches this step's server
 
 
 def user() -> User:
@@ -106,27 +115,49 @@ def read(environ: Mapping[str, str], candidates: tuple[str, ...] = ()) -> Facts:
     )
 
 
-def pmix_directories(environ: Mapping[str, str]) -> tuple[str, ...]:
+def pmix_directories(environ: Mapping[str, str]) -> tuple[StepDirectory, ...]:
     """Return the directories through which PMIx clients of this step reach slurmstepd.
+
+    They must be the user's, as those of Slurm's PMIx plugin are.
 
     Source: slurm.md section 4.
     """
-    found = [slurm.pmix_client_directory(environ)]
-    for name, value in environ.items():
-        if name in ("PMIX_SERVER_TMPDIR", "SLURM_PMIX_TMPDIR") or (
-            name.startswith("PMIX_DSTORE_") and name.endswith("_BASE_PATH")
-        ):
-            found.append(value.rstrip("/"))
-    return tuple(path for path in dict.fromkeys(found) if path.startswith("/") and _is_own(path))
+    clients, servers = pmix_templates(environ)
+    values = witness.plain(environ)
+    client = next((text for text in clients if os.path.isdir(from_template(text, values))), "")
+    found: dict[str, str] = {}
+    for text in (client, *servers):
+        found.setdefault(from_template(text, values), text)
+    return tuple(
+        StepDirectory(path, text)
+        for path, text in found.items()
+        if path.startswith("/") and witness.kind(path) == "own directory"
+    )
 
 
-def _is_own(path: str) -> bool:
-    """Tell whether a directory is the user's, as those of Slurm's PMIx plugin are."""
-    try:
-        info = os.stat(path)
-    except OSError:
-        return False
-    return stat.S_ISDIR(info.st_mode) and info.st_uid == os.getuid()
+def pmix_templates(environ: Mapping[str, str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return where the client's directory may be, and the names of the server's.
+
+    Templates: what differs between the steps of a job stands as ``${NAME}``.
+    """
+    names = [name for name in ("PMIX_SERVER_TMPDIR", "SLURM_PMIX_TMPDIR") if name in environ]
+    names += [
+        name for name in witness.named(environ, "PMIX_DSTORE_") if name.endswith("_BASE_PATH")
+    ]
+    return slurm.pmix_client_templates(environ), tuple(f"${{{name}}}" for name in names)
+
+
+def from_template(text: str, environ: Mapping[str, str]) -> str:
+    """Return a path with each ``${NAME}`` replaced, by nothing where there is no variable.
+
+    Slashes at its end go: PMIX_SERVER_TMPDIR has one. The form that C uses is stricter
+    (``c_ext/plan_expand.h``) and decides what is kept.
+    """
+    head, *rest = text.split("${")
+    for piece in rest:
+        name, _, tail = piece.partition("}")
+        head += environ.get(name, "") + tail
+    return head.rstrip("/")
 
 
 def _devices() -> tuple[Device, ...]:

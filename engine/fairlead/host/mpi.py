@@ -20,6 +20,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from fairlead import log
+from fairlead.host import witness
 
 FORMAT = 1  # of the cache file and of what discovery finds: raise it when either changes
 MAX_KEPT = 16  # cache files, one per set of search directories
@@ -115,11 +116,7 @@ def profiles(environ: Mapping[str, str], cache_dir: str) -> tuple[Profile, ...]:
             each time.
     """
     directories = search_directories(environ)
-    relocations = [f"{name}={environ[name]}" for name in RELOCATIONS if environ.get(name)]
-    key = [str(FORMAT), os.uname().nodename, *directories, *relocations]
-    path = os.path.join(
-        cache_dir, f"mpi-{zlib.crc32(chr(0).join(key).encode('utf-8', 'surrogateescape')):08x}.json"
-    )
+    path, key = _cache(environ, directories, cache_dir)
     found = _remembered(path, key)
     if found is None:
         from fairlead.host import discover
@@ -129,24 +126,59 @@ def profiles(environ: Mapping[str, str], cache_dir: str) -> tuple[Profile, ...]:
     return found
 
 
+def basis(environ: Mapping[str, str], cache_dir: str) -> tuple[witness.Seen, ...] | None:
+    """Return what ``profiles`` looked at, from its cache; None where that was not written."""
+    path, key = _cache(environ, search_directories(environ), cache_dir)
+    try:
+        with open(path, "rb") as file:
+            record = json.loads(file.read())
+        if record["key"] != key:
+            return None
+        return tuple(witness.Seen(str(at), str(text)) for at, text in record["looked_at"].items())
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return None
+
+
+def searched(environ: Mapping[str, str]) -> tuple[witness.Seen, ...]:
+    """Look at what ``search_directories`` asks about: which tools and directories there are."""
+    tools = (witness.file(path) for path in dict.fromkeys(_tools(environ)))
+    return (*tools, *(witness.place(path) for path in _candidates(environ)))
+
+
+def _cache(
+    environ: Mapping[str, str], directories: Iterable[str], cache_dir: str
+) -> tuple[str, list[str]]:
+    """Return the cache file for what the environment leads to, and the key that it must hold."""
+    relocations = [f"{name}={environ[name]}" for name in RELOCATIONS if environ.get(name)]
+    key = [str(FORMAT), os.uname().nodename, *directories, *relocations]
+    checksum = zlib.crc32(chr(0).join(key).encode("utf-8", "surrogateescape"))
+    return os.path.join(cache_dir, f"mpi-{checksum:08x}.json"), key
+
+
 def search_directories(environ: Mapping[str, str]) -> tuple[str, ...]:
     """Return the existing directories that may hold an MPI library, most preferred first."""
+    return tuple(path for path in _candidates(environ) if os.path.isdir(path))
+
+
+def _candidates(environ: Mapping[str, str]) -> list[str]:
     prefixes = [environ[name] for name in PREFIXES if environ.get(name)]
     on_path = []
-    for directory in environ.get("PATH", "").split(":"):
-        for tool in TOOLS:
-            path = f"{directory}/{tool}"
-            if directory.startswith("/") and os.path.exists(path):
-                on_path += [
-                    os.path.dirname(directory.rstrip("/")),
-                    os.path.dirname(os.path.dirname(os.path.realpath(path))),
-                ]
+    for path in _tools(environ):
+        if os.path.exists(path):
+            on_path += [
+                os.path.dirname(os.path.dirname(path).rstrip("/")),
+                os.path.dirname(os.path.dirname(os.path.realpath(path))),
+            ]
     found = _library_directories(prefixes)
     found += environ.get("LD_LIBRARY_PATH", "").split(":")
     found += _library_directories(on_path)
-    return tuple(
-        path for path in dict.fromkeys(found) if path.startswith("/") and os.path.isdir(path)
-    )
+    return [path for path in dict.fromkeys(found) if path.startswith("/")]
+
+
+def _tools(environ: Mapping[str, str]) -> list[str]:
+    """Return the paths at which a tool of an MPI installation would be on PATH."""
+    directories = (path for path in environ.get("PATH", "").split(":") if path.startswith("/"))
+    return [f"{directory}/{tool}" for directory in directories for tool in TOOLS]
 
 
 def _library_directories(prefixes: Iterable[str]) -> list[str]:
@@ -160,22 +192,12 @@ def _library_directories(prefixes: Iterable[str]) -> list[str]:
 # -- cache ----------------------------------------------------------------------------------
 
 
-def witness(path: str) -> str:
-    """Return what tells whether a path is still what it was; different after any change."""
-    try:
-        status = os.stat(path)
-    except OSError:
-        return "absent"
-    times = f"{status.st_mtime_ns} {status.st_ctime_ns}"
-    return f"{status.st_dev} {status.st_ino} {status.st_size} {times}"
-
-
 def _remembered(cache: str, key: list[str]) -> tuple[Profile, ...] | None:
     try:
         with open(cache, "rb") as file:
             record = json.loads(file.read())
         if record["key"] != key or any(
-            witness(path) != seen for path, seen in record["looked_at"].items()
+            witness.identity(path) != seen for path, seen in record["looked_at"].items()
         ):
             return None
         return tuple(_profile(fields) for fields in record["profiles"])
@@ -204,7 +226,7 @@ def _remember(
 ) -> None:
     record = {
         "key": key,
-        "looked_at": {seen: witness(seen) for seen in sorted(looked_at)},
+        "looked_at": {seen: witness.identity(seen) for seen in sorted(looked_at)},
         "profiles": found,
     }
     try:

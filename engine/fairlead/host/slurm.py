@@ -16,26 +16,30 @@ _LIMIT = 4 << 20
 _PATIENCE_S = 10.0
 
 
-def pmix_client_directory(environ: Mapping[str, str]) -> str:
-    """Return the step's second PMIx directory, or an empty string where there is none."""
-    if "PMIX_SERVER_TMPDIR" not in environ:
-        return ""
-    job, step = environ.get("SLURM_JOB_ID", ""), environ.get("SLURM_STEP_ID", "")
+def configuration(environ: Mapping[str, str]) -> tuple[str, str]:
+    """Return the paths of slurm.conf and mpi.conf."""
     conf = environ.get("SLURM_CONF") or "/etc/slurm/slurm.conf"
+    return conf, os.path.join(os.path.dirname(conf), "mpi.conf")
+
+
+def pmix_client_templates(environ: Mapping[str, str]) -> tuple[str, ...]:
+    """Return where the step's second PMIx directory may be, likeliest first.
+
+    The step's own numbers stand as ``${NAME}``, so that the next step looks in the same places.
+    """
+    if "PMIX_SERVER_TMPDIR" not in environ:
+        return ()
+    slurm_conf, mpi_conf = configuration(environ)
     bases = (
         environ.get("SLURM_PMIX_TMPDIR", ""),
-        setting(os.path.join(os.path.dirname(conf), "mpi.conf"), "PMIxCliTmpDirBase"),
-        setting(conf, "TmpFS"),
+        setting(mpi_conf, "PMIxCliTmpDirBase"),
+        setting(slurm_conf, "TmpFS"),
         "/tmp",  # noqa: S108 - Slurm's default
     )
-    for base in bases:
-        expanded = base.replace("%n", environ.get("SLURMD_NODENAME", "")).replace(
-            "%h", os.uname().nodename
-        )
-        path = f"{expanded}/spmix_appdir_{os.getuid()}_{job}.{step}"
-        if expanded.startswith("/") and os.path.isdir(path):
-            return path
-    return ""
+    host, node = os.uname().nodename, environ.get("SLURMD_NODENAME", "")
+    expanded = (base.replace("%n", node).replace("%h", host) for base in bases)
+    name = f"spmix_appdir_{os.getuid()}_${{SLURM_JOB_ID}}.${{SLURM_STEP_ID}}"
+    return tuple(f"{base}/{name}" for base in dict.fromkeys(expanded) if base.startswith("/"))
 
 
 def living_jobs(environ: Mapping[str, str] = os.environ) -> frozenset[int] | None:

@@ -10,6 +10,7 @@ directories that are not there. 5. What the MPI injection needs, then what the u
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -36,7 +37,7 @@ class Variable(NamedTuple):
 
 
 def changes(
-    environ: dict[str, str],
+    environ: Mapping[str, str],
     image: tuple[tuple[str, str], ...],
     injected: tuple[tuple[str, str | None], ...],
     asked: tuple[tuple[str, str], ...],

@@ -37,6 +37,7 @@ class Mount(NamedTuple):
     source: str
     options: tuple[str, ...]
     reason: str
+    template: str = ""  # how source and destination are made from the step's variables
 
 
 class Link(NamedTuple):
@@ -156,7 +157,9 @@ def slurm_directories(request: launch.Request, facts: host_facts.Facts) -> list[
             )
         )
     why = "PMIx server of this step"
-    mounts += [Mount(path, "bind", path, ("rbind",), why) for path in facts.pmix]
+    mounts += [
+        Mount(path, "bind", path, ("rbind",), why, template) for path, template in facts.pmix
+    ]
     if request.step and request.step.script:
         script = request.step.script
         mounts.append(Mount(script, "bind", script, ("ro",), "the batch script"))

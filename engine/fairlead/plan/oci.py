@@ -6,6 +6,7 @@ Devices are binds, as a runtime without privilege makes them; what the specifica
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from fairlead.plan.plan import Plan
@@ -13,7 +14,7 @@ from fairlead.plan.plan import Plan
 OURS = ("optional", "strict", "dev")  # mount options that only our own executor knows
 
 
-def config(plan: Plan, environ: dict[str, str]) -> dict[str, Any]:
+def config(plan: Plan, environ: Mapping[str, str]) -> dict[str, Any]:
     """Return the configuration; the plan's changes apply to environ, the job's environment."""
     uid = [{"containerID": plan.uid, "hostID": plan.uid, "size": 1}]
     gid = [{"containerID": plan.gid, "hostID": plan.gid, "size": 1}]
@@ -50,7 +51,7 @@ def config(plan: Plan, environ: dict[str, str]) -> dict[str, Any]:
     }
 
 
-def _environment(plan: Plan, environ: dict[str, str]) -> list[str]:
+def _environment(plan: Plan, environ: Mapping[str, str]) -> list[str]:
     merged = dict(environ)
     for variable in plan.variables:
         merged.pop(variable.name, None)

@@ -8,6 +8,7 @@ Rules:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from fairlead import errors
@@ -52,7 +53,7 @@ class Request(NamedTuple):
 
     reference: str
     command: tuple[str, ...]
-    environ: dict[str, str]
+    environ: Mapping[str, str]
     cwd: str
     workdir: str | None = None
     use_entrypoint: bool = False

@@ -40,30 +40,35 @@ def compile_plan(plan: launch.Plan) -> bytes:
     The command is proven to exist while the root is built, once per node; a plan without one
     (``--multi-prog``: each task has its own) leaves that to the tasks.
     """
+    return join(records(plan))
+
+
+def records(plan: launch.Plan, *, templates: bool = False) -> list[bytes]:
+    """Return the records of a plan; with templates, what differs in every step stands as one."""
     lib = kernel.lib
-    records = [record(lib.OP_ROOT, lib.ROOT_READONLY if plan.readonly else 0, *plan.layers)]
+    made = [record(lib.OP_ROOT, lib.ROOT_READONLY if plan.readonly else 0, *plan.layers)]
     if plan.upper_size:
-        records.append(record(lib.OP_UPPER, 0, plan.upper_size))
-    records += [_mount(mount) for mount in plan.mounts]
-    records += [record(lib.OP_SYMLINK, 0, link.content, link.path) for link in plan.links]
+        made.append(record(lib.OP_UPPER, 0, plan.upper_size))
+    made += [_mount(mount, template=templates) for mount in plan.mounts]
+    made += [record(lib.OP_SYMLINK, 0, link.content, link.path) for link in plan.links]
     words = (*plan.arguments, *plan.command)
     if words:
-        records.append(
+        made.append(
             record(
                 lib.OP_COMMAND, 0, words[0], env.value(plan.variables, "PATH") or env.DEFAULT_PATH
             )
         )
-    records.append(record(lib.OP_WORKDIR, 0, plan.workdir))
+    made.append(record(lib.OP_WORKDIR, 0, plan.workdir))
     for variable in plan.variables:
         if variable.value is None:
-            records.append(record(lib.OP_ENV_UNSET, 0, variable.name))
+            made.append(record(lib.OP_ENV_UNSET, 0, variable.name))
         else:
-            records.append(record(lib.OP_ENV_SET, 0, variable.name, variable.value))
-    records += [record(lib.OP_ARGUMENT, 0, word) for word in plan.arguments]
-    return join(records)
+            made.append(record(lib.OP_ENV_SET, 0, variable.name, variable.value))
+    made += [record(lib.OP_ARGUMENT, 0, word) for word in plan.arguments]
+    return made
 
 
-def _mount(mount: plan_mounts.Mount) -> bytes:
+def _mount(mount: plan_mounts.Mount, *, template: bool) -> bytes:
     lib = kernel.lib
     flags = 0
     for option in mount.options:
@@ -78,4 +83,6 @@ def _mount(mount: plan_mounts.Mount) -> bytes:
         return record(lib.OP_DEVICE, int(major) << 20 | int(minor), mount.source, mount.destination)
     if "rbind" not in mount.options:
         flags |= lib.BIND_SHALLOW
+    if template and mount.template:
+        return record(lib.OP_BIND, flags | lib.RECORD_TEMPLATE, mount.template, mount.template)
     return record(lib.OP_BIND, flags, mount.source, mount.destination)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+from collections.abc import Mapping
 from typing import NamedTuple, TypeVar
 
 import fairlead
@@ -30,10 +31,14 @@ class Ready(NamedTuple):
     Attributes:
         plan: what it will do.
         mounts: the detached mounts that the plan's layers call ``mount:N``.
+        image: what it was made for, and
+        facts: on which node.
     """
 
     plan: launch_plan.Plan
-    mounts: tuple[int, ...] = ()
+    mounts: tuple[int, ...]
+    image: fetch.Image
+    facts: facts.Facts
 
 
 def prepare(
@@ -53,8 +58,7 @@ def prepare(
     Raises:
         errors.Error: anything that the user can be told; nothing is left half done.
     """
-    if os.geteuid() == 0:
-        raise errors.RootError("containers do not run as root")
+    refuse_root()
     launch_request.check(request)
     name = reference.parse(
         request.reference, default_registry=config.default_registry, cwd=request.cwd
@@ -73,8 +77,8 @@ def prepare(
         tuple(f"mount:{n}" for n in reversed(range(len(mounts)))) or (*image.over, image.rootfs),
         *_identity_texts(files),
     )
-    plan = launch_plan.make(source, request, facts.read(request.environ, candidates), injection)
-    return Ready(plan, mounts)
+    node = facts.read(request.environ, candidates)
+    return Ready(launch_plan.make(source, request, node, injection), mounts, image, node)
 
 
 def _image(
@@ -119,6 +123,21 @@ def _shared_mounts(
         return ()
 
 
+def refuse_root() -> None:
+    """Raise for the one user whose mistakes no namespace contains.
+
+    Raises:
+        errors.RootError.
+    """
+    if os.geteuid() == 0:
+        raise errors.RootError("containers do not run as root")
+
+
+def asks_host_mpi(request: launch_request.Request) -> bool:
+    """Tell whether the host's MPI has a say in a launch."""
+    return request.mpi == "host" or (request.mpi == "auto" and _is_rank(request.environ))
+
+
 def _is_for_all(name: reference.Reference, config: settings.Config) -> bool:
     """Tell whether the storekeeper, which reads the site's settings only, can reach a registry.
 
@@ -141,7 +160,7 @@ def _injection(
     Raises:
         errors.MpiError: the host's MPI was asked for and does not fit.
     """
-    if request.mpi == "image" or (request.mpi == "auto" and not _is_rank(request.environ)):
+    if not asks_host_mpi(request):
         return launch_plan.Injection(variables=_pmix_client(request.environ))
     from fairlead.host import index, mpi
     from fairlead.plan import inject
@@ -190,7 +209,7 @@ def _check_group(rootfs: str) -> None:
         )
 
 
-def _is_rank(environ: dict[str, str]) -> bool:
+def _is_rank(environ: Mapping[str, str]) -> bool:
     """Tell whether a launcher (srun with PMI, mpirun) started this as a rank of an MPI job.
 
     A program that is alone gains nothing from the host's MPI and may lose: OpenMPI 4 wants its own
@@ -199,7 +218,7 @@ def _is_rank(environ: dict[str, str]) -> bool:
     return not environ.keys().isdisjoint(("PMIX_RANK", "PMI_FD", "PMI_RANK", "PMI2_RANK"))
 
 
-def _pmix_client(environ: dict[str, str]) -> tuple[tuple[str, str | None], ...]:
+def _pmix_client(environ: Mapping[str, str]) -> tuple[tuple[str, str | None], ...]:
     """Return what the image's own PMIx client needs to meet Slurm's server without complaint.
 
     The server offers munge and native security; a client built without munge prints ten lines per

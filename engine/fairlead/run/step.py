@@ -1,9 +1,10 @@
 """The engine inside a Slurm step: started once per node by the elected task, as the job's user.
 
-The SPANK shim hands over two descriptors, or three: 3, a socket for the one answer
-(``c_ext/channel.h``); 4, a memory file with the request: strings that end with NUL, first
-``key=value`` facts of the step, an empty string, then the job's environment; and 5, where the node
-has a shared store, the step's connection to its broker (``c_ext/broker.h``). The answer is the
+The SPANK shim hands over descriptors: 3, a socket for the one answer (``c_ext/channel.h``); 4, a
+memory file with the request: strings that end with NUL, first ``key=value`` facts of the step, an
+empty string, then the job's environment; 5, where the node has a shared store (``broker=1``), the
+step's connection to its broker (``c_ext/broker.h``); and 6, where the plan may be kept for the next
+step (``keep=1``), a memory file with its key (``run.keep``). The answer is the
 namespaces' descriptors and the launch block, or one line and an exit status.
 
 Rules:
@@ -18,10 +19,12 @@ from __future__ import annotations
 import fcntl
 import os
 import sys
+from collections.abc import Mapping
 
 from fairlead import config as settings
 from fairlead import errors, kernel, log
 from fairlead.host import facts as host_facts
+from fairlead.host import witness
 from fairlead.plan import request as launch
 from fairlead.run import block, namespace
 from fairlead.run import launch as prepare
@@ -29,6 +32,7 @@ from fairlead.run import launch as prepare
 SOCKET_FD = 3
 REQUEST_FD = 4
 BROKER_FD = 5
+KEY_FD = 6
 PROTOCOL = "1"
 
 
@@ -64,14 +68,19 @@ def _serve(data: bytes) -> tuple[int, int, int]:
     # --export=NONE leaves no HOME; settings and credentials are still the user's.
     if "HOME" not in os.environ:
         os.environ["HOME"] = host_facts.user().home
+    job = witness.Environment(environ)
+    start = None
+    if facts.get("keep") == "1":
+        from fairlead.run import basis, keep
+
+        start = basis.begin(job)
     config = settings.load()
     _raise_descriptor_limit()
-    ready = prepare.prepare(
-        request_from(facts, environ, config),
-        config,
-        log.QuietProgress(f"pulling {facts['ref']}"),
-        BROKER_FD if facts.get("broker") == "1" else -1,
-    )
+    request = request_from(facts, job, config)
+    broker = BROKER_FD if facts.get("broker") == "1" else -1
+    ready = prepare.prepare(request, config, log.QuietProgress(f"pulling {facts['ref']}"), broker)
+    if start is not None:
+        keep.keep(_read(KEY_FD), start, ready, request, config)
     for note in ready.plan.notes:
         log.note(note)
     launch_block = block.compile_plan(ready.plan)
@@ -114,7 +123,7 @@ def _pairs(data: bytes) -> dict[str, str]:
 
 
 def request_from(
-    facts: dict[str, str], environ: dict[str, str], config: settings.Config
+    facts: dict[str, str], environ: Mapping[str, str], config: settings.Config
 ) -> launch.Request:
     """Return the request of a step."""
     step = launch.Step(

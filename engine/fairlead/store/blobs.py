@@ -53,19 +53,34 @@ def digest_of(digest: str, data: bytes) -> str:
 
 
 def read(store: Store, digest: str) -> bytes | None:
-    """Return a document, or None if it is absent or was damaged (and is now absent)."""
-    where = path(store, digest)
-    try:
-        fd = os.open(where, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-    except FileNotFoundError:
-        return None
-    with open(fd, "rb") as file:
-        data = file.read(MAX_DOCUMENT + 1)
-    if digest_of(digest, data) == digest:
-        return data
-    log.warning(f"{where}: is damaged and will be fetched again")
-    discard(store, digest)
-    return None
+    """Return a document, or None if it is absent or was damaged (and is now absent).
+
+    Raises:
+        errors.StoreError: it cannot be opened, or a damaged one cannot be removed.
+    """
+    data, there = look(store, digest)
+    if data is None and there:
+        log.warning(f"{path(store, digest)}: is damaged and will be fetched again")
+        with layout.failures_named(store):
+            discard(store, digest)
+    return data
+
+
+def look(store: Store, digest: str) -> tuple[bytes | None, bool]:
+    """Return a document, None if it is absent or damaged, and whether there is one; change nothing.
+
+    Raises:
+        errors.StoreError: it cannot be opened.
+    """
+    with layout.failures_named(store):
+        try:
+            fd = os.open(path(store, digest), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except FileNotFoundError:
+            return None, False
+        data = b""
+        with open(fd, "rb") as file, contextlib.suppress(OSError):  # what the disk cannot read
+            data = file.read(MAX_DOCUMENT + 1)
+    return data if digest_of(digest, data) == digest else None, True
 
 
 def put(store: Store, stage: Stage, digest: str, data: bytes) -> None:

@@ -55,15 +55,17 @@ def run(store: Store, *, repair: bool, progress: log.Progress | None = None) -> 
 
 def repaired(store: Store, found: Iterator[Finding], repair: bool) -> Iterator[Finding]:
     """Repair each finding if asked for; one that is in use stays as it is."""
-    try:
-        for finding in found:
-            done = ""
-            if repair:
-                with contextlib.suppress(errors.BusyError):
-                    done = finding.repair()
-            yield finding._replace(repaired=done)
-    except OSError as error:
-        raise layout.failure(error, store.root) from error
+    while (finding := _next(store, found)) is not None:
+        done = ""
+        if repair:
+            with contextlib.suppress(errors.BusyError), layout.failures_named(store):
+                done = finding.repair()
+        yield finding._replace(repaired=done)
+
+
+def _next(store: Store, found: Iterator[Finding]) -> Finding | None:
+    with layout.failures_named(store):  # not around the yield: a reader's closed pipe is no disk
+        return next(found, None)
 
 
 def findings(store: Store, progress: log.Progress | None) -> Iterator[Finding]:
@@ -168,21 +170,25 @@ def removed(path: str) -> Callable[[], str]:
 
 def _trees(store: Store, progress: log.Progress | None) -> Iterator[Finding]:
     names = sorted(os.listdir(store.path("trees")))
-    if progress is not None:
-        progress.start("trees", "check trees", None)
     for name in names:
         chain = f"sha256:{name}"
         path = store.path("trees", name)
         if not _is_digest(chain):
             yield Finding("foreign", path, "is no digest", quarantined(store, path))
             continue
-        why = _wrong_tree(store, chain)
+        described = layers.describe(store, chain)
+        size = described.disk_bytes if described else 0
+        if progress is not None:
+            progress.start(path, f"check {name[:12]}", size)
+        why = _wrong_tree(store, chain, described)
+        if progress is not None:
+            progress.advance(path, size)
+            progress.finish(path)
         if why and os.path.lexists(path):
             yield Finding("damaged", path, why, _tree_quarantined(store, chain))
 
 
-def _wrong_tree(store: Store, chain: str) -> str:
-    described = layers.describe(store, chain)
+def _wrong_tree(store: Store, chain: str, described: layers.Description | None) -> str:
     if described is None:
         return "its description is missing or malformed"
     if described.chain != chain or layers.chain_id(described.layers) != chain:

@@ -30,7 +30,7 @@ from isal import isal_zlib
 from fairlead import errors, kernel, log
 from fairlead.image.manifest import Descriptor, Manifest
 from fairlead.image.reference import Reference
-from fairlead.store import blobs, convert, layers, layout, site
+from fairlead.store import blobs, convert, layers, layout, shared_blobs, site
 from fairlead.store.layout import Lock, Stage, Store
 from fairlead.store.site import LayerInfo
 
@@ -67,6 +67,7 @@ def make(
     *,
     stop: threading.Event,
     suspect: bool = False,
+    shared: str = "",
 ) -> tuple[LayerInfo, ...]:
     """Return the image's layers, lowest first, each published, and the user's right to it proven.
 
@@ -78,11 +79,12 @@ def make(
         stop: set when the engine is gone.
         suspect: the kernel refused a layer: check those that are there, and replace what is
             damaged.
+        shared: directory of compressed layers that is asked before the registry (``shared_blobs``).
 
     Raises:
         errors.Error: the first failure; other layers may be published all the same.
     """
-    work = _Work(client, wanted, store, told, stop, suspect=suspect)
+    work = _Work(client, wanted, store, told, stop, suspect=suspect, shared=shared)
     threads = [
         threading.Thread(target=work.run, name=f"layer-{number}", daemon=True)
         for number in range(min(THREADS, len(wanted.diff_ids)))
@@ -106,7 +108,9 @@ class _Work:
         stop: threading.Event,
         *,
         suspect: bool,
+        shared: str,
     ) -> None:
+        self._shared = shared
         self._client, self._wanted, self._store = client, wanted, store
         self._told, self._stop, self._suspect = told, stop, suspect
         self._changed = threading.Condition()
@@ -231,6 +235,32 @@ class _Work:
 
     def _make(self, number: int, names: tuple[str, str], stage: Stage) -> LayerInfo:
         """Fetch a layer; what comes out wrong is never published."""
+        blob = self._wanted.manifest.layers[number]
+        fd = self._find_shared(blob)
+        if fd is not None:
+            try:
+                stream = _Verified(shared_blobs.chunks(fd), blob, self._stop)
+                return self._write(number, names, stage, stream)
+            except (errors.LayerError, errors.DigestError, shared_blobs.UnreadableError) as error:
+                self._told.tell(warning=shared_blobs.passed_over(self._shared, blob, error))
+        chunks = self._client.blob(self._wanted.reference, blob)
+        return self._write(number, names, stage, _Verified(chunks, blob, self._stop))
+
+    def _find_shared(self, blob: Descriptor) -> int | None:
+        """Open a layer of the shared directory, if the user's registry shows it to them.
+
+        Whoever may read that directory is not asked: the user need not be one of them.
+        """
+        reference, client = self._wanted.reference, self._client
+        if not self._shared or not client.is_trusted(reference):
+            return None
+        if not client.has_blob(reference, blob):
+            return None
+        return shared_blobs.find(self._shared, blob, lambda text: self._told.tell(warning=text))
+
+    def _write(
+        self, number: int, names: tuple[str, str], stage: Stage, stream: _Verified
+    ) -> LayerInfo:
         blob, diff_id = self._wanted.manifest.layers[number], self._wanted.diff_ids[number]
         staged, scratch = stage.name(), stage.name()
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -238,7 +268,6 @@ class _Work:
         os.unlink(scratch)
         try:
             with kernel.LayerImage(fd, scratch_fd) as image:
-                stream = _Verified(self._client, self._wanted.reference, blob, self._stop)
                 lower = _Lower(self._store, image, lambda: self.below(number))
                 try:
                     stats = convert.apply(
@@ -379,13 +408,11 @@ class _Lower:
 
 
 class _Verified(io.RawIOBase):
-    """A blob straight from the registry; ``finish`` says whether it was the right one."""
+    """A blob straight from its source; ``finish`` says whether it was the right one."""
 
-    def __init__(
-        self, client: Client, reference: Reference, blob: Descriptor, stop: threading.Event
-    ) -> None:
+    def __init__(self, chunks: Iterator[bytes], blob: Descriptor, stop: threading.Event) -> None:
         super().__init__()
-        self._chunks: Iterator[bytes] = client.blob(reference, blob)
+        self._chunks = chunks
         self._blob, self._stop, self._rest = blob, stop, memoryview(b"")
         self._hash = blobs.hasher_fast(blob.digest)
 

@@ -152,8 +152,9 @@ def remove(store: Store, name: Reference | str) -> tuple[str, ...]:
         raise errors.ImageNotFoundError(
             f"{name}: is not in the store {store.root}", hint="see fairlead images"
         )
-    for record in doomed:
-        _remove(store, record)
+    with layout.failures_named(store):
+        for record in doomed:
+            _remove(store, record)
     return tuple(record.reference for record in doomed)
 
 
@@ -164,15 +165,16 @@ def remove_all(store: Store) -> tuple[str, ...]:
         errors.BusyError: an image is in use.
     """
     known = records.all_of(store)
-    for record in known:
-        _remove(store, record)
-    for chain in layers.chains(store):  # of a process that died before it wrote its record
-        with Lock(store, layers.lock_name(chain)), Stage(store) as stage:
-            if all(record.chain != chain for record in records.all_of(store)):
-                layers.remove(store, stage, chain)
-    layout.sweep(store)
-    if not os.listdir(store.path("locks")):  # else somebody is just fetching
-        blobs.discard_all(store)
+    with layout.failures_named(store):
+        for record in known:
+            _remove(store, record)
+        for chain in layers.chains(store):  # of a process that died before it wrote its record
+            with Lock(store, layers.lock_name(chain)), Stage(store) as stage:
+                if all(record.chain != chain for record in records.all_of(store)):
+                    layers.remove(store, stage, chain)
+        layout.sweep(store)
+        if not os.listdir(store.path("locks")):  # else somebody is just fetching
+            blobs.discard_all(store)
     return tuple(record.reference for record in known)
 
 

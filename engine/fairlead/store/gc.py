@@ -38,9 +38,14 @@ class _Known(NamedTuple):
 
 
 def inventory(store: Store) -> tuple[Item, ...]:
-    """Return everything that can be removed by itself, with who uses it."""
-    known, mounted = _known(store), layers.mounted()
-    return (*_trees(store, known, mounted), *_blobs(store, known), *_garbage(store, known))
+    """Return everything that can be removed by itself, with who uses it.
+
+    Raises:
+        errors.StoreError: the store cannot be read.
+    """
+    with layout.failures_named(store):
+        known, mounted = _known(store), layers.mounted()
+        return (*_trees(store, known, mounted), *_blobs(store, known), *_garbage(store, known))
 
 
 def reclaim(store: Store) -> Reclaim:
@@ -67,18 +72,15 @@ def collect(
     spared = tuple(item for item in found if item.held)
     if dry:
         return Outcome(chosen, spared)
-    removed, busy = remove_each(chosen, lambda item: _remove(store, item), progress)
+    with layout.failures_named(store):
+        removed, busy = remove_each(chosen, lambda item: _remove(store, item), progress)
     return Outcome(removed, (*spared, *busy))
 
 
 def remove_each(
     chosen: tuple[Item, ...], remove: Callable[[Item], None], progress: log.Progress | None
 ) -> tuple[tuple[Item, ...], tuple[Item, ...]]:
-    """Remove items and return those that are gone, and those that turned out to be in use.
-
-    Raises:
-        errors.StoreError: one cannot be removed.
-    """
+    """Remove items and return those that are gone, and those that turned out to be in use."""
     removed, busy = [], []
     if progress is not None:
         progress.start("gc", "remove", items.total(chosen))
@@ -87,8 +89,6 @@ def remove_each(
             remove(item)
         except errors.BusyError:
             busy.append(item)
-        except OSError as error:
-            raise layout.failure(error, item.name) from error
         else:
             removed.append(item)
         if progress is not None:
@@ -139,7 +139,7 @@ def _documents(record: Record) -> tuple[str, ...]:
 
 
 def _layers_of(store: Store, record: Record) -> tuple[str, ...]:
-    data = blobs.read(store, record.manifest)
+    data, _ = blobs.look(store, record.manifest)
     if data is None:
         return ()
     try:

@@ -16,6 +16,7 @@ Rules:
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import time
@@ -26,6 +27,7 @@ from fairlead import errors, log
 from fairlead.image.manifest import MAX_DOCUMENT
 from fairlead.store import fingerprint, gc, items, layout, quarantine, site
 from fairlead.store.items import Item, Outcome
+from fairlead.store.layers import chain_id
 from fairlead.store.layout import Lock, Store
 from fairlead.store.room import Reclaim
 
@@ -54,8 +56,12 @@ class Granted(NamedTuple):
 
 
 def inventory(store: Store, living: Living) -> tuple[Item, ...]:
-    """Return everything that can be removed by itself, with who uses it."""
-    with site.alone(store) as alone:
+    """Return everything that can be removed by itself, with who uses it.
+
+    Raises:
+        errors.StoreError: the store cannot be read.
+    """
+    with layout.failures_named(store), site.alone(store) as alone:
         return _inventory(store, living, alone)
 
 
@@ -87,7 +93,7 @@ def collect(
     """
     if not dry:
         layout.sweep(store)
-    with site.alone(store) as alone:
+    with layout.failures_named(store), site.alone(store) as alone:
         found = _inventory(store, living, alone)
         chosen = items.choose(found, wanted)
         spared = tuple(item for item in found if item.held)
@@ -136,10 +142,16 @@ def boot_time() -> float:
 
 def _grant(where: str, uid: int, name: str) -> site.Grant | None:
     try:
-        with open(where, "rb", opener=_careful) as file:
-            text = file.read(site.MAX_GRANT_BYTES + 1).decode("ascii")
-        grant = site.parse_grant(text, where)
-    except (errors.StoreError, OSError, UnicodeDecodeError):
+        fd = _careful(where, os.O_RDONLY)
+    except OSError as error:
+        if error.errno in {errno.ELOOP, errno.ENXIO}:  # a link, a socket: no grant
+            return None
+        raise  # what the disk cannot read now must not make its layers garbage
+    with open(fd, "rb") as file:
+        data = file.read(site.MAX_GRANT_BYTES + 1)
+    try:
+        grant = site.parse_grant(data.decode("ascii"), where)
+    except (errors.StoreError, UnicodeDecodeError):
         return None
     return grant if grant.uid == uid and site.is_name(name) else None
 
@@ -198,27 +210,33 @@ def _garbage(store: Store, living: Living, manifests: set[str], alone: bool) -> 
 
 
 def _documents(store: Store, manifests: set[str]) -> list[str]:
-    """Return the paths of the documents that lead to no manifest of a grant."""
+    """Return the paths of the documents that lead to no grant and to no layer that is here.
+
+    The storekeeper keeps configurations and no manifests: a configuration is told by its layers.
+    """
     folder = store.path("blobs/sha256")
+    here = {name.partition(".")[0] for name in os.listdir(store.path("layers"))}
     named = {name: _named_by(f"{folder}/{name}") for name in os.listdir(folder)}
     kept = manifests & set(named)
     kept |= {child for name in kept for child in named[name]}  # their configurations
-    kept |= {name for name, children in named.items() if manifests & children}  # their indexes
+    kept |= {name for name, children in named.items() if children & (manifests | here)}
     return [f"{folder}/{name}" for name in named if name not in kept]
 
 
 def _named_by(path: str) -> set[str]:
-    """Return the names of the documents that a document leads to."""
+    """Return the HEX of what a document leads to: manifests, a configuration, layers."""
     try:
         with open(path, "rb", opener=_careful) as file:
             table = json.loads(file.read(MAX_DOCUMENT))
-        children = table.get("manifests", [])
-        return {
-            site.name_of(str(child["digest"]))
-            for child in (*children, *([table["config"]] if "config" in table else []))
-            if isinstance(child, dict) and "digest" in child
-        }
-    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
+        children = [child["digest"] for child in table.get("manifests", ())]
+        if "rootfs" in table:
+            diff_ids = tuple(map(str, table["rootfs"]["diff_ids"]))
+            children += diff_ids
+            children += [chain_id(diff_ids[: number + 1]) for number in range(len(diff_ids))]
+        elif "config" in table:
+            children.append(table["config"]["digest"])
+        return {site.name_of(str(child)) for child in children}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return set()
 
 

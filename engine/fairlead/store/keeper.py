@@ -153,7 +153,15 @@ class _Keeper:
         manifest.check_pair(found, config)
         image = erofs.Wanted(name, found, config.diff_ids)
         self._make_room(image, settled, store)
-        infos = erofs.make(client, image, store, self, stop=self._gone, suspect=suspect)
+        infos = erofs.make(
+            client,
+            image,
+            store,
+            self,
+            stop=self._gone,
+            suspect=suspect,
+            shared=settled.shared_blobs,
+        )
         size = sum(info.bytes for info in infos)
         grant = site.Grant(self._uid, self._job, size, tuple(info.layer for info in infos))
         _write_grant(store, grant, site.name_of(name.digest))

@@ -37,7 +37,7 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple, Self
 
-from fairlead import errors
+from fairlead import errors, log
 from fairlead.config import Config
 
 if TYPE_CHECKING:
@@ -89,6 +89,19 @@ def failure(error: OSError, path: str, doing: str = "") -> errors.Error:
     if error.errno in _FULL:
         return errors.SpaceError(f"cannot write {where}: {reason}{tail}")
     return errors.StoreError(f"{where}: {reason}{tail}")
+
+
+@contextlib.contextmanager
+def failures_named(store: Store) -> Iterator[None]:
+    """Turn a failed file operation inside ``with`` into the store's error.
+
+    Raises:
+        errors.SpaceError, errors.StoreError: with the path and the kernel's words.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise failure(error, store.root) from error
 
 
 def publish(staged: str, final: str, *, durable: bool = True) -> bool:
@@ -294,6 +307,8 @@ class Stage:
     ) -> None:
         try:
             remove(self.path)
+        except OSError as failed:  # garbage: ``sweep`` will try again, the work itself is done
+            log.debug(f"{self.path}: {failed.strerror}")
         finally:
             os.close(self._fd)
 
@@ -309,20 +324,18 @@ def sweep(store: Store) -> None:
     Raises:
         errors.StoreError: something cannot be removed.
     """
-    try:
+    with failures_named(store):
         for path in stale_stages(store):
             discard(path)
         for path in stale_locks(store):
             _sweep_lock(path)
-    except OSError as error:
-        raise failure(error, store.root) from error
 
 
 def stale_stages(store: Store) -> Iterator[str]:
     """Yield the paths below ``tmp`` that no living process works in, each locked meanwhile."""
     for name in os.listdir(store.path("tmp")):
         path = store.path("tmp", name)
-        with _flocked(path, os.O_RDONLY) as free:
+        with _flocked(path) as free:
             if free:
                 yield path
 
@@ -331,22 +344,22 @@ def stale_locks(store: Store) -> Iterator[str]:
     """Yield the paths below ``locks`` that no living process holds, each held meanwhile."""
     for name in os.listdir(store.path("locks")):
         path = store.path("locks", name)
-        with _flocked(path, os.O_RDWR) as free:
+        with _flocked(path) as free:
             if free:
                 yield path
 
 
 @contextlib.contextmanager
-def _flocked(path: str, flags: int) -> Iterator[bool]:
+def _flocked(path: str) -> Iterator[bool]:
     try:
-        fd = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except FileNotFoundError:
         yield False
         return
     except OSError as error:
-        if error.errno not in {errno.ELOOP, errno.ENXIO, errno.EISDIR}:
+        if error.errno not in {errno.ELOOP, errno.ENXIO}:
             raise
-        yield True  # a link, a socket, a directory among locks: nobody's lock
+        yield True  # a link, a socket: nobody's lock
         return
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

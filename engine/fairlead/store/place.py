@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from fairlead import errors
 from fairlead.config import Config
-from fairlead.store import layout
+from fairlead.store import layout, site
 from fairlead.store.layout import Store
 
 
@@ -37,15 +37,11 @@ def open_place(config: Config, *, own: bool) -> Place:
     """
     if not is_site(config, own=own):
         return Place(layout.open_store(config), site=False)
-    store = Store(config.site_store.rstrip("/"))
-    _become_owner(store.root)
-    try:
-        current = layout.is_current(store)
-    except OSError as error:
-        raise layout.failure(error, store.root) from error
-    if not current:
-        raise errors.StoreError(f"{store.root}: is no store")
-    return Place(store, site=True)
+    root = config.site_store.rstrip("/")
+    _become_owner(root)
+    # Made, if it is still empty, as the first storekeeper would.
+    config = config.override("site_store", store=root)
+    return Place(layout.open_store(config, site.FOLDERS), site=True)
 
 
 def _exists(config: Config) -> bool:

@@ -4,11 +4,15 @@ Rules:
 - A record is written after everything that it names is in place, whole or not at all, and
   replaced when its tag has moved.
 - There is no map from tags shared with other users (tag poisoning): a store has one user.
-- A record that cannot be read, or whose types are wrong, counts as absent.
+- A record whose types are wrong counts as absent. One that the disk cannot read counts as absent
+  for a launch, which fetches again, and is an error for whoever asks for all: gc would take its
+  image for garbage.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
 from typing import NamedTuple
@@ -45,13 +49,17 @@ class Record(NamedTuple):
 
 def read(store: Store, reference: str) -> Record | None:
     """Return the record of a reference, or None."""
-    record = _read(_path(store, reference))
+    record = None
+    with contextlib.suppress(OSError):
+        record = _read(path(store, reference))
     return record if record is not None and record.reference == reference else None
 
 
 def read_file(store: Store, name: str) -> Record | None:
     """Return the record in a file of the store, None if it is none, or not under its own name."""
-    record = _read(store.path("images", name))
+    record = None
+    with contextlib.suppress(OSError):
+        record = _read(store.path("images", name))
     if record is None or f"{_name(record.reference)}.json" != name:
         return None
     return record
@@ -60,7 +68,7 @@ def read_file(store: Store, name: str) -> Record | None:
 def write(store: Store, stage: Stage, record: Record) -> None:
     """Keep a record in place of an older one for the same reference."""
     data = json.dumps(record._asdict(), indent=1).encode()
-    where = _path(store, record.reference)
+    where = path(store, record.reference)
     try:
         layout.replace_file(stage, where, data + b"\n")
     except OSError as error:
@@ -70,16 +78,27 @@ def write(store: Store, stage: Stage, record: Record) -> None:
 def remove(store: Store, record: Record) -> None:
     """Forget a reference; one that is forgotten already is no error."""
     try:
-        os.unlink(_path(store, record.reference))
+        os.unlink(path(store, record.reference))
     except FileNotFoundError:
         return
 
 
 def all_of(store: Store) -> tuple[Record, ...]:
-    """Return every record, sorted by reference."""
+    """Return every record, sorted by reference.
+
+    Raises:
+        errors.StoreError: one of them cannot be read.
+    """
     folder = store.path("images")
-    found = (_read(f"{folder}/{name}") for name in os.listdir(folder) if name.endswith(".json"))
+    with layout.failures_named(store):
+        names = [name for name in os.listdir(folder) if name.endswith(".json")]
+        found = [_read(f"{folder}/{name}") for name in names]
     return tuple(sorted(record for record in found if record is not None))
+
+
+def path(store: Store, reference: str) -> str:
+    """Return the file of a reference's record."""
+    return store.path("images", f"{_name(reference)}.json")
 
 
 def lock_name(reference: str) -> str:
@@ -91,15 +110,13 @@ def _name(reference: str) -> str:
     return blobs.digest_of("sha256:", reference.encode()).partition(":")[2]
 
 
-def _path(store: Store, reference: str) -> str:
-    return store.path("images", f"{_name(reference)}.json")
-
-
-def _read(path: str) -> Record | None:
+def _read(where: str) -> Record | None:
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-    except OSError:
-        return None
+        fd = os.open(where, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as error:
+        if error.errno in {errno.ENOENT, errno.ELOOP, errno.ENXIO}:  # a link, a socket: no record
+            return None
+        raise
     with open(fd, "rb") as file:
         data = file.read(_MAX_RECORD)
     try:

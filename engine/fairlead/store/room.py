@@ -100,7 +100,8 @@ def make(store: Store, config: Config, need: Forecast, what: str, reclaim: Recla
     if need.least > available + can_free:
         raise errors.SpaceError(
             f"{store.root}: {what} needs {_text(need.least)} or more, {_text(available)} free"
-            f"{_because(found, available)}, gc can free {_text(can_free)}"
+            f"{_because(found, available)}, gc can free {_text(can_free)}",
+            hint="raise store_quota or lower store_min_free" if available < found.free else "",
         )
     available += reclaim.free(need.likely - available)
     if need.likely > available:

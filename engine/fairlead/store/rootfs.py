@@ -34,6 +34,7 @@ from fairlead.store.records import Record
 from fairlead.store.room import Forecast
 
 OVER = fetch.OVER
+RATIO, RATIO_FROM_BYTES = 1000, 1 << 30
 _MAX_TEXT = 1 << 20
 
 
@@ -102,6 +103,7 @@ def _unpack(
                     os.mkdir(grown, 0o700)
                     done = unsquash.unpack(fd, part.offset, block, f"{grown}/rootfs", path)
                     _check_unchanged(fd, info, path)
+                    _check_ratio(done.size, block.size, path)
                     table = {"size": done.size, "entries": done.entries, "squashfs": digest}
                     tree = _publish(store, grown, chain, table)
                 config = _configured(store, stage, tree.rootfs, (digest,))
@@ -136,6 +138,14 @@ def _check_unchanged(fd: int, before: os.stat_result, path: str) -> None:
         before.st_ctime_ns,
     ):
         raise errors.ArchiveError(f"{path}: has changed while it was read", hint="try again")
+
+
+def _check_ratio(size: int, compressed: int, path: str) -> None:
+    # As for layers (``convert``): holes cost a bomb nothing, and the jobs that read them much.
+    if size > RATIO_FROM_BYTES and size > RATIO * compressed:
+        raise errors.ArchiveError(
+            f"{path}: its files are more than {RATIO} times larger than itself"
+        )
 
 
 # -- a directory -----------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Callable, Iterator
 
 from fairlead import errors, log
 from fairlead.image.manifest import Descriptor
@@ -18,12 +19,12 @@ from fairlead.store.blobs import Writer
 _PIECE = 1 << 20
 
 
-def copy(directory: str, descriptor: Descriptor, staged: str) -> Writer | None:
-    """Copy a layer to a staged path; None if the directory does not have it, or not undamaged.
+class UnreadableError(errors.StoreError):
+    """A shared file cannot be read to its end; a failure of the store's own disk is another."""
 
-    Raises:
-        errors.SpaceError: the store's own disk is full.
-    """
+
+def find(directory: str, descriptor: Descriptor, say: Callable[[str], None]) -> int | None:
+    """Open a layer's file of the right size; None if there is none, and say hears why."""
     algorithm, _, encoded = descriptor.digest.partition(":")
     path = f"{directory}/blobs/{algorithm}/{encoded}"
     try:
@@ -32,28 +33,44 @@ def copy(directory: str, descriptor: Descriptor, staged: str) -> Writer | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        _pass_over(path, error.strerror or str(error))
+        say(_passed_over(path, error.strerror or str(error)))
         return None
-    try:
-        info = os.fstat(fd)
-        if not stat.S_ISREG(info.st_mode) or info.st_size != descriptor.size:
-            _pass_over(path, f"is not a file of {descriptor.size} bytes")
-            return None
-        return _copied(fd, path, descriptor, staged)
-    finally:
-        os.close(fd)
+    info = os.fstat(fd)
+    if stat.S_ISREG(info.st_mode) and info.st_size == descriptor.size:
+        return fd
+    os.close(fd)
+    say(_passed_over(path, f"is not a file of {descriptor.size} bytes"))
+    return None
 
 
-def _copied(fd: int, path: str, descriptor: Descriptor, staged: str) -> Writer | None:
+def chunks(fd: int) -> Iterator[bytes]:
+    """Yield a file's bytes and close it.
+
+    Raises:
+        UnreadableError: its disk or server fails.
+    """
+    with open(fd, "rb", buffering=0) as file:
+        while data := _read(file.fileno()):
+            yield data
+
+
+def copy(directory: str, descriptor: Descriptor, staged: str) -> Writer | None:
+    """Copy a layer to a staged path; None if the directory does not have it, or not undamaged.
+
+    Raises:
+        errors.SpaceError: the store's own disk is full.
+    """
+    fd = find(directory, descriptor, log.note)
+    if fd is None:
+        return None
     writer = Writer(staged, descriptor)
     try:
-        while data := _read(fd, path):
+        for data in chunks(fd):
             writer.write(data)
         writer.verify()
-    except (_UnreadableError, errors.DigestError) as error:
+    except (UnreadableError, errors.DigestError) as error:
         os.close(writer.fd)
-        other = isinstance(error, errors.DigestError)
-        _pass_over(path, "its content is not what its name says" if other else error.message)
+        log.note(passed_over(directory, descriptor, error))
         return None
     except errors.Error:
         os.close(writer.fd)
@@ -61,16 +78,20 @@ def _copied(fd: int, path: str, descriptor: Descriptor, staged: str) -> Writer |
     return writer
 
 
-class _UnreadableError(errors.StoreError):
-    """The shared file cannot be read to its end; a failure of the store's own disk is another."""
+def passed_over(directory: str, descriptor: Descriptor, error: errors.Error) -> str:
+    """Return the line about a file whose content is wrong or cannot be read."""
+    unreadable = isinstance(error, UnreadableError)
+    why = error.message if unreadable else "its content is not what its name says"
+    algorithm, _, encoded = descriptor.digest.partition(":")
+    return _passed_over(f"{directory}/blobs/{algorithm}/{encoded}", why)
 
 
-def _read(fd: int, path: str) -> bytes:
+def _read(fd: int) -> bytes:
     try:
         return os.read(fd, _PIECE)
     except OSError as error:
-        raise _UnreadableError(error.strerror or path) from error
+        raise UnreadableError(error.strerror or str(error)) from error
 
 
-def _pass_over(path: str, why: str) -> None:
-    log.note(f"{path}: {why}; fetching from the registry")
+def _passed_over(path: str, why: str) -> str:
+    return f"{path}: {why}; fetching from the registry"

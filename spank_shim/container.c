@@ -1,0 +1,127 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * A kept plan answers only where everything is as it was; every other way leads to the engine, which has the right
+ * words for whatever is wrong. So nothing here reports an error. */
+#include "container.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "broker.h"
+#include "plan_build.h"
+#include "plan_cache.h"
+#include "plan_key.h"
+
+/* Facts on which no plan depends: they differ in every step. */
+static const char *const of_the_step[] = { "jobid=", "stepid=", "nnodes=", "nodeid=", "ntasks=", "local_tasks=" };
+
+static const char *next_fact(const struct engine_request *request, const char *fact)
+{
+	fact = fact ? fact + strlen(fact) + 1 : request->facts;
+	return fact < request->facts + request->facts_size ? fact : NULL;
+}
+
+static int begins(const char *text, const char *with)
+{
+	return strncmp(text, with, strlen(with)) == 0;
+}
+
+/* A tag may mean another image at every launch; a batch script and --multi-prog are not worth a second form. */
+static int may_be_kept(const struct engine_request *request)
+{
+	const char *fact = NULL;
+	int frozen = 0;
+
+	while ((fact = next_fact(request, fact))) {
+		if (begins(fact, "script=") || begins(fact, "multi_prog="))
+			return 0;
+		frozen |= begins(fact, "ref=") && strstr(fact, "@sha");
+	}
+	return frozen && geteuid() != 0 && plan_key_wanted(request->environment);
+}
+
+static void make_key(struct engine_request *request)
+{
+	const char *fact = NULL;
+	FILE *out = open_memstream(&request->key, &request->key_size);
+	int err;
+
+	if (!out)
+		return;
+	while ((fact = next_fact(request, fact))) {
+		size_t i = 0;
+
+		while (i < sizeof(of_the_step) / sizeof(*of_the_step) && !begins(fact, of_the_step[i]))
+			i++;
+		if (i == sizeof(of_the_step) / sizeof(*of_the_step))
+			fwrite(fact, 1, strlen(fact) + 1, out);
+	}
+	err = plan_key_add(out, request->prefix, request->environment);
+	if (fclose(out) != 0 || err) {
+		free(request->key);
+		request->key = NULL;
+	}
+}
+
+static int is_first_node(const struct engine_request *request)
+{
+	const char *fact = NULL;
+
+	while ((fact = next_fact(request, fact)))
+		if (strcmp(fact, "nodeid=0") == 0)
+			return 1;
+	return 0;
+}
+
+/* Build from a plan that was found; 0 or -errno. Layers of the shared store are the broker's to give or to refuse: who
+ * has lost the right to an image gets no mount of it here either. */
+static int use(const struct engine_request *request, const struct plan *plan, int ret_fds[CHANNEL_FDS])
+{
+	int fds[BROKER_MAX_LAYERS] = { -1 }, count = 0, err;
+	char detail[256];
+
+	if (plan->image)
+		count = request->broker < 0 ? -ENOTCONN :
+					      broker_mount(request->broker, plan->image, fds, detail, sizeof(detail));
+	if (count < 0)
+		return count;
+	err = plan_build(plan, fds, (unsigned int)count, ret_fds);
+	while (count)
+		close(fds[--count]);
+	return err;
+}
+
+/* 1 when the container stands. */
+static int replay(const struct engine_request *request, int ret_fds[CHANNEL_FDS])
+{
+	char directory[PLAN_DIRECTORY_SIZE];
+	struct plan plan;
+	int err;
+
+	plan_cache_directory(directory);
+	if (plan_cache_find(directory, request->key, request->key_size, request->environment, &plan) < 0)
+		return 0;
+	err = use(request, &plan, ret_fds);
+	if (err)
+		plan_cache_forget(directory, request->key, request->key_size);
+	else if (is_first_node(request))
+		plan_cache_tell(&plan, STDERR_FILENO);
+	plan_cache_release(&plan);
+	return !err;
+}
+
+void container_build(struct engine_request *request, struct channel_message *ret_message, int ret_fds[CHANNEL_FDS])
+{
+	request->key = NULL;
+	if (may_be_kept(request))
+		make_key(request);
+	if (request->key && replay(request, ret_fds))
+		memset(ret_message, 0, sizeof(*ret_message));
+	else
+		engine_run(request, ret_message, ret_fds);
+	free(request->key);
+	request->key = NULL;
+}
