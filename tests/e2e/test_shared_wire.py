@@ -324,6 +324,19 @@ def _waits(shared, keeper):
     return False
 
 
+def test_end_of_the_step_leaves_nothing_in_the_store(shared, faulty, built):
+    shared.trust(faulty.host)
+    faulty.fault("/blobs/", stall(10), method="GET", skip=1)
+    line = Line(shared)
+    line.ask(faulty.add("x/y", "1", built), built.digest)
+    until(lambda: faulty.count("GET", "/blobs/") > 1)
+    assert shared.leftovers() != []
+    line.ours.close()
+    assert line.broker.wait(5) == 0
+    assert shared.leftovers() == []
+    line.hang_up()
+
+
 # -- the broker ------------------------------------------------------------------------------------
 
 
