@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -93,6 +94,7 @@ void erofs_arena_trim(struct erofs_stream *stream, void *piece, size_t size, siz
 	size = (size + 7) & ~(size_t)7;
 	used = (used + 7) & ~(size_t)7;
 	if ((char *)piece + size == stream->at) {
+		memset((char *)piece + used, 0, size - used);
 		stream->at -= size - used;
 		stream->left += size - used;
 	}

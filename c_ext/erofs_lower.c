@@ -53,9 +53,14 @@ void erofs_lower_close(struct erofs_lower *lower)
 	free(lower);
 }
 
+static size_t stack_size(size_t count)
+{
+	return sizeof(struct erofs_stack) + count * sizeof(struct erofs_place);
+}
+
 static struct erofs_stack *new_stack(struct erofs_image *image, size_t count, int *ret_rc)
 {
-	return erofs_body(image, NULL, sizeof(struct erofs_stack) + count * sizeof(struct erofs_place), ret_rc);
+	return erofs_body(image, NULL, stack_size(count), ret_rc);
 }
 
 static int root_stack(struct erofs_image *image, const struct erofs_stack **ret_stack)
@@ -154,9 +159,8 @@ static int stack_of(struct erofs_image *image, struct erofs_inode *dir)
 			next = next->dir.node->dir;
 		if (next->dir.node) {
 			const struct erofs_node *node = next->dir.node;
-			size_t room = sizeof(*stack) + node->dir->dir.stack->count * sizeof(struct erofs_place);
 
-			stack = erofs_body(image, NULL, room, &rc);
+			stack = new_stack(image, node->dir->dir.stack->count, &rc);
 			if (stack)
 				rc = merge(image->lower, node->dir->dir.stack, node->name, node->size, stack, &found,
 					   &where);
@@ -201,6 +205,8 @@ int erofs_lower_look(struct erofs_image *image, struct erofs_inode *dir, const c
 	if (!stack)
 		return rc;
 	rc = merge(image->lower, dir->dir.stack, name, size, stack, &found, &where);
+	/* Most names lie in one image, if any, and most are no directories. */
+	erofs_arena_trim(&image->bodies, stack, stack_size(dir->dir.stack->count), stack->count ? stack_size(stack->count) : 0);
 	if (rc)
 		return rc == -ENOENT ? 0 : rc;
 	if (!S_ISDIR(found.mode) && found.nlink > 1) {

@@ -324,6 +324,19 @@ def _waits(shared, keeper):
     return False
 
 
+def test_end_of_the_step_leaves_nothing_in_the_store(shared, faulty, built):
+    shared.trust(faulty.host)
+    faulty.fault("/blobs/", stall(10), method="GET", skip=1)
+    line = Line(shared)
+    line.ask(faulty.add("x/y", "1", built), built.digest)
+    until(lambda: faulty.count("GET", "/blobs/") > 1)
+    assert shared.leftovers() != []
+    line.ours.close()
+    assert line.broker.wait(5) == 0
+    assert shared.leftovers() == []
+    line.hang_up()
+
+
 # -- the broker ------------------------------------------------------------------------------------
 
 
@@ -397,17 +410,15 @@ def _sleeps(pid):
 
 def test_storekeeper_may_be_chosen_when_memory_runs_out(shared, tmp_path):
     """Slurmstepd, its root's child, may not."""
-    log, traced = tmp_path / "log", tmp_path / "traced"
-    traced.write_text(
-        f'#!/bin/sh\nexec strace -f -e trace=openat,write -o {log} {shared.program} "$@"\n'
-    )
+    traced, log = tmp_path / "traced", tmp_path / "log"
+    strace = f"strace -ff -e trace=openat,write -o {log}"  # a file per process
+    traced.write_text(f'#!/bin/sh\nexec {strace} {shared.program} "$@"\n')
     traced.chmod(0o755)
     shared.program = str(traced)
     broker, ours = shared.broker(ALICE)
     os.close(kernel.broker_keeper(ours.fileno()))
-    pattern = r'(\d+) openat\(.*"/proc/self/oom_score_adj", O_WRONLY.*= (\d+)'
-    opened = until(lambda: log.exists() and re.search(pattern, log.read_text()))
-    until(lambda: f'{opened[1]} write({opened[2]}, "0", 1)' in log.read_text())
+    pattern = r'openat\(.*"/proc/self/oom_score_adj", O_WRONLY.*= (\d+)\nwrite\(\1, "0", 1\)'
+    until(lambda: any(re.search(pattern, path.read_text()) for path in tmp_path.glob("log.*")))
     ours.close()
     assert broker.wait(10) == 0
 

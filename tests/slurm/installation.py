@@ -5,6 +5,7 @@ import os
 import re
 
 PLUGSTACK = "/etc/slurm/plugstack.conf.d"
+SITE_FILE = "/etc/fairlead/fairlead.toml"
 
 
 def plugin_line():
@@ -42,6 +43,21 @@ def prefix(path, *, site=False):
         yield
     finally:
         with open(file, "w", encoding="utf-8") as after:
+            after.write(text)
+
+
+@contextlib.contextmanager
+def site_lists(host):
+    """Let the site's configuration list one more registry that speaks plain HTTP."""
+    with open(SITE_FILE, encoding="utf-8") as before:
+        text = before.read()
+    assert "insecure_registries = [" in text
+    try:
+        with open(SITE_FILE, "w", encoding="utf-8") as after:
+            after.write(text.replace("registries = [", f'registries = ["{host}", ', 1))
+        yield
+    finally:
+        with open(SITE_FILE, "w", encoding="utf-8") as after:
             after.write(text)
 
 

@@ -20,8 +20,8 @@ Rules:
   image's configuration, too, is read from the registry, each time.
 - Other users may be waiting for what this process has locked, so it waits for its own user nowhere
   but for a login, and there not long.
-- It ends when the engine hangs up, within two seconds, whatever it is doing; the next storekeeper
-  sweeps up what it leaves.
+- It ends when the engine hangs up or the broker says so, within two seconds, whatever it is doing;
+  what it could not tidy up the next storekeeper sweeps.
 
 Source: security.md section 1 "Shared store"; docs/adr/0007.
 """
@@ -31,10 +31,11 @@ from __future__ import annotations
 import functools
 import os
 import queue
+import signal
 import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from fairlead import config as settings
 from fairlead import errors, log
@@ -63,6 +64,7 @@ def main(argv: list[str], living_jobs: Callable[[], frozenset[int] | None]) -> i
     """
     path, uid, job = argv[0], int(argv[1]), int(argv[2])
     keeper = _Keeper(Wire(SOCKET_FD), uid, job, living_jobs)
+    signal.signal(signal.SIGTERM, keeper.terminated)
     try:
         size = keeper.serve(path)
     except errors.Error as error:
@@ -181,6 +183,13 @@ class _Keeper:
                 self._answers.put_nowait(message)
         except (errors.StoreError, queue.Full):
             pass  # nonsense: as good as gone
+        self._end()
+
+    def terminated(self, *_: object) -> None:
+        """Give up, as a signal handler: not here, where the main thread may hold any lock."""
+        threading.Thread(target=self._end, name="end", daemon=True).start()
+
+    def _end(self) -> NoReturn:
         self._gone.set()
         if self._client is not None:
             self._client.stop()

@@ -2,7 +2,7 @@
 
 Rules:
 - Never mounted: the kernel must not read metadata that a user can write as root, and a FUSE server
-  would be a process that has to outlive the launch (docs/adr/0005).
+  would be a process that has to outlive the launch (docs/adr/0010).
 - unsquashfs dies with this process, reads the descriptor that was hashed, and gets no more threads
   than this process has processors.
 - What it leaves is brought under the layers' rules: no devices and sockets, no set-id bits, none of

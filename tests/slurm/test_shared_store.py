@@ -1,0 +1,371 @@
+"""The node's shared store in real steps: once for all users and nodes, and nothing left of it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pwd
+import re
+import shutil
+import subprocess
+import sys
+import time
+import uuid
+from collections import Counter
+
+import jobs
+import psutil
+import pytest
+from installation import installed_prefix, plugin_line, prefix, site_lists
+from jobs import MPI, SMALL, output, srun
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "e2e"))
+import faulty_registry as faults
+import images
+
+BUSYBOX = "/bin/busybox"
+PLACES = ("dev", "proc", "sys", "tmp", "etc", "run", "run/munge", "bin", "var", "var/tmp")
+OTHER = pwd.getpwnam("nobody")
+
+
+def site_store() -> str:
+    found = re.search(r" site=(\S+)", plugin_line()[1])
+    if found is None:
+        pytest.skip("the installed plugin has no shared store")
+    return found[1]
+
+
+SERVICE = os.stat(site_store()).st_uid if " site=" in plugin_line()[1] else -1
+
+
+@pytest.fixture(autouse=True)
+def _no_node_is_drained():
+    site_store()
+    yield
+    assert jobs.nodes_out_of_service() == []
+
+
+@pytest.fixture
+def server():
+    """A registry that the site lists."""
+    with faults.FaultyRegistry() as registry, site_lists(registry.host):
+        yield registry
+
+
+def program(name: str) -> images.Entry:
+    with open(BUSYBOX, "rb") as file:
+        return images.program(file.read()) if name == "busybox" else images.symlink("busybox")
+
+
+@pytest.fixture
+def built():
+    """An image that no store has yet: busybox, and layers of noise."""
+    names = ("busybox", "sh", "cat", "true", "sleep", "stat", "id", "ls", "grep")
+    base = {"bin/": images.folder(), **{f"bin/{name}": program(name) for name in names}}
+    noise = [images.layer({f"{n}": os.urandom(40_000)}) for n in range(3)]
+    return images.image([images.layer({**base, "id": uuid.uuid4().hex.encode()}), *noise])
+
+
+def gets(server, built):
+    return [server.count("GET", digest) for digest in built.layer_digests]
+
+
+def as_other(*command):
+    """Run a command as the second user."""
+
+    def become():
+        os.setgroups([])
+        os.setresgid(OTHER.pw_gid, OTHER.pw_gid, OTHER.pw_gid)
+        os.setresuid(OTHER.pw_uid, OTHER.pw_uid, OTHER.pw_uid)
+
+    environ = {**jobs.environment(), "HOME": "/tmp", "USER": OTHER.pw_name}
+    return subprocess.run(
+        command, preexec_fn=become, cwd="/tmp", env=environ, capture_output=True, text=True
+    )
+
+
+def ours():
+    """Brokers and storekeepers that run, and whatever else the service account runs."""
+    found = []
+    for process in psutil.process_iter(["name", "uids", "status"]):
+        info = process.info
+        if info["status"] != psutil.STATUS_ZOMBIE and (
+            info["name"] == "fairlead-broker" or info["uids"].real == SERVICE
+        ):
+            found.append((process.pid, info["name"]))
+    return found
+
+
+def host_mounts():
+    with open("/proc/self/mountinfo", encoding="utf-8") as file:
+        return file.read()
+
+
+def work_in_progress():
+    store = site_store()
+    return [*os.listdir(f"{store}/tmp"), *os.listdir(f"{store}/locks")]
+
+
+# -- once for all ----------------------------------------------------------------------------------
+
+
+def test_first_run_fetches_and_the_second_finds(server, built):
+    name = server.add("x/y", "1", built)
+    for _ in range(2):
+        assert output(srun("cat", "/id", container=name))
+    assert gets(server, built) == [1] * 4
+
+
+def test_two_users_share_layers_and_each_owns_them(server, built):
+    name = server.add("x/y", "1", built)
+    for uid, result in (
+        (jobs.USER.pw_uid, srun("stat", "-c", "%u", "/bin", container=name)),
+        (OTHER.pw_uid, as_other("srun", f"--container={name}", "stat", "-c", "%u", "/bin")),
+    ):
+        assert output(result) == f"{uid}\n"
+    assert gets(server, built) == [1] * 4
+
+
+def test_private_image_of_one_user_is_refused_to_the_other(server, built):
+    server.scheme, server.login = "basic", ("alice", "open sesame")
+    name = server.add("x/y", "1", built)
+    auth = os.path.join(jobs.USER.pw_dir, "fairlead-test-auth.json")
+    with open(auth, "w", encoding="utf-8") as file:
+        json.dump({"auths": {server.host: {"auth": "YWxpY2U6b3BlbiBzZXNhbWU="}}}, file)
+    try:
+        output(srun("true", container=name, REGISTRY_AUTH_FILE=auth))
+    finally:
+        os.unlink(auth)
+    result = as_other("srun", f"--container={name}", "true")
+    assert result.returncode == 125
+    assert "error [auth]" in result.stderr
+    assert server.host in result.stderr
+
+
+def test_four_nodes_that_share_a_store_fetch_each_layer_once(server, built):
+    name = server.add("x/y", "1", built)
+    server.fault(built.layer_digests[1], faults.trickle(30_000), method="GET", times=1)
+    shown = output(srun("-N4", "-n4", "sh", "-c", "echo $SLURMD_NODENAME", container=name))
+    assert Counter(shown.split()) == {"n1": 1, "n2": 1, "n3": 1, "n4": 1}
+    assert gets(server, built) == [1] * 4
+
+
+def test_image_without_layers_has_an_empty_root(server):
+    name = server.add("x/y", "1", images.image([]))
+    result = srun("true", container=name)
+    assert "error [command-not-found]: true" in result.stderr
+    assert result.returncode == 127
+
+
+def test_mpi_job_over_two_nodes_runs_from_the_shared_store():
+    shown = output(srun("--mpi=pmix", "-N2", "-n4", "./hello_mpi", container=MPI))
+    assert len(re.findall(r"rank \d of 4", shown)) == 4
+    assert "the host's MPI" in shown
+
+
+# -- how it is mounted -----------------------------------------------------------------------------
+
+
+def test_layers_are_erofs_mounts_of_the_users_own_below_the_root(server, built):
+    name = server.add("x/y", "1", built)
+    words = ("sh", "-c", "stat -c '%u %g' /bin/busybox; cat /proc/self/mountinfo")
+    owner, *mounts = output(srun(*words, container=name)).splitlines()
+    assert owner == f"{jobs.USER.pw_uid} {jobs.USER.pw_gid}"
+    root = next(line for line in mounts if line.split()[4] == "/")
+    assert " - overlay " in root
+    assert f"{site_store()}/" not in "\n".join(mounts).replace(f"{site_store()}-bed/", "")
+
+
+def test_read_only_root_of_one_layer_is_the_layer_itself(server, built):
+    """No overlay: nothing has to be made in it, since it brings every directory that is bound."""
+    base = images.layer(
+        {
+            **{f"{place}/": images.folder() for place in PLACES},
+            **{f"etc/{name}": b"" for name in ("passwd", "group", "hosts", "resolv.conf")},
+            "bin/busybox": program("busybox"),
+            "bin/cat": program("cat"),
+            "id": uuid.uuid4().hex.encode(),
+        }
+    )
+    name = server.add("x/y", "1", images.image([base]))
+    settings = {"FAIRLEAD_WRITABLE": "0", "FAIRLEAD_MOUNT_HOME": "0", "FAIRLEAD_MPI": "image"}
+    options = ("--container-workdir=/", "cat", "/proc/self/mountinfo")
+    mounts = output(srun(*options, container=name, cwd="/", **settings)).splitlines()
+    root = next(line for line in mounts if line.split()[4] == "/")
+    assert " - erofs " in root, "\n".join(mounts)
+    options = root.split()[5].split(",")
+    assert {"ro", "nosuid", "nodev", "idmapped"} <= set(options)
+
+
+# -- nothing is left -------------------------------------------------------------------------------
+
+
+def test_nothing_of_ours_runs_once_the_container_stands(server, built):
+    name = server.add("x/y", "1", built)
+    mounts = host_mounts()
+    process = jobs.start("srun", f"--container={name}", "sh", "-c", "echo up; exec sleep 60")
+    try:
+        assert process.stdout.readline() == "up\n"
+        jobs.wait_for(lambda: not ours(), 5)
+        assert host_mounts() == mounts
+        assert work_in_progress() == []
+    finally:
+        jobs.run("scancel", "--user", jobs.USER.pw_name)
+        process.communicate()
+
+
+def test_scancel_during_a_pull_leaves_nothing(server, built):
+    name = server.add("x/y", "1", built)
+    mounts = host_mounts()
+    server.fault(built.layer_digests[2], faults.stall(1000), method="GET")
+    process = jobs.start("srun", "-N2", "-n4", f"--container={name}", "true")
+    jobs.wait_for(lambda: server.count("GET", built.layer_digests[2]))
+    assert ours()
+    jobs.run("scancel", "--user", jobs.USER.pw_name)
+    begun = time.monotonic()
+    jobs.wait_for(lambda: not ours() and work_in_progress() == [], 5 + jobs_kill_wait())
+    process.communicate(timeout=30)
+    assert time.monotonic() - begun < 5 + jobs_kill_wait()
+    assert host_mounts() == mounts
+    server.heal()
+    assert output(srun("cat", "/id", container=name))
+
+
+def jobs_kill_wait() -> float:
+    """Slurm waits so long between TERM and KILL; nobody is asked to be quicker."""
+    shown = jobs.run("scontrol", "show", "config").stdout
+    return float(re.search(r"KillWait\s*=\s*(\d+)", shown)[1])
+
+
+def test_step_of_many_tasks_starts_one_broker(server, built, own_programs):
+    name = server.add("x/y", "1", built)
+    log = f"{own_programs}/log"
+    with open(log, "w", encoding="utf-8"):
+        os.chmod(log, 0o666)
+    broker = f"{own_programs}/libexec/fairlead/fairlead-broker"
+    real = os.readlink(broker)
+    replace(broker, f'#!/bin/sh\necho start >> {log}\nexec {real} "$@"\n')
+    with prefix(own_programs, site=True):
+        output(srun("-n8", "true", container=name))
+    with open(log, encoding="utf-8") as file:
+        assert file.read() == "start\n"
+
+
+# -- an installation that is broken ----------------------------------------------------------------
+
+
+@pytest.fixture
+def own_programs(other_prefix):
+    """A copy of the installation whose programs can be replaced one by one."""
+    os.unlink(f"{other_prefix}/libexec")
+    os.makedirs(f"{other_prefix}/libexec/fairlead")
+    there = f"{installed_prefix()}/libexec/fairlead"
+    for name in os.listdir(there):
+        os.symlink(f"{there}/{name}", f"{other_prefix}/libexec/fairlead/{name}")
+    os.symlink(f"{installed_prefix()}/venv/bin/python", f"{other_prefix}/venv/bin/python")
+    return other_prefix
+
+
+def replace(path, text):
+    os.unlink(path)
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(text)
+    os.chmod(path, 0o755)
+
+
+def test_node_without_the_broker_program_uses_the_users_own_store(server, built, own_programs):
+    name = server.add("x/y", "1", built)
+    os.unlink(f"{own_programs}/libexec/fairlead/fairlead-broker")
+    with prefix(own_programs, site=True):
+        result = srun("cat", "/id", container=name)
+    assert output(result)
+    assert "shared store" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "",
+        "raise SystemExit(3)\n",
+        "import os\nos.kill(os.getpid(), 11)\n",
+        "import os\nos.close(3)\n",
+    ],
+    ids=["says nothing", "fails", "crashes", "hangs up"],
+)
+def test_broken_storekeeper_is_one_line(server, built, own_programs, script):
+    name = server.add("x/y", "1", built)
+    replace(f"{own_programs}/libexec/fairlead/keeper.py", script)
+    with prefix(own_programs, site=True):
+        result = srun("-N2", "-n4", "true", container=name)
+    assert result.returncode == 125
+    lines = jobs.error_lines(result)
+    assert len(lines) == 1, result.stderr
+    assert "error [store]: the storekeeper ended without an answer" in lines[0]
+
+
+def test_missing_storekeeper_is_one_line(server, built, own_programs):
+    name = server.add("x/y", "1", built)
+    os.unlink(f"{own_programs}/libexec/fairlead/keeper.py")
+    with prefix(own_programs, site=True):
+        result = srun("true", container=name)
+    assert "error [store]: the storekeeper ended without an answer" in result.stderr
+
+
+def test_storekeeper_that_hangs_ends_with_its_step(server, built, own_programs):
+    name = server.add("x/y", "1", built)
+    hang = "import signal, time\nsignal.signal(15, signal.SIG_IGN)\ntime.sleep(600)\n"
+    replace(f"{own_programs}/libexec/fairlead/keeper.py", hang)
+    with prefix(own_programs, site=True):
+        process = jobs.start("srun", f"--container={name}", "true")
+        jobs.wait_for(lambda: any(name.startswith("python") for _, name in ours()))
+        jobs.run("scancel", "--user", jobs.USER.pw_name)
+        jobs.wait_for(lambda: not ours(), 5 + jobs_kill_wait())
+        process.communicate(timeout=30)
+
+
+@contextlib.contextmanager
+def plugin_words(*words):
+    """Let the plugstack line carry other words."""
+    file, line = plugin_line()
+    with open(file, encoding="utf-8") as before:
+        text = before.read()
+    try:
+        with open(file, "w", encoding="utf-8") as after:
+            after.write(" ".join([*line.split()[:2], *words]) + "\n")
+        yield
+    finally:
+        with open(file, "w", encoding="utf-8") as after:
+            after.write(text)
+
+
+def test_without_a_shared_store_every_user_has_their_own_and_no_word_is_lost_on_it(server, built):
+    name = server.add("x/y", "1", built)
+    with plugin_words():
+        result = srun("cat", "/id", container=name)
+    assert output(result)
+    assert "shared store" not in result.stderr
+    assert gets(server, built) == [1] * 4
+
+
+@pytest.mark.parametrize("kind", ["missing", "everybody's", "root's"])
+def test_store_that_cannot_serve_is_a_warning_and_the_users_own_is_used(server, built, kind):
+    name = server.add("x/y", "1", built)
+    place = f"/var/tmp/fairlead-broken-site-{os.getpid()}"
+    if kind != "missing":
+        os.mkdir(place, 0o700)
+        os.chmod(place, 0o777 if kind == "everybody's" else 0o700)
+        os.chown(place, SERVICE if kind == "everybody's" else 0, -1)
+    try:
+        with plugin_words(f"site={place}"):
+            result = srun("-N2", "-n2", "cat", "/id", container=name)
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+    assert output(result)
+    assert result.stderr.count("the node's shared store cannot be used") == 1, result.stderr
+    assert place in result.stderr
+
+
+def test_rest_of_this_floor_runs_from_the_shared_store():
+    output(srun("true", container=SMALL))
+    assert os.listdir(f"{site_store()}/grants/{jobs.USER.pw_uid}")
