@@ -118,6 +118,7 @@ static int mount_overlay(const struct block_record *record, const struct root_mo
 			 const int *lowers, struct report *report)
 {
 	static const char *const folders[] = { "upper", "work", LAYER_DIR };
+	const char *image = record->string[record->count - 1];
 	char options[PATH_MAX];
 	int err;
 
@@ -125,7 +126,9 @@ static int mount_overlay(const struct block_record *record, const struct root_mo
 		if (mkdirat(stage, folders[i], 0755) < 0)
 			return report_set(report, STEP_STAGE, errno, "tmpfs over /tmp");
 	err = name_lowers(record, mounts, stage, lowers, options, sizeof(options), report);
-	if (!err && mount("overlay", "root", "overlay", MS_NOSUID | MS_NODEV, options) < 0)
+	/* The image as the mount's source: mountinfo shows it, and the lower directories only as descriptors, to whoever
+	 * wants to know whether a tree of a store is in use (store/layers.py). */
+	if (!err && mount(mount_number(image) < 0 ? image : "overlay", "root", "overlay", MS_NOSUID | MS_NODEV, options) < 0)
 		err = report_set(report, STEP_OVERLAY, errno, record->string[record->count - 1]);
 	return err;
 }

@@ -18,7 +18,7 @@ import os
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from fairlead import errors
+from fairlead import errors, jsontext
 
 SITE_FILE = "/etc/fairlead/fairlead.toml"
 
@@ -220,14 +220,41 @@ def _read(path: str) -> dict[str, Value]:
         return {}  # a home directory that this process may not enter is as good as none
     except OSError as error:
         raise errors.ConfigError(f"{path}: {error.strerror}") from error
-    import tomllib
-
     with file:
+        text = file.read()
+    table = _plain(text)
+    if table is None:
+        import tomllib
+
         try:
-            table = tomllib.load(file)
+            table = tomllib.loads(text.decode())
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise errors.ConfigError(f"{path}: {error}") from error
     return {key: _checked(key, value, path) for key, value in table.items()}
+
+
+def _plain(text: bytes) -> dict[str, object] | None:
+    """Read a file of plain ``key = value`` lines; None for whatever needs a TOML parser.
+
+    Values are one-line strings without escapes, lists of such, ``true`` and ``false``, which TOML
+    and JSON write alike. Importing the parser would cost every launch 3 ms.
+    """
+    table: dict[str, object] = {}
+    for line in text.decode(errors="replace").split("\n"):
+        words = line.strip()
+        if not words or words.startswith("#"):
+            continue
+        key, equals, value = (part.strip() for part in words.partition("="))
+        plain = words.isprintable() and "\\" not in words and "\ufffd" not in words
+        if not equals or not plain or key not in SETTINGS or key in table:
+            return None
+        if value[:1] not in {'"', "["} and value not in {"true", "false"}:
+            return None
+        try:
+            table[key] = jsontext.loads(value)
+        except ValueError:
+            return None
+    return table
 
 
 def _parsed(key: str, text: str) -> Value:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import string
 
 import pytest
@@ -246,3 +247,22 @@ def test_malformed_local_reference_is_refused(text, why):
         reference.parse(text)
     assert why in caught.value.message
     assert "\n" not in caught.value.line()
+
+
+GRAMMAR = {
+    "_is_component": r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*",
+    "_is_label": r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?",
+    "_is_tag": r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}",
+}
+
+
+@pytest.mark.parametrize("name", GRAMMAR)
+@given(text=st.text("aZ09._-/é\n", max_size=8) | st.text("a-", min_size=60, max_size=130))
+def test_grammar_by_hand_is_the_regular_expressions(name, text):
+    assert getattr(reference, name)(text) == bool(re.fullmatch(GRAMMAR[name], text))
+
+
+@given(text=st.text("a@:sh256", max_size=20) | st.just("x@sha256:1@sha512:2@sha256:3"))
+def test_digest_at_the_end_is_split_off_as_the_regular_expression_does(text):
+    found = re.fullmatch(r"(.+)@(sha(?:256|512):.*)", text, re.DOTALL)
+    assert reference._split_pin(text) == (found.groups() if found else (text, None))

@@ -17,11 +17,10 @@ Manifest V 2, Schema 2".
 
 from __future__ import annotations
 
-import json
 import os
 from typing import NamedTuple, NoReturn, TypeVar
 
-from fairlead import errors
+from fairlead import errors, jsontext
 from fairlead.image import reference
 
 MAX_DOCUMENT = 4 << 20
@@ -256,7 +255,7 @@ def _document(data: bytes, digest: str) -> dict[str, object]:
     if len(data) > MAX_DOCUMENT:
         _refuse(digest, f"has {len(data)} bytes, more than {MAX_DOCUMENT}")
     try:
-        table = json.loads(data.decode(), object_pairs_hook=_unique, parse_constant=_no_constant)
+        table = jsontext.loads(data, _unique)
     except RecursionError as error:
         raise errors.ManifestError(f"{digest}: is nested too deeply") from error
     except (
@@ -275,10 +274,6 @@ def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
         twice = next(name for name in names if names.count(name) > 1)
         raise ValueError(f"the key {twice!r} stands twice in one object")
     return table
-
-
-def _no_constant(text: str) -> NoReturn:
-    raise ValueError(f"{text} is not JSON")
 
 
 def _kind(table: dict[str, object], served: str, digest: str) -> str:

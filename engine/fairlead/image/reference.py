@@ -27,7 +27,6 @@ Source: distribution ``reference/regexp.go`` (grammar, 255-character name), dist
 
 from __future__ import annotations
 
-import re
 from typing import NamedTuple, NoReturn
 
 from fairlead import errors
@@ -42,21 +41,16 @@ PATH, OCI, OCI_ARCHIVE = "path", "oci", "oci-archive"
 DOCKER_ARCHIVE, STORAGE = "docker-archive", "containers-storage"
 _HEX_LENGTH = {"sha256": 64, "sha512": 128}
 
-_COMPONENT = re.compile(r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*")
-_LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
-_IPV6 = re.compile(r"\[[0-9a-f:.]{2,45}\]")
-_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
-_USER = re.compile(r"[^\s@#/:]{1,255}")
-_HEX = re.compile(r"[0-9a-f]*")
-_LOCAL = re.compile(
-    r"(oci|oci-archive|docker-archive|containers-storage|dir):(?!//)(.*)",  # oci:// is Helm's
-    re.DOTALL,
-)
+# By hand, not by re: the launch path, which has to parse one reference, would pay 4 ms for it.
+_ALNUM = frozenset("abcdefghijklmnopqrstuvwxyz0123456789")
+_WORD = _ALNUM | frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZ_")
+_HEX_DIGITS = frozenset("0123456789abcdef")
+_SEPARATORS = {"", ".", "_", "__"}  # between the parts of a name's component, or any number of "-"
+_LOCAL = {"oci", "oci-archive", "docker-archive", "containers-storage", "dir"}
 _FILE_NAMES = (".sqsh", ".squashfs", ".sif")
-_PINNED = re.compile(r"(.+)@(sha(?:256|512):.*)", re.DOTALL)
+_IPV6 = r"\[[0-9a-f:.]{2,45}\]"
 # The grammar of org.opencontainers.image.ref.name. Source: image-spec 1.1 ``annotations.md``.
-_REF_NAME = re.compile(r"[A-Za-z0-9]+(?:(?:[-._:@+/]|--)[A-Za-z0-9]+)*")
-_IMAGE_ID = re.compile(r"@?([0-9a-f]{64})")
+_REF_NAME = r"[A-Za-z0-9]+(?:(?:[-._:@+/]|--)[A-Za-z0-9]+)*"
 
 
 class Reference(NamedTuple):
@@ -159,7 +153,7 @@ def parse_digest(text: str) -> str:
         raise errors.ReferenceError(
             f"{_shown(text)}: unknown digest algorithm {_shown(algorithm)!r}, not sha256 or sha512"
         )
-    if not _HEX.fullmatch(encoded):
+    if not _HEX_DIGITS.issuperset(encoded):
         raise errors.ReferenceError(
             f"{_shown(text)}: a digest is written in lower-case hex digits only"
         )
@@ -189,10 +183,12 @@ def split_host(registry: str) -> tuple[str, int | None]:
 
 def _local(text: str, cwd: str | None) -> Reference | None:
     """Return the reference to something on this machine, None if text means a registry."""
-    match = _LOCAL.fullmatch(text)
-    pinned = _PINNED.fullmatch(text)
-    rest, digest = (pinned[1], pinned[2]) if pinned else (text, None)
-    if match is None and not _is_path(rest):
+    scheme, colon, _ = text.partition(":")
+    named = (
+        colon and scheme in _LOCAL and not text.startswith("//", len(scheme) + 1)
+    )  # Helm's oci://
+    rest, digest = _split_pin(text)
+    if not named and not _is_path(rest):
         return None
     if len(text) > MAX_PATH:
         _refuse(text, f"has {len(text)} characters, more than {MAX_PATH}")
@@ -201,8 +197,8 @@ def _local(text: str, cwd: str | None) -> Reference | None:
             _refuse(text, f"holds the character {char!a}, which no reference may hold")
     if digest is not None:
         _split_digest(text, f"@{digest}")
-    transport = match[1] if match else PATH
-    rest = rest.removeprefix(f"{transport}:") if match else rest
+    transport = scheme if named else PATH
+    rest = rest.removeprefix(f"{transport}:") if named else rest
     if not rest:
         _refuse(text, f"names nothing after {transport}:", hint=f"write {transport}:NAME")
     if transport == STORAGE:
@@ -226,9 +222,11 @@ def _is_path(text: str) -> bool:
 
 def _split_name(text: str, rest: str) -> tuple[str, str]:
     # At the first colon, as skopeo does: a path that holds one cannot be written.
+    import re
+
     path, colon, name = rest.partition(":")
     number = name.removeprefix("@")
-    if colon and not _REF_NAME.fullmatch(name) and not (number != name and number.isdecimal()):
+    if colon and not re.fullmatch(_REF_NAME, name) and not (number != name and number.isdecimal()):
         _refuse(text, f"after the path stands {_shown(name)!r}, which is no name of an image")
     return path, name
 
@@ -240,8 +238,9 @@ def _in_storage(text: str, rest: str, digest: str | None) -> Reference:
             "a store is not chosen in the reference",
             hint="set CONTAINERS_STORAGE_CONF to that store's storage.conf",
         )
-    if found := _IMAGE_ID.fullmatch(rest):
-        return Reference("", f"@{found[1]}", None, digest, transport=STORAGE)
+    image = rest.removeprefix("@")
+    if len(image) == 64 and _HEX_DIGITS.issuperset(image):
+        return Reference("", f"@{image}", None, digest, transport=STORAGE)
     inner = parse(rest)
     if inner.transport:
         _refuse(text, "names a path where an image's name belongs")
@@ -275,7 +274,7 @@ def _split_enroot(text: str, rest: str, *, scheme: bool) -> tuple[str | None, st
             _refuse(text, "names no registry before '#'")
     elif scheme and "@" in rest and not is_digest(rest.partition("@")[2]):
         user, _, rest = rest.partition("@")
-    if user is not None and not _USER.fullmatch(user):
+    if user is not None and not (0 < len(user) <= 255 and set("@#/:").isdisjoint(user)):
         _refuse(text, f"the user {user!r} is not one")
     return user, registry, rest
 
@@ -308,7 +307,7 @@ def _split_tag(text: str, rest: str) -> tuple[str, str | None]:
         _refuse(text, "the tag after ':' is empty")
     if len(tag) > 128:
         _refuse(text, f"the tag has {len(tag)} characters, more than 128")
-    if not _TAG.fullmatch(tag):
+    if not _is_tag(tag):
         _refuse(
             text,
             f"the tag {tag!r} may hold only letters, digits, '_', and after the first '.' and '-'",
@@ -338,9 +337,9 @@ def _checked_registry(text: str, registry: str) -> str:
     elif not (port.isdecimal() and len(port) <= 5 and 1 <= int(port) <= 65535):
         _refuse(text, f"the port {port!r} is not a number from 1 to 65535")
     if host.startswith("["):
-        valid = bool(_IPV6.fullmatch(host)) and _is_ipv6(host[1:-1])
+        valid = _is_ipv6(host)
     else:
-        valid = len(host) <= 253 and all(_LABEL.fullmatch(label) for label in host.split("."))
+        valid = len(host) <= 253 and all(_is_label(label) for label in host.split("."))
     if not valid:
         _refuse(text, f"the registry {host!r} is not a host name or address")
     if not any(char in registry for char in ".:") and registry != "localhost":
@@ -350,10 +349,13 @@ def _checked_registry(text: str, registry: str) -> str:
 
 
 def _is_ipv6(text: str) -> bool:
+    import re
     import socket  # for its parser only; too rare to pay for on every launch
 
+    if not re.fullmatch(_IPV6, text):
+        return False
     try:
-        socket.inet_pton(socket.AF_INET6, text)
+        socket.inet_pton(socket.AF_INET6, text[1:-1])
     except OSError:
         return False
     return True
@@ -368,7 +370,7 @@ def _check_repository(text: str, registry: str, repository: str) -> None:
             f"the name has {len(registry) + 1 + len(repository)} characters, more than {MAX_NAME}",
         )
     for component in repository.split("/"):
-        if _COMPONENT.fullmatch(component):
+        if _is_component(component):
             continue
         if not component:
             _refuse(text, "the name holds an empty component ('//' or a '/' at an end)")
@@ -378,6 +380,39 @@ def _check_repository(text: str, registry: str, repository: str) -> None:
             text,
             f"the name's component {component!r} may hold a-z, 0-9, and inside '.', '_', '__', '-'",
         )
+
+
+def _is_component(text: str) -> bool:
+    """Tell whether text is ``[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*``."""
+    if not text or text[0] not in _ALNUM or text[-1] not in _ALNUM:
+        return False
+    between = ""
+    for char in text:
+        if char not in _ALNUM:
+            between += char
+        elif between not in _SEPARATORS and between.strip("-"):
+            return False
+        else:
+            between = ""
+    return True
+
+
+def _is_label(text: str) -> bool:
+    """Tell whether text is ``[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?``."""
+    plain = text.replace("-", "")
+    return 0 < len(text) <= 63 and text == text.strip("-") and _ALNUM.issuperset(plain)
+
+
+def _is_tag(text: str) -> bool:
+    """Tell whether text is ``[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}``."""
+    plain = text.replace(".", "").replace("-", "")
+    return 0 < len(text) <= 128 and text[0] in _WORD and _WORD.issuperset(plain)
+
+
+def _split_pin(text: str) -> tuple[str, str | None]:
+    """Split the last ``@sha256:...`` or ``@sha512:...`` off."""
+    at = max(text.rfind("@sha256:"), text.rfind("@sha512:"))
+    return (text[:at], text[at + 1 :]) if at > 0 else (text, None)
 
 
 def _refuse(text: str, why: str, *, hint: str = "") -> NoReturn:

@@ -5,7 +5,6 @@ This is the one path that every door takes: the Slurm step, ``fairlead run`` and
 
 from __future__ import annotations
 
-import json
 import os
 import stat
 from collections.abc import Mapping
@@ -13,7 +12,7 @@ from typing import NamedTuple, TypeVar
 
 import fairlead
 from fairlead import config as settings
-from fairlead import errors, kernel, log
+from fairlead import errors, jsontext, kernel, log
 from fairlead.host import facts
 from fairlead.image import reference
 from fairlead.plan import plan as launch_plan
@@ -245,13 +244,15 @@ def _identity_texts(files: view.View) -> tuple[str, str]:
 def _kept_identity(path: str) -> tuple[str, str] | None:
     try:
         with open(path, encoding="utf-8", errors="surrogateescape") as file:
-            passwd, group = json.load(file)
+            passwd, group = jsontext.loads(file.read())
     except (OSError, ValueError):
         return None
     return str(passwd), str(group)
 
 
 def _keep_identity(rootfs: str, path: str) -> None:
+    import json
+
     new = f"{path}.{os.getpid()}"
     with open(new, "w", encoding="utf-8", errors="surrogateescape") as file:
         json.dump(_read_identity(rootfs), file)

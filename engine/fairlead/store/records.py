@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import os
 from typing import NamedTuple
 
+from fairlead import jsontext
 from fairlead.store import blobs, layout
 from fairlead.store.layout import Stage, Store
 
@@ -67,6 +67,8 @@ def read_file(store: Store, name: str) -> Record | None:
 
 def write(store: Store, stage: Stage, record: Record) -> None:
     """Keep a record in place of an older one for the same reference."""
+    import json
+
     data = json.dumps(record._asdict(), indent=1).encode()
     where = path(store, record.reference)
     try:
@@ -120,7 +122,7 @@ def _read(where: str) -> Record | None:
     with open(fd, "rb") as file:
         data = file.read(_MAX_RECORD)
     try:
-        table = json.loads(data)
+        table = jsontext.loads(data)
         record = Record(**{key: table[key] for key in Record._fields if key in table})
     except (ValueError, KeyError, TypeError, RecursionError):
         return None

@@ -31,13 +31,11 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import os
-import re
 from collections.abc import Iterator
 from typing import NamedTuple, NoReturn
 
-from fairlead import errors
+from fairlead import errors, jsontext
 from fairlead.image.manifest import MAX_LAYERS
 from fairlead.store import blobs
 from fairlead.store.layout import Store
@@ -52,10 +50,7 @@ MAX_ID = (1 << 32) - 2  # (uid_t) -1 means "no change" to the kernel
 MAX_SIZE = 1 << 62
 
 _MAGIC = "fairlead-grant 1"
-_HEX = re.compile(r"[0-9a-f]{64}")
-_NUMBER = re.compile(r"0|[1-9][0-9]{0,18}")
-_CHECKSUM = re.compile(r"crc32:[0-9a-f]{8}")
-_LEASE = re.compile(r"([1-9][0-9]{0,9})\.([0-9a-f]{64})")
+_HEX_DIGITS = frozenset("0123456789abcdef")
 
 
 def name_of(digest: str) -> str:
@@ -68,7 +63,7 @@ def name_of(digest: str) -> str:
 
 def is_name(text: str) -> bool:
     """Tell whether text is a HEX: 64 hexadecimal digits in lower case."""
-    return _HEX.fullmatch(text) is not None
+    return len(text) == 64 and _HEX_DIGITS.issuperset(text)
 
 
 # -- paths -----------------------------------------------------------------------------------------
@@ -106,10 +101,10 @@ def lease_name(job: int, manifest: str) -> str:
 
 def parse_lease(name: str) -> tuple[int, str] | None:
     """Return a lease's job and manifest, None if the name is no lease's."""
-    found = _LEASE.fullmatch(name)
-    if found is None or int(found[1]) > MAX_ID:
+    job, _, manifest = name.partition(".")
+    if not _is_number(job, MAX_ID) or job == "0" or not is_name(manifest):
         return None
-    return int(found[1]), found[2]
+    return int(job), manifest
 
 
 def lock_name(diff: str) -> str:
@@ -228,7 +223,7 @@ def parse_info(data: bytes, where: str) -> LayerInfo:
         errors.StoreError: a key is missing, or of the wrong type, or malformed.
     """
     try:
-        table = json.loads(data) if len(data) <= MAX_INFO_BYTES else None
+        table = jsontext.loads(data) if len(data) <= MAX_INFO_BYTES else None
     except (ValueError, RecursionError):
         table = None
     if not isinstance(table, dict) or set(table) != set(LayerInfo._fields):
@@ -242,21 +237,34 @@ def parse_info(data: bytes, where: str) -> LayerInfo:
         and isinstance(origins, list)
         and all(isinstance(origin, str) for origin in origins)
     )
-    if not fine or not is_name(table["layer"]) or not _CHECKSUM.fullmatch(table["digest"]):
+    if not fine or not is_name(table["layer"]) or not _is_checksum(table["digest"]):
         _damaged(where, "has a value of the wrong type or form")
     return LayerInfo(**{**table, "origins": tuple(origins)})
 
 
 def format_info(info: LayerInfo) -> bytes:
     """Return the description as JSON."""
+    import json
+
     return json.dumps(info._asdict(), indent=1).encode() + b"\n"
 
 
 def _number(line: str, key: str, limit: int, where: str) -> int:
     name, _, text = line.partition(" ")
-    if name != key or not _NUMBER.fullmatch(text) or int(text) > limit:
+    if name != key or not _is_number(text, limit):
         _damaged(where, f"has the line {line[:100]!r} where {key} belongs")
     return int(text)
+
+
+def _is_number(text: str, limit: int) -> bool:
+    """Tell whether text is a decimal number in its one spelling, up to a limit."""
+    fine = text.isascii() and text.isdecimal() and len(text) <= 19
+    return fine and (text == "0" or text[0] != "0") and int(text) <= limit
+
+
+def _is_checksum(text: str) -> bool:
+    kind, _, digits = text.partition(":")
+    return kind == "crc32" and len(digits) == 8 and _HEX_DIGITS.issuperset(digits)
 
 
 def _damaged(where: str, what: str) -> NoReturn:
