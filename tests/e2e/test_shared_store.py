@@ -322,6 +322,23 @@ def test_full_disk_is_one_error_that_names_it(shared, faulty):
         assert shared.layers() == []
 
 
+def test_layer_that_unpacks_to_more_than_its_forecast_leaves_the_disk_room(shared, faulty):
+    shared.trust(faulty.host, settings='store_min_free = "40M"\n')
+    bomb = image([layer({"a": bytes(60 << 20)})])
+    with mounted(shared, "-t", "tmpfs", "-o", f"size=80m,mode=0700,uid={SERVICE}", "none"):
+        launch = shared.start(ALICE, faulty.add("x/y", "1", bomb))
+        least = 80 << 20
+        while launch.engine.poll() is None:
+            disk = os.statvfs(shared.root)
+            least = min(least, disk.f_bavail * disk.f_frsize)
+        answer = launch.answer()
+        assert answer.error is not None
+        assert answer.error[0] == "no-space"
+        assert "must stay free" in answer.error[1]
+        assert least > 30 << 20
+        assert shared.leftovers() == []
+
+
 def test_image_that_cannot_fit_is_refused_before_its_first_byte(shared, faulty):
     shared.trust(faulty.host)
     big = image([layer({"a": os.urandom(8 << 20)}, "none")])
