@@ -103,6 +103,28 @@ def test_every_compression_is_read_whole_whatever_the_media_type_says(apply, blo
     assert (stats.entries, stats.bytes) == (3, sum(map(len, FILES.values())))
 
 
+def test_large_windows_are_had_one_at_a_time_and_given_back_whatever_happens(apply):
+    wide = raw_zstd(TAR, 27)
+    for broken in (wide[:-10], wide[:50] + b"\xff" * 50):
+        with pytest.raises((errors.DigestError, errors.LayerError)):
+            apply(broken)
+    assert apply(wide)[1] == FILES
+    with convert._LARGE_WINDOW:
+        assert apply(raw_zstd(TAR, 23))[1] == FILES, "a common one waits for nobody"
+        waiting = threading.Thread(target=apply, args=(wide,))
+        waiting.start()
+        waiting.join(0.2)
+        assert waiting.is_alive()
+    waiting.join(10)
+    assert not waiting.is_alive()
+
+
+def test_first_frame_says_what_all_frames_may_have(apply):
+    middle = len(TAR) // 2
+    with pytest.raises(errors.LayerError, match="too much memory"):
+        apply(zstd(TAR[:middle]) + raw_zstd(TAR[middle:], 27))
+
+
 def test_a_path_is_opened_and_read(apply, tmp_path):
     (tmp_path / "blob").write_bytes(gzip.compress(TAR))
     assert apply(str(tmp_path / "blob"))[1] == FILES
