@@ -108,15 +108,27 @@ def test_large_windows_are_had_one_at_a_time_and_given_back_whatever_happens(app
     for broken in (wide[:-10], wide[:50] + b"\xff" * 50):
         with pytest.raises((errors.DigestError, errors.LayerError)):
             apply(broken)
-    assert apply(wide)[1] == FILES
+    watched = Watched(wide)
+    assert apply(watched)[1] == FILES
+    assert watched.seen == {False, True}  # looked at first, then read
     with convert._LARGE_WINDOW:
         assert apply(raw_zstd(TAR, 23))[1] == FILES, "a common one waits for nobody"
-        waiting = threading.Thread(target=apply, args=(wide,))
-        waiting.start()
-        waiting.join(0.2)
-        assert waiting.is_alive()
-    waiting.join(10)
-    assert not waiting.is_alive()
+    assert not convert._LARGE_WINDOW.locked()
+
+
+class Watched(io.RawIOBase):
+    """A stream that notes, at each reading, whether somebody has the large window."""
+
+    def __init__(self, data):
+        super().__init__()
+        self._data, self.seen = io.BytesIO(data), set()
+
+    def readable(self):
+        return True
+
+    def readinto(self, buffer):
+        self.seen.add(convert._LARGE_WINDOW.locked())
+        return self._data.readinto(buffer)
 
 
 def test_first_frame_says_what_all_frames_may_have(apply):
