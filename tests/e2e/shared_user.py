@@ -10,9 +10,12 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import struct
 import sys
 
 PR_SET_DUMPABLE = 4
+MOUNT_SETATTR, AT_EMPTY_PATH = 442, 0x1000
+READ_ONLY, NO_SUID, NO_DEVICES = 1, 2, 4  # linux/mount.h
 
 
 def main() -> None:
@@ -57,6 +60,9 @@ def _look(mounts: tuple[int, ...], request: dict) -> dict:
         found["owner"] = [info.st_uid, info.st_gid]
     if request.get("look") == "container":
         found["seen"] = _container(mounts, request["script"])
+    elif request.get("look") == "loosened":
+        kernel.create_namespace()
+        found["seen"] = "\n".join(_loosened(mounts[0]))
     elif request.get("look") != "nothing":
         place = f"{os.environ['HOME']}/view-{os.getpid()}"
         os.mkdir(place)
@@ -74,6 +80,21 @@ def _files(root: str) -> dict[str, str]:
                 with open(path, "rb") as file:
                     found[os.path.relpath(path, root)] = file.read(64).decode("latin-1")
     return found
+
+
+def _loosened(mount: int) -> list[str]:
+    """Take every restriction off a mount that can be taken off; tell what is in it then."""
+    loose = struct.pack("4Q", 0, READ_ONLY | NO_SUID | NO_DEVICES, 0, 0)
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.syscall(MOUNT_SETATTR, mount, b"", AT_EMPTY_PATH, loose, len(loose))
+    lines = [f"flags {os.fstatvfs(mount).f_flag & 7}"]
+    for folder, names, files, fd in os.fwalk(".", dir_fd=mount):
+        for name in (*names, *files):
+            info = os.stat(name, dir_fd=fd, follow_symlinks=False)
+            attributes = os.listxattr(f"/proc/self/fd/{fd}/{name}", follow_symlinks=False)
+            kept = [text for text in attributes if not text.startswith("user.")]
+            lines.append(f"{folder}/{name} {info.st_mode:o} {info.st_rdev} {kept}")
+    return lines
 
 
 def _container(mounts: tuple[int, ...], script: str) -> str:

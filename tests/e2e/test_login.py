@@ -178,24 +178,25 @@ def test_strange_realm_is_refused(bench, faulty, built, realm):
     assert sent_logins(faulty) == []
 
 
-def test_metadata_service_is_no_token_server(bench, faulty, built, monkeypatch):
+@pytest.mark.parametrize("address", ["169.254.169.254", "::ffff:169.254.169.254", "fe80::1%eth0"])
+def test_metadata_service_is_no_token_server(bench, faulty, built, monkeypatch, address):
     """Whatever name leads there: the address counts, once it is resolved."""
-    peer = pretend_link_local(monkeypatch, "metadata.example")
+    peer = pretend_link_local(monkeypatch, "metadata.example", address)
     faulty.scheme, faulty.realm = "bearer", "http://metadata.example/token"
     log_in(bench, faulty.host)
     found = refused(bench, faulty.add("x/y", "1", built), errors.RegistryError)
-    assert "169.254.169.254: refused: a link-local address is no registry or token server" in found
+    assert ": refused: a link-local address is no registry or token server" in found
     assert peer.recv(1000) == b""  # closed, and nothing was said
 
 
-def pretend_link_local(monkeypatch, host):
-    """Make host resolve to 169.254.169.254; returns the other end of the connection."""
+def pretend_link_local(monkeypatch, host, address):
+    """Make host resolve to an address; returns the other end of the connection."""
     real = transport.connection.HTTPConnection._new_conn
     near, far = socket.socketpair()
 
     class Pretended(socket.socket):
         def getpeername(self):
-            return ("169.254.169.254", 80)
+            return (address, 80)
 
     def connect(self):
         return real(self) if self.host != host else Pretended(fileno=near.detach())

@@ -6,8 +6,10 @@ manifest, configuration, digests and DiffIDs.
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import tarfile
 import time
 
 import pytest
@@ -263,6 +265,25 @@ def test_attackers_registry_that_dawdles_keeps_nobody_waiting(shared, faulty, at
     has_secret(shared.run(ALICE, name))
     assert time.monotonic() - began < 15
     hostile.kill()
+
+
+def test_image_holds_nothing_that_would_need_nosuid_or_nodev(shared, faulty):
+    """Its user can take both off a detached mount (Linux lets whoever has a namespace of mounts)."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        for number, (kind, mode) in enumerate(
+            [(tarfile.REGTYPE, 0o6755), (tarfile.CHRTYPE, 0o666), (tarfile.BLKTYPE, 0o666)]
+        ):
+            info = tarfile.TarInfo(f"file{number}")
+            info.type, info.mode, info.devmajor, info.devminor = kind, mode, 1, 3
+            info.pax_headers = {"SCHILY.xattr.security.capability": "\1\0\0\2" + "\377" * 16}
+            archive.addfile(info)
+    shared.trust(faulty.host)
+    name = faulty.add("x", "1", image([layer(out.getvalue())]))
+    flags, *entries = shared.run(ATTACKER, name, look="loosened").seen.splitlines()
+    assert flags in {"flags 1", "flags 7"}  # read-only it stays: the file system itself is
+    # A device is skipped; what it would have replaced below is hidden by a whiteout, char 0:0.
+    assert sorted(entries) == ["./file0 100755 0 []", "./file1 20000 0 []", "./file2 20000 0 []"]
 
 
 # -- how long a proof holds ------------------------------------------------------------------------

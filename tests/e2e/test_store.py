@@ -254,7 +254,10 @@ def site_store(bench, tmp_path):
     if os.getuid() != 0:
         pytest.skip("only root acts on the site store")
     for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o755)
+        if (
+            not folder.stat().st_mode & 0o001
+        ):  # a /tmp, with --basetemp, is open and has its sticky bit
+            folder.chmod(0o755)
     store = stores.new_site(tmp_path / "site")
     bench.environ["FAIRLEAD_SITE_STORE"] = store.root
     bench.environ["PATH"] = str(tmp_path / "bin")
@@ -312,7 +315,10 @@ def test_site_store_that_nobody_used_yet_is_empty(bench, tmp_path):
     if os.getuid() != 0:
         pytest.skip("only root acts on the site store")
     for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o755)
+        if (
+            not folder.stat().st_mode & 0o001
+        ):  # a /tmp, with --basetemp, is open and has its sticky bit
+            folder.chmod(0o755)
     (tmp_path / "site").mkdir(mode=0o700)
     os.chown(tmp_path / "site", NOBODY, NOBODY)
     bench.environ["FAIRLEAD_SITE_STORE"] = str(tmp_path / "site")

@@ -28,22 +28,33 @@ def installed_prefix():
 
 
 @contextlib.contextmanager
-def prefix(path, *, site=False):
-    """Let the plugin use another installation; every step reads plugstack.conf anew.
+def plugin_words(*words):
+    """Let the plugstack line carry other words; every step reads it anew.
 
-    Without ``site`` every user has a store of their own, whatever the installed line says.
+    Without any, the node has no shared store, and every user one of their own.
     """
     file, line = plugin_line()
-    kept = [word for word in line.split() if site and word.startswith("site=")]
     with open(file, encoding="utf-8") as before:
         text = before.read()
     try:
         with open(file, "w", encoding="utf-8") as after:
-            after.write(f"{' '.join([*line.split()[:2], f'prefix={path}', *kept])}\n")
+            after.write(" ".join([*line.split()[:2], *words]) + "\n")
         yield
     finally:
         with open(file, "w", encoding="utf-8") as after:
             after.write(text)
+
+
+@contextlib.contextmanager
+def prefix(path, *, site=False):
+    """Let the plugin use another installation.
+
+    Without ``site`` every user has a store of their own, whatever the installed line says.
+    """
+    words = plugin_line()[1].split()
+    kept = [word for word in words if site and word.startswith("site=")]
+    with plugin_words(f"prefix={path}", *kept):
+        yield
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ import sys
 
 import jobs
 import pytest
+from installation import plugin_words
 from jobs import REGISTRY, SMALL, srun
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "e2e"))
@@ -30,10 +31,15 @@ def line(*options, container, command=("true",), status=125, **variables):
 
 
 @pytest.mark.parametrize(
-    "text", ["bad ref", "UPPER/case:1", "x:" + "t" * 200, "x@sha256:short", "../x", "x:1:2"]
+    "text", ["bad ref", "UPPER/case:1", "x:" + "t" * 200, "x@sha256:short", "x:1:2"]
 )
 def test_malformed_reference(text):
     assert "error [reference]" in line(container=text)
+
+
+def test_path_that_does_not_exist():
+    found = line(container="../x")
+    assert f"error [image-not-found]: {jobs.USER.pw_dir}/../x" in found
 
 
 def test_unknown_host():
@@ -196,7 +202,8 @@ def test_not_an_image():
 def test_store_without_space():
     """A file system of one megabyte, which every node of the bed has for this test."""
     place = "/var/lib/fairlead-bed/tiny"
-    found = line(container=jobs.MPI, FAIRLEAD_STORE=f"{place}/store")
+    with plugin_words():  # the user's own store, which a shared one would make unnecessary
+        found = line(container=jobs.MPI, FAIRLEAD_STORE=f"{place}/store")
     assert "error [no-space]" in found
     assert place in found
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import pwd
@@ -17,7 +16,7 @@ from collections import Counter
 import jobs
 import psutil
 import pytest
-from installation import installed_prefix, plugin_line, prefix, site_lists
+from installation import installed_prefix, plugin_line, plugin_words, prefix, site_lists
 from jobs import MPI, SMALL, output, srun
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "e2e"))
@@ -322,21 +321,6 @@ def test_storekeeper_that_hangs_ends_with_its_step(server, built, own_programs):
         jobs.run("scancel", "--user", jobs.USER.pw_name)
         jobs.wait_for(lambda: not ours(), 5 + jobs_kill_wait())
         process.communicate(timeout=30)
-
-
-@contextlib.contextmanager
-def plugin_words(*words):
-    """Let the plugstack line carry other words."""
-    file, line = plugin_line()
-    with open(file, encoding="utf-8") as before:
-        text = before.read()
-    try:
-        with open(file, "w", encoding="utf-8") as after:
-            after.write(" ".join([*line.split()[:2], *words]) + "\n")
-        yield
-    finally:
-        with open(file, "w", encoding="utf-8") as after:
-            after.write(text)
 
 
 def test_without_a_shared_store_every_user_has_their_own_and_no_word_is_lost_on_it(server, built):

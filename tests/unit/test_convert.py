@@ -103,6 +103,40 @@ def test_every_compression_is_read_whole_whatever_the_media_type_says(apply, blo
     assert (stats.entries, stats.bytes) == (3, sum(map(len, FILES.values())))
 
 
+def test_large_windows_are_had_one_at_a_time_and_given_back_whatever_happens(apply):
+    wide = raw_zstd(TAR, 27)
+    for broken in (wide[:-10], wide[:50] + b"\xff" * 50):
+        with pytest.raises((errors.DigestError, errors.LayerError)):
+            apply(broken)
+    watched = Watched(wide)
+    assert apply(watched)[1] == FILES
+    assert watched.seen == {False, True}  # looked at first, then read
+    with convert._LARGE_WINDOW:
+        assert apply(raw_zstd(TAR, 23))[1] == FILES, "a common one waits for nobody"
+    assert not convert._LARGE_WINDOW.locked()
+
+
+class Watched(io.RawIOBase):
+    """A stream that notes, at each reading, whether somebody has the large window."""
+
+    def __init__(self, data):
+        super().__init__()
+        self._data, self.seen = io.BytesIO(data), set()
+
+    def readable(self):
+        return True
+
+    def readinto(self, buffer):
+        self.seen.add(convert._LARGE_WINDOW.locked())
+        return self._data.readinto(buffer)
+
+
+def test_first_frame_says_what_all_frames_may_have(apply):
+    middle = len(TAR) // 2
+    with pytest.raises(errors.LayerError, match="too much memory"):
+        apply(zstd(TAR[:middle]) + raw_zstd(TAR[middle:], 27))
+
+
 def test_a_path_is_opened_and_read(apply, tmp_path):
     (tmp_path / "blob").write_bytes(gzip.compress(TAR))
     assert apply(str(tmp_path / "blob"))[1] == FILES

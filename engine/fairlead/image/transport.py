@@ -321,9 +321,11 @@ def _skips(item: str, host: str, port: int | None) -> bool:
 
 def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
-        return ipaddress.ip_address(host.strip("[]"))
+        found = ipaddress.ip_address(host.strip("[]"))
     except ValueError:
         return None
+    # ::ffff:169.254.169.254 is reached by IPv4, and is what it says there; Python says otherwise.
+    return getattr(found, "ipv4_mapped", None) or found
 
 
 def _host(url: str) -> str:

@@ -5,8 +5,9 @@ Rules:
 - gzip may have several members (eStargz), zstd several frames and skippable ones (zstd:chunked);
   both are read to the end. xz and bzip2 are refused: no specification has them, and they are slow.
 - Everything is hashed to the end of the stream, also what follows the end of the archive.
-- Memory does not depend on the layer: a few buffers of fixed size, and a zstd window of 128 MiB at
-  most. A layer that unpacks to more than a thousand times its size is refused.
+- Memory does not depend on the layer: a few buffers of fixed size, and a zstd window. One of more
+  than 8 MiB (``zstd --ultra``, ``--long``) is had by one layer of a process at a time, one of more
+  than 128 MiB by none. A layer that unpacks to more than a thousand times its size is refused.
 - The blob's own digest is not looked at here: whoever hands the stream over has verified it.
 """
 
@@ -33,11 +34,13 @@ if TYPE_CHECKING:
 PIECE_BYTES = 1 << 20
 BUFFERS = 3
 WINDOW_BYTES = 128 << 20
+COMMON_WINDOW_BYTES = 8 << 20  # that of zstd -19, and of what builds images
 RATIO = 1000
 RATIO_FROM_BYTES = 1 << 30
 
 _ISAL_ERROR: Any = igzip_lib.error  # a class, annotated as an instance
 _GZIP_ERRORS: tuple[type[Exception], ...] = (gzip.BadGzipFile, _ISAL_ERROR, zlib.error)
+_LARGE_WINDOW = threading.Lock()
 _REFUSED = {b"\xfd7zXZ\x00": "xz", b"BZh": "bzip2"}
 
 
@@ -90,8 +93,8 @@ def apply(
     if progress is not None:
         progress.start(key, f"unpack {diff_id.partition(':')[2][:12]}", size)
     try:
-        with _named(diff_id):
-            stats = _apply(_decompressed(source, media_type), source, diff_id, tree, progress, key)
+        with _named(diff_id), _decompressed(source, media_type) as archive:
+            stats = _apply(archive, source, diff_id, tree, progress, key)
     finally:
         if progress is not None:
             progress.finish(key)
@@ -224,26 +227,53 @@ class _Gzip(io.RawIOBase):
 
 
 class _Zstd(io.RawIOBase):
-    """All frames of a zstd stream. One that is cut short just ends: the DiffID tells."""
+    """All frames of a zstd stream. One that is cut short just ends: the DiffID tells.
+
+    The first frame says what all may have for a window; what stands before it may be anything.
+    """
 
     def __init__(self, source: _Source) -> None:
         import zstandard
 
         super().__init__()
-        self._error = zstandard.ZstdError
+        self._alone, self._error = False, zstandard.ZstdError
+        try:
+            window = zstandard.get_frame_parameters(source.head(18)).window_size
+        except zstandard.ZstdError:
+            window = 0  # nonsense; or, without an error, a skippable frame: what follows is unknown
+        limit = COMMON_WINDOW_BYTES if 0 < window <= COMMON_WINDOW_BYTES else WINDOW_BYTES
         stream: Any = source  # only read() is called; the annotation asks for a whole file
-        self._stream = zstandard.ZstdDecompressor(max_window_size=WINDOW_BYTES).stream_reader(
+        self._stream: Any = zstandard.ZstdDecompressor(max_window_size=limit).stream_reader(
             stream, read_size=1 << 18, read_across_frames=True, closefd=False
         )
+        if limit > COMMON_WINDOW_BYTES:
+            _LARGE_WINDOW.acquire()
+            self._alone = True
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: WriteableBuffer) -> int:
+        if self._stream is None:
+            return 0
         try:
-            return self._stream.readinto(buffer)
+            count: int = self._stream.readinto(buffer)
         except self._error as error:
             _damaged("zstd", str(error))
+        if not count:
+            self._give_way()
+        return count
+
+    def close(self) -> None:
+        self._give_way()
+        super().close()
+
+    def _give_way(self) -> None:
+        # At the end of the stream already: the layer may then wait for one that waits for this.
+        self._stream = None  # and its window
+        if self._alone:
+            self._alone = False
+            _LARGE_WINDOW.release()
 
 
 def _damaged(kind: str, why: str) -> NoReturn:

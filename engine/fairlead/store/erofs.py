@@ -42,14 +42,23 @@ if TYPE_CHECKING:
 THREADS = 4
 PIECE = 1 << 20
 MAX_ORIGINS = 64
+LOOK_BYTES = 4 << 20  # of an archive, between two looks at what the disk has left
 
 
 class Wanted(NamedTuple):
-    """An image whose layers are wanted; ``diff_ids`` belong to the manifest's layers."""
+    """An image whose layers are wanted.
+
+    Attributes:
+        reference: where it comes from.
+        manifest: of this machine.
+        diff_ids: belong to the manifest's layers.
+        floor_bytes: what stays free on the store's disk, whatever the layers unpack to.
+    """
 
     reference: Reference
     manifest: Manifest
     diff_ids: tuple[str, ...]
+    floor_bytes: int = 0
 
 
 class Told(log.Progress, Protocol):
@@ -268,7 +277,8 @@ class _Work:
         os.unlink(scratch)
         try:
             with kernel.LayerImage(fd, scratch_fd) as image:
-                lower = _Lower(self._store, image, lambda: self.below(number))
+                floor = self._wanted.floor_bytes
+                lower = _Lower(self._store, image, lambda: self.below(number), floor)
                 try:
                     stats = convert.apply(
                         stream, blob.media_type, diff_id, lower, self._told, size=blob.size
@@ -385,13 +395,33 @@ def _names(diff_ids: tuple[str, ...], number: int) -> tuple[str, str]:
 
 
 class _Lower:
-    """An image under construction that gets the layers below it, if it needs them, at its end."""
+    """An image under construction that gets the layers below it, if it needs them, at its end.
+
+    It stops short of filling the disk: how much a layer unpacks to is its author's choice.
+    """
 
     def __init__(
-        self, store: Store, image: kernel.LayerImage, below: Callable[[], list[LayerInfo]]
+        self,
+        store: Store,
+        image: kernel.LayerImage,
+        below: Callable[[], list[LayerInfo]],
+        floor_bytes: int,
     ) -> None:
         self._store, self._image, self._below = store, image, below
-        self.begin_layer, self.feed = image.begin_layer, image.feed
+        self._floor, self._unseen = floor_bytes, 0
+        self.begin_layer = image.begin_layer
+
+    def feed(self, data: memoryview) -> None:
+        self._unseen += len(data)
+        if self._unseen >= LOOK_BYTES:
+            self._unseen = 0
+            disk = os.statvfs(self._store.root)
+            if disk.f_bavail * disk.f_frsize < self._floor:
+                raise errors.SpaceError(
+                    f"{self._store.root}: the layer unpacks to more than fits; "
+                    f"{self._floor / 1e6:,.1f} MB must stay free"
+                )
+        self._image.feed(data)
 
     def end_layer(self) -> kernel.LayerStats:
         fds: list[int] = []

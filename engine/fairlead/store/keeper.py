@@ -153,7 +153,7 @@ class _Keeper:
         found = manifest.parse_manifest(fetched.data, fetched.media_type, fetched.digest)
         config = manifest.parse_config(client.document(name, found.config), found.config.digest)
         manifest.check_pair(found, config)
-        image = erofs.Wanted(name, found, config.diff_ids)
+        image = erofs.Wanted(name, found, config.diff_ids, _floor_bytes(store, settled))
         self._make_room(image, settled, store)
         infos = erofs.make(
             client,
@@ -216,6 +216,12 @@ class _Keeper:
 def site_config() -> settings.Config:
     """Return the site's settings alone: no user's file and no environment counts here."""
     return settings.load({}, home="/nonexistent")
+
+
+def _floor_bytes(store: Store, config: settings.Config) -> int:
+    """Return what no user's layers may take: what the site says, and never the last hundredth."""
+    found = room.limits(store, config)
+    return max(found.min_free, found.total // 100)
 
 
 def _write_grant(store: Store, grant: site.Grant, image: str) -> None:
