@@ -104,6 +104,23 @@ def test_process_becomes_the_command_and_takes_its_signals(user: User, image: st
     process.stdout.close()
 
 
+def test_image_of_a_running_container_is_not_removed(user: User, image: str) -> None:
+    words = ("run", "--entrypoint", "", image, "sh", "-c", "echo ready; read line; cat /srv/data")
+    process = user.start(*words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdout
+    assert process.stdin
+    assert process.stdout.readline() == "ready\n"
+    refused = user.run("rm", image)
+    assert refused.returncode == 125
+    assert f"is in use by process {process.pid}" in refused.stderr
+    user.run("store", "gc", "--all")
+    process.stdin.close()
+    assert process.stdout.read() == "data of the image\n"
+    process.stdout.close()
+    assert process.wait() == 0
+    assert user.run("rm", image).returncode == 0
+
+
 def test_second_run_needs_no_registry(user: User, image: str) -> None:
     user.run("pull", "--quiet", image)
     host = image.split("/")[0]
