@@ -2,6 +2,7 @@
 #include "erofs_output.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/types.h>
@@ -9,12 +10,12 @@
 
 #include "erofs_format.h"
 
-enum { BUFFER = 1 << 20 };
+enum { BUFFER = 1 << 20, WRITEBACK = 8 << 20 };
 
 int erofs_output_open(struct erofs_output *out, int fd)
 {
 	out->fd = fd;
-	out->start = out->used = 0;
+	out->start = out->begun = out->used = 0;
 	if (posix_memalign((void **)&out->buffer, EROFS_BLOCK, BUFFER))
 		return -ENOMEM;
 	return 0;
@@ -46,6 +47,16 @@ int erofs_output_at_offset(struct erofs_output *out, uint64_t offset, const void
 	return 0;
 }
 
+/* The disk may begin with what will not change any more, instead of with everything at the end's fsync. Of no
+ * consequence if it fails. */
+static void start_writeback(struct erofs_output *out)
+{
+	if (out->start - out->begun < WRITEBACK)
+		return;
+	sync_file_range(out->fd, (off_t)out->begun, (off_t)(out->start - out->begun), SYNC_FILE_RANGE_WRITE);
+	out->begun = out->start;
+}
+
 /* The block that is not full stays, so that start stays a multiple of it. */
 int erofs_output_flush(struct erofs_output *out)
 {
@@ -57,6 +68,7 @@ int erofs_output_flush(struct erofs_output *out)
 	memmove(out->buffer, out->buffer + whole, out->used - whole);
 	out->start += whole;
 	out->used -= whole;
+	start_writeback(out);
 	return 0;
 }
 
@@ -72,6 +84,7 @@ static int write_through(struct erofs_output *out, const char **data, size_t *si
 	if (!rc)
 		rc = erofs_output_at_offset(out, out->start, *data + lack, whole);
 	out->start += whole;
+	start_writeback(out);
 	*data += lack + whole;
 	*size -= lack + whole;
 	return rc;

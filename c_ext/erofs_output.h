@@ -13,6 +13,7 @@ struct erofs_output {
 	unsigned char *buffer;
 	uint64_t start; /* where in the file the buffer stands; a multiple of the block */
 	size_t used;
+	uint64_t begun; /* up to here the kernel was asked to begin writing to the disk */
 };
 
 int erofs_output_open(struct erofs_output *out, int fd);

@@ -10,6 +10,7 @@ import os
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
 
 import pytest
@@ -30,12 +31,11 @@ def program(tmp_path_factory):
 
 
 @pytest.fixture
-def bed(tmp_path, program):
-    made = Bed(str(tmp_path), program)
-    for parent in tmp_path.parents:  # pytest's own directories are closed to others
-        if parent.name.startswith("pytest-"):
-            os.chmod(parent, 0o755)
-    return made
+def bed(program):
+    # Not below pytest's own directory, which every other pytest of this machine closes to others.
+    place = tempfile.mkdtemp(prefix="fairlead-broker-", dir="/var/tmp")
+    yield Bed(place, program)
+    shutil.rmtree(place)
 
 
 def loops():

@@ -138,6 +138,7 @@ class _Work:
         infos = tuple(info for info in self._infos if info is not None)
         if len(infos) < len(self._infos):  # a grant for some of an image is worse than none
             raise errors.StoreError("the work was stopped before every layer was made")
+        _check_limits(infos)
         return infos
 
     def run(self) -> None:
@@ -364,6 +365,19 @@ def is_whole(store: Store, info: LayerInfo) -> bool:
         return False  # the disk cannot read it
     finally:
         os.close(fd)
+
+
+def _check_limits(infos: tuple[LayerInfo, ...]) -> None:
+    """Hold the limits of an image over all its layers; the sink holds them for each.
+
+    Raises:
+        errors.LayerError: the image is too large.
+    """
+    limits = kernel.Limits()
+    if sum(info.entries for info in infos) > limits.entries:
+        raise errors.LayerError("the image holds more entries than the limit")
+    if sum(info.bytes for info in infos) > limits.bytes:
+        raise errors.LayerError("the image's files exceed the limit of bytes")
 
 
 def checksum(fd: int) -> str:
