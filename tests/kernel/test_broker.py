@@ -12,6 +12,7 @@ import signal
 import subprocess
 import tempfile
 import time
+from pathlib import Path
 
 import pytest
 from broker_bed import IMAGE, JOB, LAYER, OTHER, ROOT, SERVICE, USER, Bed, old
@@ -298,8 +299,8 @@ time.sleep(60)
 """
 
 
-def test_the_storekeeper_is_the_service_account_and_nothing_more(bed, tmp_path):
-    prefix = tmp_path / "prefix"
+def test_the_storekeeper_is_the_service_account_and_nothing_more(bed):
+    prefix = Path(bed.store).parent / "prefix"
     (prefix / "venv/bin").mkdir(parents=True)
     (prefix / "libexec/fairlead").mkdir(parents=True)
     os.symlink("/usr/bin/python3", prefix / "venv/bin/python")
@@ -326,8 +327,8 @@ def test_the_storekeeper_is_the_service_account_and_nothing_more(bed, tmp_path):
     os.close(fd)
 
 
-def test_a_broker_that_is_killed_takes_its_storekeeper_along(bed, tmp_path):
-    prefix = tmp_path / "prefix"
+def test_a_broker_that_is_killed_takes_its_storekeeper_along(bed):
+    prefix = Path(bed.store).parent / "prefix"
     (prefix / "venv/bin").mkdir(parents=True)
     (prefix / "libexec/fairlead").mkdir(parents=True)
     os.symlink("/usr/bin/python3", prefix / "venv/bin/python")
