@@ -5,7 +5,7 @@
  *
  *   MOUNT IMAGE   the layers of an image that this user was granted, as detached mounts idmapped to the user, in the
  *                 image's order, lowest first; several messages when there are many
- *   KEEPER        a connection to a new storekeeper, which fetches and converts (engine/fairlead/store/keeper.py)
+ *   KEEPER        a connection to a new storekeeper, which fetches and converts (engine/fairlead/shared/keeper.py)
  *   END           nothing more is needed: the broker ends */
 #ifndef FAIRLEAD_BROKER_H
 #define FAIRLEAD_BROKER_H

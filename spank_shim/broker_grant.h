@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * A grant: the storekeeper's word that a user may mount an image, and of which layers it consists. The broker mounts
- * what a grant names and nothing else. engine/fairlead/store/site.py draws the store and the file.
+ * what a grant names and nothing else. engine/fairlead/shared/site.py draws the store and the file.
  *
  * A file of the store is trusted only as far as its descriptor shows: a regular file of the service account, in the
  * store's own directories (no symbolic link on the way), writable by nobody else. */

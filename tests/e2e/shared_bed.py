@@ -32,7 +32,7 @@ import sys
 sys.path[:0] = {paths!r}
 from fairlead import config
 from fairlead.image import transport
-from fairlead.store import keeper
+from fairlead.shared import keeper
 keeper.site_config = lambda: config.load({{}}, site_file={site!r}, home="/nonexistent")
 {more}
 sys.exit(keeper.main(sys.argv[1:], lambda: frozenset()))

@@ -33,7 +33,8 @@ def _launch(request: dict) -> dict:
     from fairlead import config as settings
     from fairlead import errors
     from fairlead.image import reference
-    from fairlead.store import fetch, layout, shared
+    from fairlead.shared import ask
+    from fairlead.store import fetch, layout
 
     config = settings.load()
     store = layout.open_store(config)
@@ -43,8 +44,8 @@ def _launch(request: dict) -> dict:
         if digest is None:
             pulled = fetch.pull(name, config, store, policy=config.pull, tree=False)
             digest = pulled.digest
-        mounts = shared.mounts(request["fd"], name, digest, config)
-    except shared.Unusable as why:
+        mounts = ask.mounts(request["fd"], name, digest, config)
+    except ask.Unusable as why:
         return {"unusable": str(why)}
     except errors.Error as error:
         return {"error": [error.code, error.message]}

@@ -15,7 +15,9 @@ import pytest
 from faulty_registry import trickle
 from images import image, layer
 
-from fairlead.store import check_site, gc_site, site
+from fairlead.shared import check as shared_check
+from fairlead.shared import gc as shared_gc
+from fairlead.shared import site
 from fairlead.store.layout import Store
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
@@ -27,7 +29,7 @@ import json, os, sys
 fd, path, jobs, environ = json.loads(sys.argv[1])
 os.dup2(fd, 3)
 from fairlead import config
-from fairlead.store import keeper
+from fairlead.shared import keeper
 keeper.site_config = lambda: config.load(environ, site_file="/nonexistent", home="/nonexistent")
 living = None if jobs is None else frozenset(jobs)
 sys.exit(keeper.main([path, "1000", "7"], lambda: living))
@@ -65,7 +67,7 @@ class Site:
         return {name[:-6] for name in names if name.endswith(".erofs")}
 
     def is_clean(self):
-        return list(check_site.run(self.store, repair=False)) == []
+        return list(shared_check.run(self.store, repair=False)) == []
 
 
 def listen(process, line):
@@ -167,7 +169,7 @@ def test_unused_layers_make_room_and_those_of_living_jobs_stay(keeper, faulty):
     stores.lease(keeper.store, 12, site.name_of(built[0].digest), made=1000)
     keeper.jobs = [12]
     assert "done" in keeper.ask(names[2], built[2].digest)[-1]
-    granted = {g.manifest for g in gc_site.grants(keeper.store)}
+    granted = {g.manifest for g in shared_gc.grants(keeper.store)}
     assert granted == {site.name_of(built[0].digest), site.name_of(built[2].digest)}
     assert len(keeper.layers()) == 2
     assert keeper.is_clean()

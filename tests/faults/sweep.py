@@ -45,9 +45,11 @@ from images import image, layer, program, push, symlink
 from real_registry import docker_registry
 
 from fairlead.cli import main as fairlead
-from fairlead.store import check_site, gc_site, keeper
+from fairlead.shared import check as shared_check
+from fairlead.shared import gc as shared_gc
+from fairlead.shared import keeper
+from fairlead.shared.wire import PROTOCOL, Wire
 from fairlead.store.layout import Store
-from fairlead.store.wire import PROTOCOL, Wire
 
 LIMIT_S = 60
 AT, LINK, PATH, FD = "at", "link", "path", "fd"
@@ -198,10 +200,10 @@ def _engine(wire: Wire, name: str) -> int:
 def check_site_store(words: list[str]) -> int:
     """Check a site store, whoever owns it, and that the grant that was asked for is there."""
     store = Store(words[0])
-    found = list(check_site.run(store, repair=False))
+    found = list(shared_check.run(store, repair=False))
     for finding in found:
         print(finding.kind, finding.path, finding.why)
-    granted = [grant for grant in gc_site.grants(store) if grant.grant]
+    granted = [grant for grant in shared_gc.grants(store) if grant.grant]
     print(f"{len(granted)} grants")
     return int(bool(found) or len(granted) != 1)
 

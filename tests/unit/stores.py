@@ -5,7 +5,8 @@ import json
 import os
 import zlib
 
-from fairlead.store import blobs, fingerprint, layers, layout, records, site
+from fairlead.shared import site
+from fairlead.store import blobs, fingerprint, layers, layout, records
 from fairlead.store.layout import Stage, Store
 from fairlead.store.records import Record
 

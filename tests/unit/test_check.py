@@ -7,7 +7,9 @@ import pytest
 import stores
 
 from fairlead import config as settings
-from fairlead.store import blobs, check, check_site, layers, layout, records, site
+from fairlead.shared import check as shared_check
+from fairlead.shared import site
+from fairlead.store import blobs, check, layers, layout, records
 from fairlead.store.layout import Lock
 
 
@@ -22,7 +24,7 @@ def site_store(tmp_path):
 
 
 def found(store, repair=False):
-    kind = check_site if os.path.exists(store.path("grants")) else check
+    kind = shared_check if os.path.exists(store.path("grants")) else check
     return [(f.kind, os.path.relpath(f.path, store.root)) for f in kind.run(store, repair=repair)]
 
 

@@ -15,6 +15,7 @@ FLOORS = (
     ("kernel",),
     ("image",),
     ("store",),
+    ("shared",),
     ("host",),
     ("plan",),
     ("run",),

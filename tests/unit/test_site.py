@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fairlead import errors
-from fairlead.store import site
+from fairlead.shared import site
 from fairlead.store.layout import Store
 
 A, B = "a" * 64, "b" * 64

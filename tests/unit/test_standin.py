@@ -84,7 +84,8 @@ loaded = sorted(sys.modules)
 import typing
 assert typing.get_type_hints and "typing" in sys.modules
 from fairlead.image import registry
-from fairlead.store import convert, direct, nearby, rootfs, shared, transfer
+from fairlead.shared import ask
+from fairlead.store import convert, direct, nearby, rootfs, transfer
 from fairlead.host import mpi, survey
 from fairlead.run import basis, keep, layer, stage
 print(*loaded)

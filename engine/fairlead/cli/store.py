@@ -18,7 +18,10 @@ from typing import NamedTuple
 from fairlead import config as settings
 from fairlead import errors, log
 from fairlead.cli.images import size_text
-from fairlead.store import check, check_site, gc, gc_site, items, place, room
+from fairlead.shared import check as shared_check
+from fairlead.shared import gc as shared_gc
+from fairlead.shared import place
+from fairlead.store import check, gc, items, room
 from fairlead.store.items import Item, Outcome
 from fairlead.store.layout import Store
 
@@ -91,9 +94,11 @@ def _open(config: settings.Config, *, own: bool) -> _View:
         return _View(
             store,
             "site",
-            lambda: gc_site.inventory(store, living),
-            lambda wanted, dry, bar: gc_site.collect(store, wanted, living, dry=dry, progress=bar),
-            lambda repair, bar: check_site.run(store, repair=repair, progress=bar),
+            lambda: shared_gc.inventory(store, living),
+            lambda wanted, dry, bar: shared_gc.collect(
+                store, wanted, living, dry=dry, progress=bar
+            ),
+            lambda repair, bar: shared_check.run(store, repair=repair, progress=bar),
         )
     store = place.open_place(config, own=own).store
     return _View(
@@ -105,14 +110,14 @@ def _open(config: settings.Config, *, own: bool) -> _View:
     )
 
 
-def _living() -> gc_site.Living:
+def _living() -> shared_gc.Living:
     from fairlead.host import slurm
 
     asked = time.time()
     jobs = slurm.living_jobs()
     if jobs is None:
         log.note("Slurm does not say which jobs live; every lease since the last boot counts")
-    return gc_site.Living(jobs, asked)
+    return shared_gc.Living(jobs, asked)
 
 
 # -- actions ---------------------------------------------------------------------------------------

@@ -32,7 +32,8 @@ from fairlead import kernel
 from fairlead.host import facts, mpi, slurm, witness
 from fairlead.plan import request as launch_request
 from fairlead.run import launch
-from fairlead.store import blobs, layers, layout, records, site
+from fairlead.shared import site
+from fairlead.store import blobs, layers, layout, records
 
 NAME_SERVICE = ("/etc/passwd", "/etc/group", "/etc/nsswitch.conf")
 

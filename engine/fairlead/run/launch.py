@@ -18,7 +18,8 @@ from fairlead.image import reference
 from fairlead.plan import plan as launch_plan
 from fairlead.plan import request as launch_request
 from fairlead.run import view
-from fairlead.store import fetch, layers, layout, site
+from fairlead.shared import site
+from fairlead.store import fetch, layers, layout
 
 T = TypeVar("T")
 _ETC_FILE_LIMIT = 1 << 20
@@ -110,14 +111,14 @@ def _shared_mounts(
     progress: log.Progress | None,
 ) -> tuple[int, ...]:
     """Return an image's layers as mounts; none where it has no layers or the store cannot serve."""
-    from fairlead.store import shared
+    from fairlead.shared import ask
 
     if not image.config.diff_ids:
         return ()  # an empty root is a directory of the user's
-    ask = config.pull != "never"
+    may = config.pull != "never"
     try:
-        return shared.mounts(broker, name, image.digest, config, may_ask=ask, progress=progress)
-    except shared.Unusable as why:
+        return ask.mounts(broker, name, image.digest, config, may_ask=may, progress=progress)
+    except ask.Unusable as why:
         log.warning(f"the node's shared store cannot be used ({why}); using {store.root}")
         return ()
 

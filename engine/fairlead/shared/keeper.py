@@ -40,9 +40,11 @@ from typing import TYPE_CHECKING, NoReturn
 from fairlead import config as settings
 from fairlead import errors, log
 from fairlead.image import manifest, reference
-from fairlead.store import erofs, gc_site, layout, room, site
+from fairlead.shared import erofs, site
+from fairlead.shared import gc as shared_gc
+from fairlead.shared.wire import PROTOCOL, Message, Wire
+from fairlead.store import layout, room
 from fairlead.store.layout import Stage, Store
-from fairlead.store.wire import PROTOCOL, Message, Wire
 
 if TYPE_CHECKING:
     from fairlead.image.headers import Challenge
@@ -172,8 +174,8 @@ class _Keeper:
     def _make_room(self, image: erofs.Wanted, config: settings.Config, store: Store) -> None:
         asked = time.time()
         need = room.forecast(unpacked=erofs.missing(store, image), stored=())
-        ask = functools.cache(lambda: gc_site.Living(self._living_jobs(), asked))
-        room.make(store, config, need, str(image.reference), gc_site.reclaim(store, ask))
+        ask = functools.cache(lambda: shared_gc.Living(self._living_jobs(), asked))
+        room.make(store, config, need, str(image.reference), shared_gc.reclaim(store, ask))
 
     # -- the line ----------------------------------------------------------------------------------
 

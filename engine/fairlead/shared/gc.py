@@ -25,7 +25,8 @@ from typing import NamedTuple
 
 from fairlead import errors, log
 from fairlead.image.manifest import MAX_DOCUMENT
-from fairlead.store import fingerprint, gc, items, layout, quarantine, site
+from fairlead.shared import site
+from fairlead.store import fingerprint, gc, items, layout, quarantine
 from fairlead.store.items import Item, Outcome
 from fairlead.store.layers import chain_id
 from fairlead.store.layout import Lock, Store

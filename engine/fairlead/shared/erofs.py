@@ -30,9 +30,10 @@ from isal import isal_zlib
 from fairlead import errors, kernel, log
 from fairlead.image.manifest import Descriptor, Manifest
 from fairlead.image.reference import Reference
-from fairlead.store import blobs, convert, layers, layout, shared_blobs, site
+from fairlead.shared import site
+from fairlead.shared.site import LayerInfo
+from fairlead.store import blobs, convert, layers, layout, shared_blobs
 from fairlead.store.layout import Lock, Stage, Store
-from fairlead.store.site import LayerInfo
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer

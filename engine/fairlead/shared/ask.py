@@ -21,8 +21,8 @@ from collections.abc import Mapping
 from fairlead import errors, kernel, log
 from fairlead.config import Config
 from fairlead.image.reference import Reference
-from fairlead.store import site
-from fairlead.store.wire import PROTOCOL, Message, Wire, texts
+from fairlead.shared import site
+from fairlead.shared.wire import PROTOCOL, Message, Wire, texts
 
 # By these a user may reach a registry that the storekeeper, which has none of them, cannot.
 _OWN_WAYS = (

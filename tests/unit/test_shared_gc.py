@@ -7,8 +7,9 @@ import pytest
 import stores
 
 from fairlead import errors
-from fairlead.store import gc_site, site
-from fairlead.store.gc_site import Living
+from fairlead.shared import gc as shared_gc
+from fairlead.shared import site
+from fairlead.shared.gc import Living
 from fairlead.store.layout import Lock
 
 EVERYTHING = 1 << 62
@@ -25,7 +26,7 @@ def layers(store):
 
 
 def removed(store, wanted=EVERYTHING, living=NOBODY):
-    done = gc_site.collect(store, wanted, living)
+    done = shared_gc.collect(store, wanted, living)
     return [item.name[0] for item in done.removed if item.kind == "layer"]
 
 
@@ -64,7 +65,7 @@ def test_broker_s_touch_is_a_use(store):
 def test_looking_is_no_use(store):
     a = stores.add_layer(store, "a")
     manifest = stores.grant(store, 1000, "1", [a], used=100)
-    gc_site.inventory(store, NOBODY)
+    shared_gc.inventory(store, NOBODY)
     assert os.stat(site.grant_path(store, 1000, manifest)).st_atime == 100
 
 
@@ -72,7 +73,7 @@ def test_lease_of_a_living_job_holds(store):
     a = stores.add_layer(store, "a")
     stores.lease(store, 12, stores.grant(store, 1000, "1", [a]))
     living = Living(frozenset({12}), NOBODY.asked)
-    done = gc_site.collect(store, EVERYTHING, living)
+    done = shared_gc.collect(store, EVERYTHING, living)
     assert [item.held for item in done.spared] == ["job 12"]
     assert layers(store) == ["a"]
     assert grants_of(store, 1000) == ["1"]
@@ -103,7 +104,7 @@ def test_lease_that_is_younger_than_slurm_s_answer_holds(store):
 def test_without_an_answer_from_slurm_leases_of_this_boot_hold(store):
     a, b = (stores.add_layer(store, letter) for letter in "ab")
     stores.lease(store, 12, stores.grant(store, 1000, "1", [a]))
-    earlier = gc_site.boot_time() - 100
+    earlier = shared_gc.boot_time() - 100
     stores.lease(store, 11, stores.grant(store, 1000, "2", [b]), made=earlier)
     assert removed(store, living=Living(None, NOBODY.asked)) == ["b"]
     assert os.listdir(store.path("leases")) == [f"12.{'1' * 64}"]
@@ -113,10 +114,10 @@ def test_job_that_begins_at_the_last_moment_keeps_its_layers(store, monkeypatch)
     a = stores.add_layer(store, "a")
     manifest = stores.grant(store, 1000, "1", [a])
     living = Living(frozenset(), time.time() - 1)
-    found = gc_site.inventory(store, living)
+    found = shared_gc.inventory(store, living)
     stores.lease(store, 12, manifest)
-    monkeypatch.setattr(gc_site, "_inventory", lambda *_: found)
-    done = gc_site.collect(store, EVERYTHING, living)
+    monkeypatch.setattr(shared_gc, "_inventory", lambda *_: found)
+    done = shared_gc.collect(store, EVERYTHING, living)
     assert [item.name for item in done.spared] == [a]
     assert (layers(store), grants_of(store, 1000)) == (["a"], ["1"])
 
@@ -146,9 +147,9 @@ def test_record_without_its_image_is_garbage(store):
     a = stores.add_layer(store, "a")
     os.unlink(site.layer_path(store, a))
     with site.work(store):
-        gc_site.collect(store, 0, NOBODY)
+        shared_gc.collect(store, 0, NOBODY)
         assert os.listdir(store.path("layers")) == [f"{a}.json"]
-    gc_site.collect(store, 0, NOBODY)
+    shared_gc.collect(store, 0, NOBODY)
     assert os.listdir(store.path("layers")) == []
 
 
@@ -168,12 +169,12 @@ def test_documents_stay_while_a_grant_leads_to_them_or_they_to_it(store):
     os.rename(
         site.grant_path(store, 1000, name), site.grant_path(store, 1000, site.name_of(manifest))
     )
-    gc_site.collect(store, 0, NOBODY)
+    shared_gc.collect(store, 0, NOBODY)
     kept = {f"sha256:{n}" for n in os.listdir(store.path("blobs/sha256"))}
     assert kept == {config, manifest, index}
     assert other not in kept
-    gc_site.collect(store, EVERYTHING, NOBODY)
-    gc_site.collect(store, 0, NOBODY)
+    shared_gc.collect(store, EVERYTHING, NOBODY)
+    shared_gc.collect(store, 0, NOBODY)
     assert os.listdir(store.path("blobs/sha256")) == []
 
 
@@ -182,17 +183,17 @@ def test_configuration_stays_while_one_of_its_layers_does(store):
     stores.grant(store, 1000, "1", [a])
     for diff_id in (a, "b" * 64):
         stores.put(store, b'{"rootfs": {"diff_ids": ["sha256:%s"]}}' % diff_id.encode())
-    gc_site.collect(store, 0, NOBODY)
+    shared_gc.collect(store, 0, NOBODY)
     assert len(os.listdir(store.path("blobs/sha256"))) == 1
-    gc_site.collect(store, EVERYTHING, NOBODY)
-    gc_site.collect(store, 0, NOBODY)
+    shared_gc.collect(store, EVERYTHING, NOBODY)
+    shared_gc.collect(store, 0, NOBODY)
     assert os.listdir(store.path("blobs/sha256")) == []
 
 
 def test_dry_run_removes_nothing(store):
     a = stores.add_layer(store, "a")
     stores.grant(store, 1000, "1", [a])
-    done = gc_site.collect(store, EVERYTHING, NOBODY, dry=True)
+    done = shared_gc.collect(store, EVERYTHING, NOBODY, dry=True)
     assert done.freed >= 8192
     assert layers(store) == ["a"]
 
@@ -209,7 +210,7 @@ def test_grant_that_the_disk_cannot_read_makes_no_garbage(store, monkeypatch):
 
     monkeypatch.setattr(os, "open", failing)
     with pytest.raises(errors.StoreError, match="Input/output error"):
-        gc_site.collect(store, 0, NOBODY)
+        shared_gc.collect(store, 0, NOBODY)
     monkeypatch.undo()
     assert layers(store) == ["a"]
 
@@ -218,7 +219,7 @@ def test_reclaim_counts_what_is_unused(store):
     a, b = (stores.add_layer(store, letter) for letter in "ab")
     stores.grant(store, 1000, "1", [a])
     stores.lease(store, 12, stores.grant(store, 1000, "2", [b]))
-    side = gc_site.reclaim(store, lambda: Living(frozenset({12}), NOBODY.asked))
+    side = shared_gc.reclaim(store, lambda: Living(frozenset({12}), NOBODY.asked))
     assert (side.used(), side.can_free()) == (16384, 8192)
     assert side.free(1) == 8192
     assert layers(store) == ["b"]

@@ -12,7 +12,9 @@ import os
 from collections.abc import Iterator
 
 from fairlead import errors, log
-from fairlead.store import check, erofs, gc_site, site
+from fairlead.shared import erofs, site
+from fairlead.shared import gc as shared_gc
+from fairlead.store import check
 from fairlead.store.check import Finding
 from fairlead.store.layout import Store
 
@@ -83,7 +85,7 @@ def _grants(store: Store) -> Iterator[Finding]:
         path = f"{folder}/{name}"
         if not (name.isascii() and name.isdecimal() and os.path.isdir(path)):
             yield Finding("foreign", path, "is no user's", check.quarantined(store, path))
-    for found in gc_site.grants(store):
+    for found in shared_gc.grants(store):
         if found.grant is None:
             repair = check.quarantined(store, found.path)
             yield Finding("damaged", found.path, "is no grant", repair)

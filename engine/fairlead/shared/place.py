@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 from fairlead import errors
 from fairlead.config import Config
-from fairlead.store import layout, site
+from fairlead.shared import site
+from fairlead.store import layout
 from fairlead.store.layout import Store
 
 
