@@ -215,7 +215,6 @@ def test_what_the_dead_left_is_found_and_what_the_living_do_is_not(store):
 def test_good_site_store_is_clean(site_store):
     a = stores.add_layer(site_store, "a")
     stores.lease(site_store, 3, stores.grant(site_store, 1000, "1", [a]))
-    stores.put(site_store, b"{}")
     assert found(site_store) == []
 
 

@@ -153,43 +153,6 @@ def test_record_without_its_image_is_garbage(store):
     assert os.listdir(store.path("layers")) == []
 
 
-def test_documents_stay_while_a_grant_leads_to_them_or_they_to_it(store):
-    def put(text):
-        digest = stores.sha256(text.encode())
-        with open(store.path("blobs", "sha256", digest[7:]), "w", encoding="ascii") as file:
-            file.write(text)
-        return digest
-
-    config = put('{"config": 1}')
-    manifest = put(f'{{"config": {{"digest": "{config}"}}}}')
-    index = put(f'{{"manifests": [{{"digest": "{manifest}"}}]}}')
-    other = put('{"config": {"digest": "sha256:x"}}')
-    a = stores.add_layer(store, "a")
-    name = stores.grant(store, 1000, "1", [a])
-    os.rename(
-        site.grant_path(store, 1000, name), site.grant_path(store, 1000, site.name_of(manifest))
-    )
-    shared_gc.collect(store, 0, NOBODY)
-    kept = {f"sha256:{n}" for n in os.listdir(store.path("blobs/sha256"))}
-    assert kept == {config, manifest, index}
-    assert other not in kept
-    shared_gc.collect(store, EVERYTHING, NOBODY)
-    shared_gc.collect(store, 0, NOBODY)
-    assert os.listdir(store.path("blobs/sha256")) == []
-
-
-def test_configuration_stays_while_one_of_its_layers_does(store):
-    a = stores.add_layer(store, "a")
-    stores.grant(store, 1000, "1", [a])
-    for diff_id in (a, "b" * 64):
-        stores.put(store, b'{"rootfs": {"diff_ids": ["sha256:%s"]}}' % diff_id.encode())
-    shared_gc.collect(store, 0, NOBODY)
-    assert len(os.listdir(store.path("blobs/sha256"))) == 1
-    shared_gc.collect(store, EVERYTHING, NOBODY)
-    shared_gc.collect(store, 0, NOBODY)
-    assert os.listdir(store.path("blobs/sha256")) == []
-
-
 def test_dry_run_removes_nothing(store):
     a = stores.add_layer(store, "a")
     stores.grant(store, 1000, "1", [a])

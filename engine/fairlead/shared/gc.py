@@ -17,18 +17,15 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import os
 import time
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from fairlead import errors, log
-from fairlead.image.manifest import MAX_DOCUMENT
 from fairlead.shared import site
 from fairlead.store import fingerprint, gc, items, layout, quarantine
 from fairlead.store.items import Item, Outcome
-from fairlead.store.layers import chain_id
 from fairlead.store.layout import Lock, Store
 from fairlead.store.room import Reclaim
 
@@ -189,11 +186,11 @@ def _inventory(store: Store, living: Living, alone: bool) -> tuple[Item, ...]:
                 who = who or ("" if alone or (needed and not late) else "the storekeeper")
                 when = used.get(layer, info.st_mtime)
                 layers.append(Item("layer", layer, 512 * info.st_blocks, when, needed, who))
-    garbage = _garbage(store, living, {found.manifest for found in granted}, alone)
+    garbage = _garbage(store, living, alone)
     return (*layers, *(_as_garbage(store, path) for path in garbage))
 
 
-def _garbage(store: Store, living: Living, manifests: set[str], alone: bool) -> list[str]:
+def _garbage(store: Store, living: Living, alone: bool) -> list[str]:
     found = [*quarantine.entries(store), *layout.stale_stages(store)]
     held = in_use(store, living)
     for name in os.listdir(store.path("leases")):
@@ -206,39 +203,7 @@ def _garbage(store: Store, living: Living, manifests: set[str], alone: bool) -> 
             layer, _, kind = name.partition(".")
             if kind == "json" and f"{layer}.erofs" not in names:
                 found.append(site.info_path(store, layer))
-        found += _documents(store, manifests)
     return found
-
-
-def _documents(store: Store, manifests: set[str]) -> list[str]:
-    """Return the paths of the documents that lead to no grant and to no layer that is here.
-
-    The storekeeper keeps configurations and no manifests: a configuration is told by its layers.
-    """
-    folder = store.path("blobs/sha256")
-    here = {name.partition(".")[0] for name in os.listdir(store.path("layers"))}
-    named = {name: _named_by(f"{folder}/{name}") for name in os.listdir(folder)}
-    kept = manifests & set(named)
-    kept |= {child for name in kept for child in named[name]}  # their configurations
-    kept |= {name for name, children in named.items() if children & (manifests | here)}
-    return [f"{folder}/{name}" for name in named if name not in kept]
-
-
-def _named_by(path: str) -> set[str]:
-    """Return the HEX of what a document leads to: manifests, a configuration, layers."""
-    try:
-        with open(path, "rb", opener=_careful) as file:
-            table = json.loads(file.read(MAX_DOCUMENT))
-        children = [child["digest"] for child in table.get("manifests", ())]
-        if "rootfs" in table:
-            diff_ids = tuple(map(str, table["rootfs"]["diff_ids"]))
-            children += diff_ids
-            children += [chain_id(diff_ids[: number + 1]) for number in range(len(diff_ids))]
-        elif "config" in table:
-            children.append(table["config"]["digest"])
-        return {site.name_of(str(child)) for child in children}
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        return set()
 
 
 def _as_garbage(store: Store, path: str) -> Item:

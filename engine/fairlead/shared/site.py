@@ -4,7 +4,6 @@
 
     SITE/                      0700, owned by the service account (default /var/lib/fairlead)
       version                  "1", as in a user's store
-      blobs/sha256/HEX         documents that the storekeeper has verified
       layers/HEX.erofs         one EROFS image per layer; HEX: the layer's DiffID, or its ChainID
                                  if it depends on the layers below
       layers/HEX.json          what the image file must be (``LayerInfo``); there before the image
@@ -42,7 +41,7 @@ from fairlead.store.layout import Store
 
 ROOT = "/var/lib/fairlead"
 ACCOUNT = "fairlead"
-FOLDERS = (*("blobs", "blobs/sha256", "layers", "grants", "leases", "tmp", "locks", "quarantine"),)
+FOLDERS = ("layers", "grants", "leases", "tmp", "locks", "quarantine")
 
 MAX_GRANT_BYTES = 1 << 17  # MAX_LAYERS lines of 71 bytes, and the head
 MAX_INFO_BYTES = 1 << 16
