@@ -28,6 +28,7 @@ from fairlead import errors
 
 PROTOCOL = 1
 MAX_LINE = 1 << 20
+OFFER_S = 0.05
 MAX_OFFER = 16 << 10  # well below what a socket takes at once that calls itself writable
 
 Message = dict[str, object]
@@ -60,8 +61,8 @@ class Wire:
             OSError: the other side is gone.
         """
         data = _line(message)
-        # One that waits in ``send`` holds the lock: there is no room then.
-        if len(data) > MAX_OFFER or not self._lock.acquire(blocking=False):
+        # Other offers are done at once; one that waits in ``send`` keeps the lock: no room then.
+        if len(data) > MAX_OFFER or not self._lock.acquire(timeout=OFFER_S):
             return False
         try:
             room = select.poll()
