@@ -181,7 +181,9 @@ def test_shared_blobs_come_before_the_registry_and_are_verified(keeper, faulty, 
     folder = tmp_path / "lustre/blobs/sha256"
     folder.mkdir(parents=True)
     (folder / one.digest[7:]).write_bytes(one.data)
-    (folder / two.digest[7:]).write_bytes(two.data[:-1500] + bytes([two.data[-1500] ^ 1]) + two.data[-1499:])
+    (folder / two.digest[7:]).write_bytes(
+        two.data[:-1500] + bytes([two.data[-1500] ^ 1]) + two.data[-1499:]
+    )
     keeper.environ["FAIRLEAD_SHARED_BLOBS"] = str(tmp_path / "lustre")
     told = keeper.ask(faulty.add("x/y", "1", built), built.digest)
     assert "done" in told[-1]
