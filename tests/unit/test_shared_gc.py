@@ -186,3 +186,15 @@ def test_reclaim_counts_what_is_unused(store):
     assert (side.used(), side.can_free()) == (16384, 8192)
     assert side.free(1) == 8192
     assert layers(store) == ["b"]
+
+
+def test_leases_of_ended_jobs_go_once_there_are_many(store):
+    manifest = stores.grant(store, 1000, "1", [stores.add_layer(store, "a")])
+    for job in range(1, 301):
+        stores.lease(store, job, manifest)
+    now = time.time() + 1
+    assert shared_gc.forget_leases(store, lambda: Living(None, now)) == 0, "Slurm does not answer"
+    assert shared_gc.forget_leases(store, lambda: Living(frozenset(), 0.0)) == 0, "younger"
+    assert shared_gc.forget_leases(store, lambda: Living(frozenset({7, 9}), now)) == 298
+    assert len(os.listdir(store.path("leases"))) == 2
+    assert shared_gc.forget_leases(store, lambda: pytest.fail("asked for two")) == 0

@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from fairlead import config as settings
@@ -128,7 +128,7 @@ def _ls(view: _View, arguments: argparse.Namespace, config: settings.Config) -> 
     if arguments.json:
         print(json.dumps([_entry(item) for item in found], indent=2))
         return 0
-    rows = [_COLUMNS, *(_row(item) for item in found)]
+    rows = [_COLUMNS, *(_row(item) for item in _folded(found))]
     widths = [max(len(row[column]) for row in rows) for column in range(len(_COLUMNS))]
     for row in rows:
         cells = (text.ljust(width) for text, width in zip(row, widths, strict=True))
@@ -190,7 +190,7 @@ def _gc(view: _View, arguments: argparse.Namespace, config: settings.Config) -> 
         }
         print(json.dumps(table, indent=2))
         return 0
-    for item in done.removed:
+    for item in _folded(done.removed):
         print("  ".join((item.kind, _short(item), size_text(item.size), *item.images)))
     print(f"{'would free' if dry else 'freed'} {size_text(done.freed)}")
     if done.spared:
@@ -229,6 +229,17 @@ def _entry(item: Item) -> dict[str, object]:
 def _row(item: Item) -> tuple[str, ...]:
     images = ", ".join(_image(text) for text in item.images)
     return item.kind, _short(item), size_text(item.size), _time(item.used), item.held, images
+
+
+def _folded(found: Iterable[Item]) -> list[Item]:
+    """Let one line stand for all leases of ended jobs; each job leaves one, without a size."""
+    rest, leases = [], 0
+    for item in found:
+        if item.kind == "garbage" and item.name.startswith("leases/"):
+            leases += 1
+        else:
+            rest.append(item)
+    return [Item("garbage", f"{leases} leases of ended jobs", 0, 0.0), *rest] if leases else rest
 
 
 def _short(item: Item) -> str:

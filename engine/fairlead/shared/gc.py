@@ -30,6 +30,7 @@ from fairlead.store.layout import Lock, Store
 from fairlead.store.room import Reclaim
 
 LATELY_S = 3600.0
+MANY_LEASES = 256
 
 
 class Living(NamedTuple):
@@ -99,6 +100,27 @@ def collect(
             return Outcome(chosen, spared)
         removed, busy = gc.remove_each(chosen, lambda item: _remove(store, item, living), progress)
     return Outcome(removed, (*spared, *busy))
+
+
+def forget_leases(store: Store, living: Callable[[], Living]) -> int:
+    """Remove the leases of jobs that have ended, once there are many; returns how many went.
+
+    The broker leaves one per job and image, and knows nothing of the jobs' ends. living asks Slurm,
+    which takes a while; where it does not answer, all stay.
+    """
+    names = os.listdir(store.path("leases"))
+    if len(names) <= MANY_LEASES:
+        return 0
+    found, gone = living(), 0
+    if found.jobs is None:
+        return 0
+    for name in names:
+        lease, path = site.parse_lease(name), store.path("leases", name)
+        with contextlib.suppress(FileNotFoundError):
+            if lease and lease[0] not in found.jobs and os.stat(path).st_mtime < found.asked:
+                os.unlink(path)
+                gone += 1
+    return gone
 
 
 def grants(store: Store) -> Iterator[Granted]:

@@ -169,6 +169,8 @@ class _Keeper:
         size = sum(info.bytes for info in infos)
         grant = site.Grant(self._uid, self._job, size, tuple(info.layer for info in infos))
         _write_grant(store, grant, site.name_of(name.digest))
+        asked = time.time()
+        shared_gc.forget_leases(store, lambda: shared_gc.Living(self._living_jobs(), asked))
         return size
 
     def _make_room(self, image: erofs.Wanted, config: settings.Config, store: Store) -> None:
