@@ -51,6 +51,7 @@ static int wait_for_lower(struct erofs_image *image, const struct erofs_step *gi
 	struct erofs_step *step;
 	int rc = 0;
 
+	erofs_arena_breathe(&image->arena);
 	step = erofs_body(image, given, sizeof(*given), &rc);
 	if (step)
 		step->path = erofs_body(image, given->path, strlen(given->path) + 1, &rc);

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -10,12 +11,22 @@
 #include <unistd.h>
 
 enum {
-	SMALL = 24 << 20,     /* not worth the trouble */
+	SMALL = 16 << 20,     /* not worth the trouble */
 	STAYS_MAX = 32 << 20, /* a table of two million names */
 	BREATHS = 64,	      /* between two looks at the counts of faults */
-	BUDGET = 24 << 20,
+	BUDGET = 16 << 20,
 	AROUND = 64 << 10,    /* what the kernel may map for a fault on what it has; one page for what is new */
 };
+
+/* Layers are made in parallel and share one budget. Written by a thread at the ends of its layer, read by all. */
+static atomic_uint arenas;
+
+static uint64_t share_of(uint64_t whole)
+{
+	unsigned int count = atomic_load(&arenas);
+
+	return count ? whole / count : whole;
+}
 
 static void *map(struct erofs_arena *arena, size_t size, bool stays, int *ret_rc)
 {
@@ -32,6 +43,8 @@ static void *map(struct erofs_arena *arena, size_t size, bool stays, int *ret_rc
 			*ret_rc = -ENOMEM;
 			return NULL;
 		}
+		if (!arena->space)
+			atomic_fetch_add(&arenas, 1);
 		arena->maps = maps;
 		arena->space = space;
 	}
@@ -110,7 +123,7 @@ static bool within_budget(struct erofs_arena *arena)
 	if (getrusage(RUSAGE_THREAD, &usage) < 0)
 		return false;
 	most = usage.ru_minflt * AROUND + usage.ru_majflt * 4096;
-	if (most >= arena->mapped && most - arena->mapped < BUDGET)
+	if (most >= arena->mapped && (uint64_t)(most - arena->mapped) < share_of(BUDGET))
 		return true;
 	arena->mapped = most;
 	return false;
@@ -121,7 +134,7 @@ void erofs_arena_breathe(struct erofs_arena *arena)
 	if (++arena->breaths < BREATHS)
 		return;
 	arena->breaths = 0;
-	if (arena->end <= SMALL || within_budget(arena))
+	if (arena->end <= share_of(SMALL) || within_budget(arena))
 		return;
 	/* The pages stay in the page cache, dirty ones too: the mapping is shared. */
 	for (size_t i = 0; i < arena->count; i++) {
@@ -134,6 +147,8 @@ void erofs_arena_free(struct erofs_arena *arena)
 {
 	for (size_t i = 0; i < arena->count; i++)
 		munmap(arena->maps[i].base, arena->maps[i].size);
+	if (arena->space)
+		atomic_fetch_sub(&arenas, 1);
 	free(arena->maps);
 	arena->maps = NULL;
 	arena->count = arena->space = 0;

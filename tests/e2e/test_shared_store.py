@@ -462,7 +462,8 @@ def test_storekeepers_memory_does_not_depend_on_the_image(shared, faulty, kind, 
         noise = os.urandom(1 << 20)
         layers = [layer({f"{n}": noise * 75}, "gzip", 1) for n in range(4)]
     else:
-        layers = [layer({f"{n // 500}/{n}": b"" for n in range(200_000)})]
+        names = [layer({f"{k}{n // 500}/{n}": b"" for n in range(100_000)}) for k in "ab"]
+        layers = [layer({f"{n // 500}/{n}": b"" for n in range(200_000)}), *names]
     log = shared.place / "status"
     log.touch()
     log.chmod(0o666)
