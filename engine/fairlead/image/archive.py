@@ -20,14 +20,12 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
-from types import TracebackType
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 from fairlead import errors
 from fairlead.image import files, manifest, reference, source, tarindex
 from fairlead.image.manifest import Descriptor
 from fairlead.image.reference import Reference
-from fairlead.image.source import Fetched
 
 CATALOGUE = "manifest.json"
 _LAYER = "application/vnd.docker.image.rootfs.diff.tar"
@@ -75,64 +73,18 @@ class Archive:
         os.close(self._fd)
 
 
-class _Image(NamedTuple):
-    """One image of a docker-archive: the manifest made for it, its configuration, its layers."""
-
-    document: bytes
-    digest: str
-    config: bytes
-    members: dict[str, str]  # names by digest
-
-
-class DockerArchive:
+class DockerArchive(source.MakesManifest):
     """A source over what ``docker save`` or ``podman save`` wrote."""
+
+    media_type = manifest.DOCKER_MANIFEST
+    verb = "holds"
 
     def __init__(self, tar: files.Files) -> None:
         self._tar = tar
-        self._image: _Image | None = None
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Close the tar file."""
         self._tar.close()
-
-    def stop(self) -> None:
-        """Nothing is ever under way in another thread."""
-
-    def head(self, ref: Reference) -> str | None:
-        """Return the digest of the manifest made for the image.
-
-        Raises:
-            errors.ImageNotFoundError: no image of that name.
-            errors.ArchiveError, errors.ManifestError: this is no such archive, or a damaged one.
-        """
-        return self._open(ref).digest
-
-    def manifest(self, ref: Reference, target: str) -> Fetched:
-        """Return the manifest made for the image.
-
-        Raises:
-            errors.ImageNotFoundError: target is the digest of another.
-            errors.ArchiveError, errors.ManifestError
-        """
-        image = self._open(ref)
-        if reference.is_digest(target) and target != image.digest:
-            raise errors.ImageNotFoundError(f"{ref.name}: holds {image.digest}, not {target}")
-        return Fetched(manifest.DOCKER_MANIFEST, image.digest, image.document)
-
-    def document(self, ref: Reference, descriptor: Descriptor) -> bytes:
-        """Return the image's configuration.
-
-        Raises:
-            errors.DigestError: the descriptor is of something else.
-        """
-        return source.verified(ref, descriptor, self._open(ref).config)
 
     def blob(self, ref: Reference, descriptor: Descriptor) -> Iterator[bytes]:
         """Yield a layer's bytes as they are in the archive.
@@ -140,12 +92,11 @@ class DockerArchive:
         Raises:
             errors.ArchiveError: the file has become shorter.
         """
-        yield from self._tar.chunks(self._open(ref).members[descriptor.digest])
+        yield from self._tar.chunks(self.image(ref).layers[descriptor.digest])
 
-    def _open(self, ref: Reference) -> _Image:
-        if self._image is None:
-            self._image = _made(self._tar, _chosen(self._tar, ref), ref)
-        return self._image
+    def make(self, ref: Reference) -> source.Made:
+        """Read what the archive says of the image that a reference chooses."""
+        return _made(self._tar, _chosen(self._tar, ref), ref)
 
 
 # -- manifest.json ---------------------------------------------------------------------------------
@@ -212,7 +163,7 @@ def _unclear(ref: Reference, lines: tuple[_Line, ...], why: str) -> errors.Error
     return errors.ImageNotFoundError(f"{ref.name}: {why}", hint=hint)
 
 
-def _made(tar: files.Files, line: _Line, ref: Reference) -> _Image:
+def _made(tar: files.Files, line: _Line, ref: Reference) -> source.Made:
     """Return an image with a manifest that says what manifest.json and the configuration say."""
     config = files.document(tar, _cleaned(line.config), manifest.MAX_DOCUMENT)
     if config is None:
@@ -243,7 +194,7 @@ def _made(tar: files.Files, line: _Line, ref: Reference) -> _Image:
             "layers": descriptors,
         }
     ).encode()
-    return _Image(document, source.digest_like("sha256:", document), config, members)
+    return source.Made(document, source.digest_like("sha256:", document), config, members)
 
 
 def _stored_digest(tar: files.Files, name: str, diff_id: str) -> str:

@@ -12,8 +12,7 @@ Source: image-spec 1.1 ``image-layout.md``, ``annotations.md``.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from types import TracebackType
-from typing import NoReturn, Self
+from typing import NoReturn
 
 from fairlead import errors
 from fairlead.image import files, manifest, source
@@ -25,26 +24,16 @@ MARK = "oci-layout"
 INDEX = "index.json"
 
 
-class Layout:
+class Layout(source.Local):
     """A source over the files of a layout."""
 
     def __init__(self, content: files.Files) -> None:
         self._files = content
         self._index: Index | None = None
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Close the files."""
         self._files.close()
-
-    def stop(self) -> None:
-        """Nothing is ever under way in another thread."""
 
     def head(self, ref: Reference) -> str | None:
         """Return the digest that a reference means.

@@ -82,6 +82,90 @@ class Source(Protocol):
         """Yield a blob's bytes; the receiver checks the digest."""
 
 
+class Local:
+    """What all sources on this machine have in common: a context manager without threads."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close what is open; nothing, where a source opens what it reads each time."""
+
+    def stop(self) -> None:
+        """Nothing is ever under way in another thread."""
+
+
+class Made(NamedTuple):
+    """An image whose manifest is made here, since its source keeps none of the layers as they are.
+
+    Attributes:
+        document: the manifest.
+        digest: its digest.
+        config: the configuration, as the source has it.
+        layers: where each layer is, by its digest; in the source's own words.
+    """
+
+    document: bytes
+    digest: str
+    config: bytes
+    layers: dict[str, str]
+
+
+class MakesManifest(Local):
+    """A source whose images have manifests of our making; the subclass makes one, once."""
+
+    media_type: str
+    verb = "is"  # of the line about a digest that is another's
+    _made: Made | None = None
+
+    def make(self, ref: Reference) -> Made:
+        """Find the image that a reference means.
+
+        Raises:
+            errors.ImageNotFoundError: there is none of that name.
+            errors.ArchiveError, errors.ManifestError: the source is something else, or damaged.
+        """
+        raise NotImplementedError
+
+    def image(self, ref: Reference) -> Made:
+        """Return the image; raises what ``make`` does."""
+        if self._made is None:
+            self._made = self.make(ref)
+        return self._made
+
+    def head(self, ref: Reference) -> str | None:
+        """Return the digest of the manifest made for the image; raises what ``image`` does."""
+        return self.image(ref).digest
+
+    def manifest(self, ref: Reference, target: str) -> Fetched:
+        """Return the manifest made for the image.
+
+        Raises:
+            errors.ImageNotFoundError: target is the digest of another.
+            errors.ArchiveError, errors.ManifestError
+        """
+        found = self.image(ref)
+        if reference.is_digest(target) and target != found.digest:
+            raise errors.ImageNotFoundError(f"{ref.name}: {self.verb} {found.digest}, not {target}")
+        return Fetched(self.media_type, found.digest, found.document)
+
+    def document(self, ref: Reference, descriptor: Descriptor) -> bytes:
+        """Return the image's configuration.
+
+        Raises:
+            errors.DigestError: the descriptor is of something else.
+        """
+        return verified(ref, descriptor, self.image(ref).config)
+
+
 def open_local(ref: Reference, environ: Mapping[str, str]) -> Source:
     """Return the source of a reference to something on this machine that has layers.
 

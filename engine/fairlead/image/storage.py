@@ -31,14 +31,12 @@ import os
 import stat
 import zlib
 from collections.abc import Iterator, Mapping
-from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 from fairlead import errors, kernel
-from fairlead.image import files, manifest, reference, source
+from fairlead.image import files, manifest, source
 from fairlead.image.manifest import Descriptor
 from fairlead.image.reference import Reference
-from fairlead.image.source import Fetched
 
 MAX_TABLE = 64 << 20  # bytes of images.json and layers.json: a store of thousands of images
 MAX_LINE = 16 << 20  # of a tar-split: one piece of what lies between two files
@@ -56,64 +54,13 @@ class _Layer(NamedTuple):
     size: int
 
 
-class _Image(NamedTuple):
-    """An image: the manifest made for it, its configuration, its layers by DiffID."""
-
-    document: bytes
-    digest: str
-    config: bytes
-    layers: dict[str, str]
-
-
-class Storage:
+class Storage(source.MakesManifest):
     """A source over a store of containers/storage."""
+
+    media_type = manifest.OCI_MANIFEST
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._root, self._driver = _place(environ)
-        self._image: _Image | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Nothing stays open."""
-
-    def stop(self) -> None:
-        """Nothing is ever under way in another thread."""
-
-    def head(self, ref: Reference) -> str | None:
-        """Return the digest of the manifest made for the image.
-
-        Raises:
-            errors.ImageNotFoundError: no image of that name or id.
-            errors.ArchiveError, errors.ManifestError: the store cannot be understood.
-        """
-        return self._open(ref).digest
-
-    def manifest(self, ref: Reference, target: str) -> Fetched:
-        """Return the manifest made for the image.
-
-        Raises:
-            errors.ImageNotFoundError: target is the digest of another.
-            errors.ArchiveError, errors.ManifestError
-        """
-        image = self._open(ref)
-        if reference.is_digest(target) and target != image.digest:
-            raise errors.ImageNotFoundError(f"{ref.name}: is {image.digest}, not {target}")
-        return Fetched(manifest.OCI_MANIFEST, image.digest, image.document)
-
-    def document(self, ref: Reference, descriptor: Descriptor) -> bytes:
-        """Return the image's configuration.
-
-        Raises:
-            errors.DigestError: the descriptor is of something else.
-        """
-        return source.verified(ref, descriptor, self._open(ref).config)
 
     def blob(self, ref: Reference, descriptor: Descriptor) -> Iterator[bytes]:
         """Yield a layer's archive, written again.
@@ -121,7 +68,7 @@ class Storage:
         Raises:
             errors.ArchiveError: a file of the layer is missing, or may not be read.
         """
-        name = self._open(ref).layers[descriptor.digest]
+        name = self.image(ref).layers[descriptor.digest]
         diff = f"{self._root}/{_DIFF[self._driver].format(name)}"
         try:
             root_fd = os.open(diff, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -138,12 +85,8 @@ class Storage:
         finally:
             os.close(root_fd)
 
-    def _open(self, ref: Reference) -> _Image:
-        if self._image is None:
-            self._image = self._read(ref)
-        return self._image
-
-    def _read(self, ref: Reference) -> _Image:
+    def make(self, ref: Reference) -> source.Made:
+        """Read what the store's tables say of the image."""
         entry = _found(_table(images_path(self._root, self._driver)), ref)
         image_id = _text(entry, "id")
         top = _text(entry, "layer") if entry.get("layer") else ""
@@ -157,7 +100,9 @@ class Storage:
             raise errors.ManifestError(f"{ref}: its layers in {self._root} are not its diff_ids")
         document = _manifest(kept.config, layers)
         digest = source.digest_like("sha256:", document)
-        return _Image(document, digest, config, {layer.diff_id: layer.name for layer in layers})
+        return source.Made(
+            document, digest, config, {layer.diff_id: layer.name for layer in layers}
+        )
 
     def _layers(self, ref: Reference, top: str) -> tuple[_Layer, ...]:
         table = _table(f"{self._root}/{self._driver}-layers/layers.json")
