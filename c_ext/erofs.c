@@ -184,7 +184,7 @@ static void erofs_close(struct sink *sink)
 	erofs_output_close(&image->out);
 	erofs_arena_free(&image->arena);
 	free(image->chunks);
-	free(image->todo);
+	walk_free(&image->walk);
 	free(image);
 }
 

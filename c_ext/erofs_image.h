@@ -18,6 +18,7 @@
 #include "erofs_format.h"
 #include "erofs_output.h"
 #include "sink.h"
+#include "walk.h"
 
 /* What a step returns that needs to look below while nothing is given to look at. No system call here says EAGAIN. */
 #define EROFS_ASK (-EAGAIN)
@@ -115,8 +116,7 @@ struct erofs_image {
 	struct erofs_inode **inodes_end;
 
 	/* erofs_walk.c */
-	char *todo; /* the rest of a path that is being resolved */
-	size_t todo_space;
+	struct walk walk;
 
 	/* erofs.c: the file that data belongs to, and the steps that wait for the lower images */
 	struct erofs_inode *file;

@@ -54,36 +54,6 @@ static int make_implied(struct erofs_image *image, struct erofs_inode *dir, cons
 	return erofs_node_adopt(image, node, inode);
 }
 
-static int need_todo(struct erofs_image *image, size_t space)
-{
-	char *more;
-
-	if (space <= image->todo_space)
-		return 0;
-	more = realloc(image->todo, space);
-	if (!more)
-		return -ENOMEM;
-	image->todo = more;
-	image->todo_space = space;
-	return 0;
-}
-
-/* Put the link's target before what is left to resolve, which starts at *at of todo. */
-static int splice_link(struct erofs_image *image, const struct erofs_inode *link, size_t *at)
-{
-	size_t rest = strlen(image->todo + *at), size = (size_t)link->size;
-	int rc;
-
-	rc = need_todo(image, size + rest + 2);
-	if (rc)
-		return rc;
-	memmove(image->todo + size + 1, image->todo + *at, rest + 1);
-	memcpy(image->todo, link->tail, size);
-	image->todo[size] = '/';
-	*at = 0;
-	return 0;
-}
-
 /* One name further: *ret_link is NULL, or the link to follow. */
 static int step(struct erofs_image *image, struct erofs_inode **dir, const char *name, size_t size, bool create,
 		const struct erofs_inode **ret_link)
@@ -108,35 +78,16 @@ static int step(struct erofs_image *image, struct erofs_inode **dir, const char 
 /* Resolve the first size bytes of path as a process would after chroot into the tree, to a directory. */
 int erofs_walk(struct erofs_image *image, const char *path, size_t size, bool create, struct erofs_inode **ret_dir)
 {
-	int links = 0, steps = 0, rc = need_todo(image, size + 1);
+	int next, rc = walk_begin(&image->walk, path, size);
 	const struct erofs_inode *link;
 	struct erofs_inode *dir = image->root;
 	char name[NAME_MAX + 1];
-	size_t at = 0;
+	size_t length;
 
 	if (rc)
 		return rc;
-	memcpy(image->todo, path, size);
-	image->todo[size] = '\0';
-	for (;;) {
-		const char *start;
-		size_t length;
-
-		at += strspn(image->todo + at, "/");
-		start = image->todo + at;
-		length = strcspn(start, "/");
-		if (!length)
-			break;
-		if (length > NAME_MAX)
-			return -ENAMETOOLONG;
-		if (++steps > SINK_STEPS_MAX)
-			return -ELOOP;
-		memcpy(name, start, length);
-		name[length] = '\0';
-		at += length;
-		if (strcmp(name, ".") == 0)
-			continue;
-		if (strcmp(name, "..") == 0) {
+	while ((next = walk_next(&image->walk, name, &length)) > 0) {
+		if (next == WALK_UP) {
 			dir = dir->dir.node ? dir->dir.node->dir : dir;
 			continue;
 		}
@@ -145,15 +96,13 @@ int erofs_walk(struct erofs_image *image, const char *path, size_t size, bool cr
 			return rc;
 		if (!link)
 			continue;
-		if (++links > SINK_LINKS_MAX)
-			return -ELOOP;
-		rc = splice_link(image, link, &at);
+		rc = walk_link(&image->walk, link->tail, (size_t)link->size);
 		if (rc)
 			return rc;
 		dir = *(const char *)link->tail == '/' ? image->root : dir;
 	}
 	*ret_dir = dir;
-	return 0;
+	return next;
 }
 
 int erofs_parent(struct erofs_image *image, const char *path, bool create, struct erofs_inode **ret_dir,

@@ -45,7 +45,7 @@ static void tree_close(struct sink *sink)
 	tree_forget_near(tree);
 	tree_nodes_end(tree);
 	free(tree->chain);
-	free(tree->todo);
+	walk_free(&tree->walk);
 	free(tree);
 }
 

@@ -11,6 +11,7 @@
 #include <sys/stat.h>
 
 #include "sink.h"
+#include "walk.h"
 
 enum tree_node_flags {
 	TREE_LISTED = 1 << 0,  /* the layer has an entry for it */
@@ -51,8 +52,7 @@ struct tree {
 	struct tree_node *near; /* the directory that nearfd (O_PATH) has open */
 	int nearfd;
 	struct tree_node **chain; /* depth_limit + 1 */
-	char *todo;		  /* the rest of a path that is being resolved */
-	size_t todo_space;
+	struct walk walk;
 
 	/* tree.c: the regular file being written */
 	int filefd;

@@ -135,25 +135,10 @@ static int make_implied(struct tree *tree, struct tree_node *dir, const char *na
 	return 0;
 }
 
-static int need_todo(struct tree *tree, size_t space)
-{
-	char *more;
-
-	if (space <= tree->todo_space)
-		return 0;
-	more = realloc(tree->todo, space);
-	if (!more)
-		return -ENOMEM;
-	tree->todo = more;
-	tree->todo_space = space;
-	return 0;
-}
-
-/* Put the target of the link name before what is left to resolve, which starts at *at of todo. */
-static int splice_link(struct tree *tree, struct tree_node *dir, const char *name, size_t *at)
+/* Go on with the target of the link name in dir; 1 if that starts from the root. */
+static int follow(struct tree *tree, struct tree_node *dir, const char *name)
 {
 	char target[PATH_MAX];
-	size_t rest = strlen(tree->todo + *at);
 	int fd = tree_near(tree, dir), rc;
 	ssize_t size;
 
@@ -164,14 +149,8 @@ static int splice_link(struct tree *tree, struct tree_node *dir, const char *nam
 		return -errno;
 	if (size == (ssize_t)sizeof(target)) /* it may have been cut */
 		return -ENAMETOOLONG;
-	rc = need_todo(tree, (size_t)size + rest + 2);
-	if (rc)
-		return rc;
-	memmove(tree->todo + size + 1, tree->todo + *at, rest + 1);
-	memcpy(tree->todo, target, (size_t)size);
-	tree->todo[size] = '/';
-	*at = 0;
-	return target[0] == '/' ? 1 : 0;
+	rc = walk_link(&tree->walk, target, (size_t)size);
+	return rc ? rc : target[0] == '/';
 }
 
 static int step(struct tree *tree, struct tree_node **dir, const char *name, size_t size, bool create, mode_t *ret_type)
@@ -208,35 +187,16 @@ static int step(struct tree *tree, struct tree_node **dir, const char *name, siz
 /* Resolve the first size bytes of path as a process would after chroot into the tree, to a directory. */
 int tree_walk(struct tree *tree, const char *path, size_t size, bool create, struct tree_node **ret_dir)
 {
+	int next, rc = walk_begin(&tree->walk, path, size);
 	struct tree_node *dir = tree->root;
-	int links = 0, steps = 0, rc = need_todo(tree, size + 1);
 	char name[NAME_MAX + 1];
-	size_t at = 0;
+	size_t length;
 	mode_t type;
 
 	if (rc)
 		return rc;
-	memcpy(tree->todo, path, size);
-	tree->todo[size] = '\0';
-	for (;;) {
-		const char *start;
-		size_t length;
-
-		at += strspn(tree->todo + at, "/");
-		start = tree->todo + at;
-		length = strcspn(start, "/");
-		if (!length)
-			break;
-		if (length > NAME_MAX)
-			return -ENAMETOOLONG;
-		if (++steps > SINK_STEPS_MAX)
-			return -ELOOP;
-		memcpy(name, start, length);
-		name[length] = '\0';
-		at += length;
-		if (strcmp(name, ".") == 0)
-			continue;
-		if (strcmp(name, "..") == 0) {
+	while ((next = walk_next(&tree->walk, name, &length)) > 0) {
+		if (next == WALK_UP) {
 			dir = dir->parent ? dir->parent : dir;
 			continue;
 		}
@@ -245,15 +205,13 @@ int tree_walk(struct tree *tree, const char *path, size_t size, bool create, str
 			return rc;
 		if (type == S_IFDIR)
 			continue;
-		if (++links > SINK_LINKS_MAX)
-			return -ELOOP;
-		rc = splice_link(tree, dir, name, &at);
+		rc = follow(tree, dir, name);
 		if (rc < 0)
 			return rc;
 		dir = rc ? tree->root : dir;
 	}
 	*ret_dir = dir;
-	return 0;
+	return next;
 }
 
 int tree_parent(struct tree *tree, const char *path, bool create, struct tree_node **ret_dir, const char **ret_name)

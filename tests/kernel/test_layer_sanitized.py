@@ -22,7 +22,7 @@ C_EXT = os.path.join(HERE, "..", "..", "c_ext")
 DRIVER = os.path.join(HERE, "..", "c", "feed_layers.c")
 SOURCES = [
     path
-    for kind in ("sink", "tar", "layer", "tree", "erofs", "name_hash")
+    for kind in ("sink", "tar", "layer", "tree", "erofs", "name_hash", "walk")
     for path in glob.glob(f"{C_EXT}/{kind}*.c")
 ]
 FLAGS = ("-std=gnu17", "-g", "-O1", "-D_GNU_SOURCE", "-fsanitize=address,undefined", "-fno-sanitize-recover=all",
