@@ -11,7 +11,7 @@ import stores
 
 from fairlead import config as settings
 from fairlead import errors
-from fairlead.store import blobs, gc, items, layers, layout, quarantine, records
+from fairlead.store import blobs, gc, items, layers, layout, leftovers, quarantine, records
 from fairlead.store.items import Item
 from fairlead.store.layout import Lock, Stage
 
@@ -244,7 +244,7 @@ def test_who_waits_for_a_lock_that_sweep_removes_takes_a_new_one(store):
         while not os.path.exists(f"/proc/{waiter.pid}/wchan") or "flock" not in _stack(waiter.pid):
             assert time.monotonic() < deadline
             time.sleep(0.01)
-        layout._sweep_lock(path)
+        leftovers._sweep_lock(path)
         os.close(fd)
         assert waiter.stdout.read() == b"False\n"
 

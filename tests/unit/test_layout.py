@@ -13,7 +13,7 @@ import pytest
 
 from fairlead import config as settings
 from fairlead import errors
-from fairlead.store import layout
+from fairlead.store import layout, leftovers
 from fairlead.store.layout import Lock, Stage
 
 fork = multiprocessing.get_context("fork")
@@ -284,7 +284,7 @@ def test_stage_is_removed_at_the_end(store):
 
 def test_sweep_spares_the_living(store):
     with Stage(store) as stage:
-        layout.sweep(store)
+        leftovers.sweep(store)
         assert os.path.isdir(stage.path)
 
 
@@ -294,7 +294,7 @@ def test_sweep_removes_what_the_dead_left(store):
     os.chmod(f"{dead}/deep", 0)
     with open(store.path("tmp", "file"), "w"):
         pass
-    layout.sweep(store)
+    leftovers.sweep(store)
     assert os.listdir(store.path("tmp")) == []
 
 
@@ -303,7 +303,7 @@ def test_living_are_told_by_their_flock_not_by_their_pid(store):
     with Stage(store) as stage:
         moved = store.path("tmp", "other-boot.999999.1.0")
         os.rename(stage.path, moved)
-        layout.sweep(store)
+        leftovers.sweep(store)
         assert os.path.isdir(moved)
         os.rename(moved, stage.path)
 

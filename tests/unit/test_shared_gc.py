@@ -8,7 +8,7 @@ import stores
 
 from fairlead import errors
 from fairlead.shared import gc as shared_gc
-from fairlead.shared import site
+from fairlead.shared import site, turn
 from fairlead.shared.gc import Living
 from fairlead.store.layout import Lock
 
@@ -124,15 +124,15 @@ def test_job_that_begins_at_the_last_moment_keeps_its_layers(store, monkeypatch)
 
 def test_layer_that_no_grant_names_is_garbage_unless_a_storekeeper_works(store):
     stores.add_layer(store, "a")
-    with site.work(store):
+    with turn.work(store):
         assert removed(store) == []
     assert removed(store, 0) == ["a"]
 
 
 def test_storekeepers_work_side_by_side(store):
-    with site.work(store), site.work(store), site.alone(store) as alone:
+    with turn.work(store), turn.work(store), turn.alone(store) as alone:
         assert not alone
-    with site.alone(store) as alone:
+    with turn.alone(store) as alone:
         assert alone
 
 
@@ -146,7 +146,7 @@ def test_layer_that_is_being_made_stays(store):
 def test_record_without_its_image_is_garbage(store):
     a = stores.add_layer(store, "a")
     os.unlink(site.layer_path(store, a))
-    with site.work(store):
+    with turn.work(store):
         shared_gc.collect(store, 0, NOBODY)
         assert os.listdir(store.path("layers")) == [f"{a}.json"]
     shared_gc.collect(store, 0, NOBODY)

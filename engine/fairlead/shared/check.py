@@ -30,7 +30,7 @@ def run(store: Store, *, repair: bool, progress: log.Progress | None = None) -> 
 
 def findings(store: Store, progress: log.Progress | None) -> Iterator[Finding]:
     """Yield what is wrong; layers before the grants that name them."""
-    yield from check.leftovers(store)
+    yield from check.remains(store)
     yield from _layers(store, progress)
     yield from _grants(store)
     yield from _leases(store)

@@ -9,7 +9,7 @@ Rules:
 - Grants go before the layers that they name. A kill in between leaves garbage; a user who had the
   grant is asked to prove access once more.
 - A grant that is younger than the question holds, too: its lease is just about to be made.
-- While a storekeeper is at work (``site.work``), what no grant names yet and what it may have found
+- While a storekeeper is at work (``turn.work``), what no grant names yet and what it may have found
   and be about to grant, that is what was touched lately, stay.
 """
 
@@ -23,8 +23,8 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from fairlead import errors, log
-from fairlead.shared import site
-from fairlead.store import fingerprint, gc, items, layout, quarantine
+from fairlead.shared import site, turn
+from fairlead.store import fingerprint, gc, items, layout, leftovers, quarantine
 from fairlead.store.items import Item, Outcome
 from fairlead.store.layout import Lock, Store
 from fairlead.store.room import Reclaim
@@ -60,7 +60,7 @@ def inventory(store: Store, living: Living) -> tuple[Item, ...]:
     Raises:
         errors.StoreError: the store cannot be read.
     """
-    with layout.failures_named(store), site.alone(store) as alone:
+    with layout.failures_named(store), turn.alone(store) as alone:
         return _inventory(store, living, alone)
 
 
@@ -91,8 +91,8 @@ def collect(
         errors.StoreError: something cannot be removed.
     """
     if not dry:
-        layout.sweep(store)
-    with layout.failures_named(store), site.alone(store) as alone:
+        leftovers.sweep(store)
+    with layout.failures_named(store), turn.alone(store) as alone:
         found = _inventory(store, living, alone)
         chosen = items.choose(found, wanted)
         spared = tuple(item for item in found if item.held)
@@ -213,7 +213,7 @@ def _inventory(store: Store, living: Living, alone: bool) -> tuple[Item, ...]:
 
 
 def _garbage(store: Store, living: Living, alone: bool) -> list[str]:
-    found = [*quarantine.entries(store), *layout.stale_stages(store)]
+    found = [*quarantine.entries(store), *leftovers.stale_stages(store)]
     held = in_use(store, living)
     for name in os.listdir(store.path("leases")):
         lease = site.parse_lease(name)

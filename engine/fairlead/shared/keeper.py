@@ -40,10 +40,10 @@ from typing import TYPE_CHECKING, NoReturn
 from fairlead import config as settings
 from fairlead import errors, log
 from fairlead.image import manifest, reference
-from fairlead.shared import erofs, site
+from fairlead.shared import erofs, site, turn
 from fairlead.shared import gc as shared_gc
 from fairlead.shared.wire import PROTOCOL, Message, Wire
-from fairlead.store import layout, room
+from fairlead.store import layout, leftovers, room
 from fairlead.store.layout import Stage, Store
 
 if TYPE_CHECKING:
@@ -131,14 +131,14 @@ class _Keeper:
             raise errors.StoreError(f"{name}: is no digest at a registry")
         config = site_config()
         store = layout.open_store(config.override("broker", store=path), site.FOLDERS)
-        layout.sweep(store)
+        leftovers.sweep(store)
         log.set_quiet(True)
         listener = threading.Thread(target=self._listen, name="listen", daemon=True)
         listener.start()
         from fairlead.image import registry
 
         suspect = bool(asked.get("suspect"))
-        with registry.Client(config, {}, log_in=self._log_in) as self._client, site.work(store):
+        with registry.Client(config, {}, log_in=self._log_in) as self._client, turn.work(store):
             return self._grant(self._client, name, config, store, suspect=suspect)
 
     def _grant(

@@ -22,16 +22,12 @@ Rules:
   ``parse_grant`` refuses, the broker refuses.
 - A lease holds while its job lives on this node. It has no content: its name says it all, and
   making it needs no block of a full disk.
-- A storekeeper holds a shared flock on ``layers`` (``work``) from its first layer to its last
+- A storekeeper holds a shared flock on ``layers`` (``turn.work``) from its first layer to its last
   grant: until then nothing names the layers, and gc would take them for garbage.
 """
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
-import os
-from collections.abc import Iterator
 from typing import NamedTuple, NoReturn
 
 from fairlead import errors, jsontext
@@ -109,33 +105,6 @@ def parse_lease(name: str) -> tuple[int, str] | None:
 def lock_name(diff: str) -> str:
     """Return the name of the lock under which a layer is made or removed; HEX of its DiffID."""
     return f"layer.{diff}"
-
-
-@contextlib.contextmanager
-def work(store: Store) -> Iterator[None]:
-    """Keep gc from taking for garbage what no grant names yet; waits for a gc at work."""
-    with _flocked_layers(store, fcntl.LOCK_SH):
-        yield
-
-
-@contextlib.contextmanager
-def alone(store: Store) -> Iterator[bool]:
-    """Tell whether no storekeeper is at work; if so, none begins inside ``with``."""
-    try:
-        with _flocked_layers(store, fcntl.LOCK_EX | fcntl.LOCK_NB):
-            yield True
-    except BlockingIOError:
-        yield False
-
-
-@contextlib.contextmanager
-def _flocked_layers(store: Store, how: int) -> Iterator[None]:
-    fd = os.open(store.path("layers"), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(fd, how)
-        yield
-    finally:
-        os.close(fd)
 
 
 # -- values ----------------------------------------------------------------------------------------

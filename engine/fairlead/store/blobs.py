@@ -10,7 +10,6 @@ Rules:
 
 from __future__ import annotations
 
-import contextlib
 import os
 from typing import Any
 
@@ -77,9 +76,11 @@ def look(store: Store, digest: str) -> tuple[bytes | None, bool]:
             fd = os.open(path(store, digest), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         except FileNotFoundError:
             return None, False
-        data = b""
-        with open(fd, "rb") as file, contextlib.suppress(OSError):  # what the disk cannot read
-            data = file.read(MAX_DOCUMENT + 1)
+        with open(fd, "rb") as file:
+            try:
+                data = file.read(MAX_DOCUMENT + 1)
+            except OSError:
+                data = b""  # what the disk cannot read is damaged
     return data if digest_of(digest, data) == digest else None, True
 
 
@@ -119,8 +120,10 @@ def open_layer(store: Store, descriptor: Descriptor) -> int | None:
         found.update(data)
         size += len(data)
     if size == descriptor.size and found.hexdigest() == descriptor.digest.partition(":")[2]:
-        with contextlib.suppress(OSError):
+        try:
             os.utime(fd)  # gc goes by it
+        except OSError:
+            pass  # a disk that has become read-only
         return fd
     os.close(fd)
     discard(store, descriptor.digest)

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from fairlead import errors, log
 from fairlead.image import reference
-from fairlead.store import blobs, fingerprint, layers, layout, quarantine, records
+from fairlead.store import blobs, fingerprint, layers, layout, leftovers, quarantine, records
 from fairlead.store.layout import Lock, Store
 from fairlead.store.records import Record
 
@@ -70,7 +70,7 @@ def _next(store: Store, found: Iterator[Finding]) -> Finding | None:
 
 def findings(store: Store, progress: log.Progress | None) -> Iterator[Finding]:
     """Yield what is wrong, in an order in which repairs do not get into each other's way."""
-    yield from leftovers(store)
+    yield from remains(store)
     for algorithm in ("sha256", "sha512"):
         yield from wrong_blobs(store, algorithm, progress)
     yield from _trees(store, progress)
@@ -80,15 +80,15 @@ def findings(store: Store, progress: log.Progress | None) -> Iterator[Finding]:
 # -- what both kinds of store have -----------------------------------------------------------------
 
 
-def leftovers(store: Store) -> Iterator[Finding]:
+def remains(store: Store) -> Iterator[Finding]:
     """Yield what killed processes left below ``tmp`` and ``locks``."""
 
     def swept() -> str:
-        layout.sweep(store)
+        leftovers.sweep(store)
         return "removed"
 
     # Listed first: a repair needs the locks that are held while they are listed.
-    for path in [*layout.stale_stages(store), *layout.stale_locks(store)]:
+    for path in [*leftovers.stale_stages(store), *leftovers.stale_locks(store)]:
         yield Finding("leftover", path, "its process is dead", swept)
 
 

@@ -20,7 +20,7 @@ Rules:
   a store on a node's disk would hold everything twice. The price: a layer shared with another
   image is fetched again, unless ``keep_blobs`` says otherwise.
 - Whoever asks the registry, or reads an image from a file, also removes what the dead left
-  (``layout.sweep``).
+  (``leftovers.sweep``).
 
 Source: security.md sections 1 and 4.
 """
@@ -172,7 +172,9 @@ def remove_all(store: Store) -> tuple[str, ...]:
             with Lock(store, layers.lock_name(chain)), Stage(store) as stage:
                 if all(record.chain != chain for record in records.all_of(store)):
                     layers.remove(store, stage, chain)
-        layout.sweep(store)
+        from fairlead.store import leftovers
+
+        leftovers.sweep(store)
         if not os.listdir(store.path("locks")):  # else somebody is just fetching
             blobs.discard_all(store)
     return tuple(record.reference for record in known)
@@ -272,8 +274,9 @@ class _Asking(NamedTuple):
 
     def _ask(self, image: Image | None) -> Image:
         from fairlead.image import registry, transport
+        from fairlead.store import leftovers
 
-        layout.sweep(self.store)
+        leftovers.sweep(self.store)
         # With an image at hand nobody wants to wait a minute for a registry that is down.
         hurried = image is not None and self.policy == "newer"
         timing = transport.TIMING._replace(tries=2, connect_s=3.0) if hurried else None

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from fairlead import errors, log
 from fairlead.image import manifest
-from fairlead.store import blobs, fingerprint, items, layers, layout, quarantine, records
+from fairlead.store import blobs, fingerprint, items, layers, layout, leftovers, quarantine, records
 from fairlead.store.items import Item, Outcome
 from fairlead.store.layout import Lock, Stage, Store
 from fairlead.store.records import Record
@@ -66,7 +66,7 @@ def collect(
         errors.StoreError: something cannot be removed.
     """
     if not dry:
-        layout.sweep(store)
+        leftovers.sweep(store)
     found = inventory(store)
     chosen = items.choose(found, wanted)
     spared = tuple(item for item in found if item.held)
@@ -183,7 +183,7 @@ def _blobs(store: Store, known: _Known) -> list[Item]:
 
 
 def _garbage(store: Store, known: _Known) -> list[Item]:
-    paths = [*quarantine.entries(store), *layout.stale_stages(store)]
+    paths = [*quarantine.entries(store), *leftovers.stale_stages(store)]
     if os.path.isdir(store.path("derived")) and not _is_busy(store):
         derived = os.listdir(store.path("derived"))
         paths += [store.path("derived", n) for n in derived if f"sha256:{n}" not in known.trees]
@@ -194,5 +194,5 @@ def _garbage(store: Store, known: _Known) -> list[Item]:
 
 
 def _is_busy(store: Store) -> bool:
-    stale = set(layout.stale_locks(store))
+    stale = set(leftovers.stale_locks(store))
     return any(store.path("locks", name) not in stale for name in os.listdir(store.path("locks")))

@@ -13,7 +13,6 @@ Rules:
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import io
 import os
@@ -227,8 +226,10 @@ def hold(store: Store, chain: str) -> int:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError as error:
         raise layout.failure(error, where) from error
-    with contextlib.suppress(OSError):  # a disk that has become read-only is no reason not to run
+    try:
         os.utime(fd)
+    except OSError:
+        pass  # a disk that has become read-only is no reason not to run
     return fd
 
 

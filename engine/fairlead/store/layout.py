@@ -28,13 +28,10 @@ Rules:
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import fcntl
 import os
 import stat
-from collections.abc import Iterator
-from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 from fairlead import errors, log
@@ -42,11 +39,12 @@ from fairlead.config import Config
 
 if TYPE_CHECKING:
     import threading
+    from types import TracebackType
 
 VERSION = "1"
 _FOLDERS = ("blobs", "blobs/sha256", "blobs/sha512", "trees", "images", "tmp", "locks")
 _MAX_NOTE = 1 << 16
-_FINE, _FAILED = 0o600, 0o640  # modes of a lock's file: how its holder ended
+_FINE, FAILED = 0o600, 0o640  # modes of a lock's file: how its holder ended
 _POLL_S = 0.03
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -91,17 +89,27 @@ def failure(error: OSError, path: str, doing: str = "") -> errors.Error:
     return errors.StoreError(f"{where}: {reason}{tail}")
 
 
-@contextlib.contextmanager
-def failures_named(store: Store) -> Iterator[None]:
+class failures_named:  # noqa: N801 - used like a function; contextlib costs a launch a millisecond
     """Turn a failed file operation inside ``with`` into the store's error.
 
     Raises:
         errors.SpaceError, errors.StoreError: with the path and the kernel's words.
     """
-    try:
-        yield
-    except OSError as error:
-        raise failure(error, store.root) from error
+
+    def __init__(self, store: Store) -> None:
+        self._root = store.root
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if isinstance(error, OSError):
+            raise failure(error, self._root) from error
 
 
 def publish(staged: str, final: str, *, durable: bool = True) -> bool:
@@ -212,7 +220,7 @@ class Lock:
     ) -> None:
         try:
             if kind is not None:
-                os.fchmod(self._fd, _FAILED)  # needs no room on the disk, unlike the words
+                os.fchmod(self._fd, FAILED)  # needs no room on the disk, unlike the words
                 self._tell(error)
             os.unlink(self._path)
         except OSError:
@@ -223,23 +231,25 @@ class Lock:
     def _tell(self, error: BaseException | None) -> None:
         if self._tells and isinstance(error, errors.Error) and not isinstance(error, self._OWN):
             note = f"{error.code}\0{error.message}\0{error.hint}"
-            with contextlib.suppress(OSError):
+            try:
                 os.pwrite(self._fd, note.encode(errors="replace")[:_MAX_NOTE], 0)
+            except OSError:
+                pass  # who waits tries for itself
 
     def _take(self) -> bool:
         fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, _FINE)
         try:
             self._wait(fd)
             note, mode = os.pread(fd, _MAX_NOTE, 0), stat.S_IMODE(os.fstat(fd).st_mode)
-            if _is_at(fd, self._path):
-                if mode == _FAILED:  # its holder was killed while it ended
+            if is_at(fd, self._path):
+                if mode == FAILED:  # its holder was killed while it ended
                     os.ftruncate(fd, 0)
                     os.fchmod(fd, _FINE)
                 self._fd, fd = fd, -1
                 return True
-            if mode == _FAILED and note:
+            if mode == FAILED and note:
                 raise _told(note)
-            self.shared = self.shared or mode != _FAILED
+            self.shared = self.shared or mode != FAILED
             return False
         finally:
             if fd >= 0:
@@ -265,7 +275,8 @@ def _told(note: bytes) -> errors.Error:
     return kind(message, hint=hint)
 
 
-def _is_at(fd: int, path: str) -> bool:
+def is_at(fd: int, path: str) -> bool:
+    """Tell whether an open file is still the one under its name."""
     try:
         there = os.stat(path, follow_symlinks=False)
     except FileNotFoundError:
@@ -293,7 +304,7 @@ class Stage:
             except (FileExistsError, FileNotFoundError):
                 continue
             fcntl.flock(fd, fcntl.LOCK_EX)
-            if _is_at(fd, path):  # else a sweep came between mkdir and flock
+            if is_at(fd, path):  # else a sweep came between mkdir and flock
                 self.path, self._fd = path, fd
                 return self
             os.close(fd)
@@ -316,67 +327,6 @@ class Stage:
         """Return a new path in the stage; not thread-safe by itself."""
         self._count += 1
         return f"{self.path}/{self._count}"
-
-
-def sweep(store: Store) -> None:
-    """Remove what the dead left below ``tmp`` and ``locks``; never waits, never touches the living.
-
-    Raises:
-        errors.StoreError: something cannot be removed.
-    """
-    with failures_named(store):
-        for path in stale_stages(store):
-            discard(path)
-        for path in stale_locks(store):
-            _sweep_lock(path)
-
-
-def stale_stages(store: Store) -> Iterator[str]:
-    """Yield the paths below ``tmp`` that no living process works in, each locked meanwhile."""
-    for name in os.listdir(store.path("tmp")):
-        path = store.path("tmp", name)
-        with _flocked(path) as free:
-            if free:
-                yield path
-
-
-def stale_locks(store: Store) -> Iterator[str]:
-    """Yield the paths below ``locks`` that no living process holds, each held meanwhile."""
-    for name in os.listdir(store.path("locks")):
-        path = store.path("locks", name)
-        with _flocked(path) as free:
-            if free:
-                yield path
-
-
-@contextlib.contextmanager
-def _flocked(path: str) -> Iterator[bool]:
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except FileNotFoundError:
-        yield False
-        return
-    except OSError as error:
-        if error.errno not in {errno.ELOOP, errno.ENXIO}:
-            raise
-        yield True  # a link, a socket: nobody's lock
-        return
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield _is_at(fd, path)
-    except BlockingIOError:
-        yield False
-    finally:
-        os.close(fd)
-
-
-def _sweep_lock(path: str) -> None:
-    # Who waits for it meanwhile must take this neither for the end of the work nor for its failure:
-    # see Lock._take.
-    if stat.S_ISREG(os.lstat(path).st_mode):
-        os.truncate(path, 0)
-        os.chmod(path, _FAILED)
-    discard(path)
 
 
 def discard(path: str) -> None:

@@ -19,7 +19,7 @@ from fairlead.config import Config
 from fairlead.image import reference as references
 from fairlead.image import source
 from fairlead.image.reference import Reference
-from fairlead.store import fetch, layout, records
+from fairlead.store import fetch, leftovers, records
 from fairlead.store.layout import Lock, Store
 
 
@@ -70,7 +70,7 @@ def _read(
     progress: log.Progress | None,
     environ: Mapping[str, str],
 ) -> fetch.Image:
-    layout.sweep(store)
+    leftovers.sweep(store)
     if reference.transport == references.PATH:
         kind = source.kind(reference)
         if kind in source.ROOTS:

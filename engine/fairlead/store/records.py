@@ -11,7 +11,6 @@ Rules:
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 from typing import NamedTuple
@@ -49,17 +48,19 @@ class Record(NamedTuple):
 
 def read(store: Store, reference: str) -> Record | None:
     """Return the record of a reference, or None."""
-    record = None
-    with contextlib.suppress(OSError):
+    try:
         record = _read(path(store, reference))
+    except OSError:
+        return None
     return record if record is not None and record.reference == reference else None
 
 
 def read_file(store: Store, name: str) -> Record | None:
     """Return the record in a file of the store, None if it is none, or not under its own name."""
-    record = None
-    with contextlib.suppress(OSError):
+    try:
         record = _read(store.path("images", name))
+    except OSError:
+        return None
     if record is None or f"{_name(record.reference)}.json" != name:
         return None
     return record

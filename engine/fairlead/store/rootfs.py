@@ -28,7 +28,7 @@ from fairlead import errors, kernel, log
 from fairlead.config import Config
 from fairlead.image import files, manifest, rootconfig, sif, source, squashfs
 from fairlead.image.reference import Reference
-from fairlead.store import blobs, fetch, gc, layers, layout, records, room, unsquash
+from fairlead.store import blobs, fetch, gc, layers, layout, leftovers, records, room, unsquash
 from fairlead.store.layout import Lock, Stage, Store
 from fairlead.store.records import Record
 from fairlead.store.room import Forecast
@@ -95,7 +95,7 @@ def _unpack(
             tree = layers.find(store, chain)
             with Stage(store) as stage:
                 if tree is None:
-                    layout.sweep(store)
+                    leftovers.sweep(store)
                     room.make(
                         store, settings, Forecast(block.size, block.size), path, gc.reclaim(store)
                     )
