@@ -13,6 +13,7 @@ Rules:
 
 from __future__ import annotations
 
+import _collections_abc
 import sys
 from _collections import _tuplegetter  # type: ignore[import-not-found]
 
@@ -97,7 +98,7 @@ class typing_stand_in:  # noqa: N801 - a context manager, used like a function
         sys.modules["typing"] = module
         # The same classes without the package collections, which costs a millisecond.
         self._abc = sys.modules.get("collections.abc")
-        sys.modules.setdefault("collections.abc", sys.modules["_collections_abc"])
+        sys.modules.setdefault("collections.abc", _collections_abc)
 
     def __exit__(
         self,

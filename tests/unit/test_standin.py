@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -105,7 +106,8 @@ def test_launch_path_loads_without_typing_and_goes_on_with_it():
 
 
 def test_engines_own_interpreter_pays_for_none_of_the_costly_modules():
-    script = f"import sys; sys.path.insert(0, {ENGINE!r})\n{SCRIPT.partition('import typing')[0]}"
+    paths = [ENGINE, sysconfig.get_path("purelib")]
+    script = f"import sys; sys.path[:0] = {paths!r}\n{SCRIPT.partition('import typing')[0]}"
     result = subprocess.run(
         [sys.executable, "-I", "-S", "-c", f"{script}print(*loaded)"],
         capture_output=True,
