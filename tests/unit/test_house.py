@@ -19,7 +19,7 @@ FLOORS = (
     ("host",),
     ("plan",),
     ("run",),
-    ("cli",),
+    ("cli", "bundle"),
 )
 LIMIT = 500
 
