@@ -41,6 +41,7 @@ struct broker {
 	const char *store, *prefix;
 	int store_err; /* why the store cannot be used: told to whoever asks */
 	char store_detail[256];
+	int idmap;  /* user namespace that maps root to the job's user, or -errno */
 	int keeper; /* the last one's pid, 0 before the first */
 	int keeper_count;
 	int budget; /* requests and mounts that are left */
@@ -57,7 +58,7 @@ static void refuse(int err, const char *detail)
 	broker_answer(SOCKET_FD, &answer, NULL);
 }
 
-static int mount_layer(const struct broker *broker, const char *layer, int idmap)
+static int mount_layer(const struct broker *broker, const char *layer)
 {
 	char path[64 + BROKER_HEX];
 	int fd, mount;
@@ -66,7 +67,7 @@ static int mount_layer(const struct broker *broker, const char *layer, int idmap
 	fd = site_file(&broker->site, path);
 	if (fd < 0)
 		return fd;
-	mount = mount_image(fd, idmap);
+	mount = mount_image(fd, broker->idmap);
 	close(fd);
 	return mount;
 }
@@ -87,7 +88,7 @@ static void send_mounts(unsigned int count)
 static void serve_mount(struct broker *broker, const char *image)
 {
 	unsigned int done = 0;
-	int idmap, err;
+	int err;
 
 	err = broker->store_err ? broker->store_err : grant_read(&broker->site, image, &grant);
 	if (err) {
@@ -95,17 +96,15 @@ static void serve_mount(struct broker *broker, const char *image)
 		return;
 	}
 	broker->budget -= (int)grant.count;
-	idmap = mount_idmap(broker->site.uid, broker->site.gid);
-	if (idmap < 0) {
-		refuse(idmap, "user namespace for the idmapped mount");
+	if (broker->idmap < 0) {
+		refuse(broker->idmap, "user namespace for the idmapped mount");
 		return;
 	}
 	for (; done < grant.count; done++) {
-		mounts[done] = mount_layer(broker, grant.layer[done], idmap);
+		mounts[done] = mount_layer(broker, grant.layer[done]);
 		if (mounts[done] < 0)
 			break;
 	}
-	close(idmap);
 	if (done == grant.count)
 		send_mounts(done);
 	else
@@ -180,6 +179,8 @@ static void serve(struct broker *broker, int life)
 
 	setsockopt(SOCKET_FD, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience));
 	broker_take_no_descriptors(SOCKET_FD);
+	/* Now, while slurmstepd prepares the step, rather than when somebody waits for mounts. */
+	broker->idmap = broker->store_err ? -ENOENT : mount_idmap(broker->site.uid, broker->site.gid);
 	for (broker->budget = BUDGET; broker->budget > 0 && next_request(life, &request); broker->budget--) {
 		if (request.op == BROKER_MOUNT)
 			serve_mount(broker, request.image);

@@ -16,6 +16,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -75,17 +76,26 @@ static int key_file(const struct engine_request *request)
 static int request_file(const struct engine_request *request)
 {
 	int fd = memfd_create("fairlead-request", MFD_CLOEXEC);
-	int err = 0;
+	char *text = NULL;
+	size_t size = 0;
+	FILE *out;
+	int err;
 
 	if (fd < 0)
 		return -errno;
-	err = write_all(fd, request->facts, request->facts_size);
-	if (!err && request->key)
-		err = write_all(fd, "keep=1", sizeof("keep=1"));
-	if (!err)
-		err = write_all(fd, "", 1);
-	for (char **entry = request->environment; !err && *entry; entry++)
-		err = write_all(fd, *entry, strlen(*entry) + 1);
+	out = open_memstream(&text, &size);
+	if (!out) {
+		close(fd);
+		return -ENOMEM;
+	}
+	fwrite(request->facts, 1, request->facts_size, out);
+	if (request->key)
+		fwrite("keep=1", 1, sizeof("keep=1"), out);
+	fputc('\0', out);
+	for (char **entry = request->environment; *entry; entry++)
+		fwrite(*entry, 1, strlen(*entry) + 1, out);
+	err = fclose(out) ? -ENOMEM : write_all(fd, text, size);
+	free(text);
 	if (!err && lseek(fd, 0, SEEK_SET) < 0)
 		err = -errno;
 	if (err) {
@@ -116,11 +126,17 @@ static _Noreturn void become_engine(const char *python, const char *script, cons
 {
 	const char *argv[] = { python, "-I", "-S", script, NULL };
 	int null, fds[FDS];
+	struct rlimit files;
 	cpu_set_t all;
 
 	/* The task's own affinity may be one core; unpacking wants all that the cgroup allows. */
 	memset(&all, 0xff, sizeof(all));
 	sched_setaffinity(0, sizeof(all), &all);
+	/* Room for a mount per layer; the job's own limit stays the tasks'. */
+	if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
+		files.rlim_cur = files.rlim_max;
+		setrlimit(RLIMIT_NOFILE, &files);
+	}
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	if (getppid() != parent || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
 		_exit(125);
@@ -164,7 +180,14 @@ static void close_own(const int fds[FDS])
 			close(fds[i]);
 }
 
-void engine_run(const struct engine_request *request, struct channel_message *ret_message, int ret_fds[CHANNEL_FDS])
+void engine_reap(struct engine_request *request)
+{
+	while (request->child && waitpid(request->child, NULL, 0) < 0 && errno == EINTR)
+		;
+	request->child = 0;
+}
+
+void engine_run(struct engine_request *request, struct channel_message *ret_message, int ret_fds[CHANNEL_FDS])
 {
 	const char *environment[MAX_ENVIRONMENT];
 	char python[4096], script[4096];
@@ -201,10 +224,14 @@ void engine_run(const struct engine_request *request, struct channel_message *re
 	}
 	received = channel_receive(pair[0], 0, ret_message, ret_fds);
 	close(pair[0]);
+	if (received > 0) {
+		request->child = child;
+		return;
+	}
 	while (waitpid(child, &status, 0) < 0 && errno == EINTR)
 		;
 	if (received < 0)
 		fail(ret_message, "answer", -received);
-	else if (received == 0)
+	else
 		explain_death(ret_message, python, status);
 }

@@ -15,10 +15,13 @@ struct engine_request {
 	int broker;         /* the step's connection to the broker, or -1 */
 	char *key;          /* under which the engine may keep its plan (plan_key.h); NULL: not at all */
 	size_t key_size;
+	int child; /* set by engine_run() */
 };
 
-/* Start the engine, wait for its answer and its end. Fills message and fds (channel.h); a failure to start or an
- * engine that dies without an answer becomes a message with status 125. */
-void engine_run(const struct engine_request *request, struct channel_message *ret_message, int ret_fds[CHANNEL_FDS]);
+/* Start the engine and wait for its answer. Fills message and fds (channel.h); a failure to start or an engine that
+ * dies without an answer becomes a message with status 125. Where request->child is set the engine has answered and is
+ * just ending: the caller waits for it, when nobody waits for the caller. */
+void engine_run(struct engine_request *request, struct channel_message *ret_message, int ret_fds[CHANNEL_FDS]);
+void engine_reap(struct engine_request *request);
 
 #endif

@@ -231,13 +231,14 @@ static void add_number(FILE *out, const char *key, uint32_t value)
 	fprintf(out, "%s=%u%c", key, value, 0);
 }
 
-static void build(spank_t spank, const struct facts *facts, struct channel_message *message, int fds[CHANNEL_FDS])
+/* Fills the request, too, whose engine is still to be reaped. */
+static void build(spank_t spank, const struct facts *facts, struct engine_request *request,
+		  struct channel_message *message, int fds[CHANNEL_FDS])
 {
-	struct engine_request request = { .prefix = arguments.prefix, .broker = broker };
 	char *text = NULL, helper[OPTION_MAX + 64];
-	FILE *out = open_memstream(&text, &request.facts_size);
+	FILE *out = open_memstream(&text, &request->facts_size);
 
-	if (!out || spank_get_item(spank, S_JOB_ENV, &request.environment) != ESPANK_SUCCESS)
+	if (!out || spank_get_item(spank, S_JOB_ENV, &request->environment) != ESPANK_SUCCESS)
 		refuse(125, "error [slurm]: slurmstepd does not show the environment to the plugin");
 	snprintf(helper, sizeof(helper), "%s/libexec/fairlead/fairlead-enter", arguments.prefix);
 	add(out, "protocol", PROTOCOL);
@@ -259,8 +260,8 @@ static void build(spank_t spank, const struct facts *facts, struct channel_messa
 	add_number(out, "local_tasks", facts->local_tasks);
 	if (fclose(out) != 0)
 		refuse(125, "error [slurm]: out of memory");
-	request.facts = text;
-	container_build(&request, message, fds);
+	request->facts = text;
+	container_build(request, message, fds);
 	free(text);
 	if (broker >= 0)
 		broker_end(broker);
@@ -304,13 +305,14 @@ static int lock(void)
 /* Descriptors of the step's container, building it if this task is the first. */
 static void get_container(spank_t spank, const struct facts *facts, int fds[CHANNEL_FDS])
 {
+	struct engine_request request = { .prefix = arguments.prefix, .broker = broker };
 	struct channel_message message;
 	int err = lock();
 
 	if (err)
 		refuse(125, "error [slurm]: cannot take the step's lock: %s", strerror(err));
 	if (shared->state == STATE_NONE) {
-		build(spank, facts, &message, fds);
+		build(spank, facts, &request, &message, fds);
 		if (message.status != 0)
 			fail(spank, facts, &message);
 		err = channel_send(parked[0], 0, NULL, fds);
@@ -322,6 +324,7 @@ static void get_container(spank_t spank, const struct facts *facts, int fds[CHAN
 		}
 		shared->state = STATE_READY;
 		pthread_mutex_unlock(&shared->lock);
+		engine_reap(&request); /* what it frees in its end keeps only this task */
 		return;
 	}
 	pthread_mutex_unlock(&shared->lock);

@@ -95,12 +95,12 @@ class QuietProgress:
     """Progress for logs: a line when work takes over a second, then one every five seconds."""
 
     def __init__(self, label: str, *, first_s: float = 1.0, every_s: float = 5.0) -> None:
-        import threading
         import time
+        from _thread import allocate_lock  # threading costs a launch two milliseconds
 
         self._clock = time.monotonic
         self._label, self._every_s = label, every_s
-        self._lock = threading.Lock()
+        self._lock = allocate_lock()
         self._next = self._clock() + first_s
         self._total: dict[str, int] = {}
         self._done: dict[str, int] = {}

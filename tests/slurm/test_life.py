@@ -11,6 +11,10 @@ import pytest
 from installation import installed_prefix, prefix, replace_engine
 from jobs import SMALL, output, srun
 
+# Standard modules that cost a launch half a millisecond or more, with what they bring.
+COSTLY = {"collections", "contextlib", "enum", "functools", "json", "re", "resource", "subprocess",
+          "threading", "tomllib", "types", "typing", "urllib3"}  # fmt: skip
+
 
 def processes_of_the_user():
     return {
@@ -82,6 +86,28 @@ def test_engine_works_in_the_jobs_cgroup_on_all_its_cpus(other_prefix):
     assert "NoNewPrivs:\t1" in seen
     assert "LD_DEBUG" not in seen
     assert "PYTHONHOME" not in seen
+
+
+@pytest.mark.parametrize("site", [True, False], ids=["shared store", "own store"])
+def test_warm_step_loads_nothing_that_is_costly(other_prefix, site):
+    """The launch path comes from one file, and what follows brings no further module of any weight."""
+    log = f"{other_prefix}/imports"
+    with open(log, "w", encoding="utf-8"):
+        os.chmod(log, 0o666)
+    replace_engine(
+        other_prefix,
+        f"""#!/bin/sh
+exec {installed_prefix()}/venv/bin/python -X importtime "$@" 2>> {log}
+""",
+    )
+    with prefix(other_prefix, site=site):
+        output(srun("true", container=SMALL, FAIRLEAD_PULL="missing"))
+        os.truncate(log, 0)
+        output(srun("true", container=SMALL, FAIRLEAD_PULL="missing"))
+    with open(log, encoding="utf-8") as file:
+        loaded = {line.rpartition("|")[2].strip() for line in file if line.startswith("import")}
+    assert "fairlead.run.step" in loaded
+    assert loaded & COSTLY == set()
 
 
 def test_nothing_is_left_once_the_application_runs():

@@ -82,8 +82,8 @@ def _stop_imports() -> None:
 def _diagnose() -> str:
     for path, value, remedy in _SWITCHES:
         try:
-            with open(path, encoding="ascii") as file:
-                if file.read().strip() == value:
+            with open(path, "rb") as file:  # a codec would be one more module
+                if file.read().strip() == value.encode():
                     return (
                         f"{path.removeprefix('/proc/sys/').replace('/', '.')} is {value}: {remedy}"
                     )

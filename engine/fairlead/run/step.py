@@ -28,6 +28,7 @@ from fairlead.host import witness
 from fairlead.plan import request as launch
 from fairlead.run import block, namespace
 from fairlead.run import launch as prepare
+from fairlead.shared import ask  # noqa: F401 - launch needs it here, and not without a broker
 
 SOCKET_FD = 3
 REQUEST_FD = 4
@@ -75,7 +76,6 @@ def _serve(data: bytes) -> tuple[int, int, int]:
 
         start = basis.begin(job)
     config = settings.load()
-    _raise_descriptor_limit()
     request = request_from(facts, job, config)
     broker = BROKER_FD if facts.get("broker") == "1" else -1
     ready = prepare.prepare(request, config, log.QuietProgress(f"pulling {facts['ref']}"), broker)
@@ -87,14 +87,6 @@ def _serve(data: bytes) -> tuple[int, int, int]:
     block_fd = _memory_file(launch_block)
     user_fd, mount_fd = namespace.enter(launch_block, ready.mounts)
     return user_fd, mount_fd, block_fd
-
-
-def _raise_descriptor_limit() -> None:
-    """Make room for a mount per layer; the job's own limit is the tasks', not this process's."""
-    import resource
-
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _read(fd: int) -> bytes:

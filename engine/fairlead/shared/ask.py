@@ -17,12 +17,15 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from fairlead import errors, kernel, log
 from fairlead.config import Config
 from fairlead.image.reference import Reference
 from fairlead.shared import site
-from fairlead.shared.wire import PROTOCOL, Message, Wire, texts
+
+if TYPE_CHECKING:
+    from fairlead.shared.wire import Message, Wire
 
 # By these a user may reach a registry that the storekeeper, which has none of them, cannot.
 _OWN_WAYS = (
@@ -100,6 +103,8 @@ def _ask_keeper(
     *,
     suspect: bool,
 ) -> None:
+    from fairlead.shared.wire import PROTOCOL, Wire
+
     try:
         wire = Wire(kernel.broker_keeper(broker))
     except OSError as error:  # there is no store, or no more storekeepers for this step
@@ -138,6 +143,8 @@ def _serve(
     Raises:
         errors.Error: the storekeeper's own.
     """
+    from fairlead.shared.wire import texts
+
     if "error" in message:
         code, text, hint = texts(message["error"], 3)
         kind = next((kind for kind in errors.catalogue() if kind.code == code), errors.StoreError)
@@ -165,6 +172,7 @@ def _header(
 ) -> str | None:
     """Return the Authorization header that answers a registry's challenge, as this user."""
     from fairlead.image import headers, registry
+    from fairlead.shared.wire import texts
 
     if not isinstance(offered, list):
         return None
