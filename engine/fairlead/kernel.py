@@ -43,7 +43,7 @@ def open_in_root(root_fd: int, path: str, flags: int) -> int:
     return _check(lib.files_open_in_root(root_fd, os.fsencode(path), flags, 0), path)
 
 
-# -- namespaces -------------------------------------------------------------------------------------
+# -- namespaces ------------------------------------------------------------------------------------
 
 
 class Failure(Exception):  # noqa: N818 - internal, always turned into an errors.Error

@@ -18,6 +18,7 @@ import pytest
 from broker_bed import OTHER, ROOT, USER, Bed, mounts, until
 
 from fairlead import kernel
+from fairlead.run import block
 
 sys.path.insert(0, f"{ROOT}/tests/faults")
 import tracer
@@ -364,6 +365,38 @@ def test_a_node_without_loop_devices_says_so(small, monkeypatch):
     monkeypatch.setattr(small, "words", lambda **_: words)
     number, detail = refused(small, "16M")
     assert (number, detail) == (errno.ENOTTY, "loop device")
+
+
+# -- forged blocks ---------------------------------------------------------------------------------
+
+
+def test_mount_that_does_not_exist_is_refused_whatever_it_is_called():
+    """A forged block: "mount:-1", a path, a number that is too large."""
+    for name in ("mount:1", "mount:-1", "/etc", "mount:", "mount:x"):
+        records = [
+            block.record(kernel.lib.OP_ROOT, 0, "/"),
+            block.record(kernel.lib.OP_UPPER, 0, "8G", name),
+        ]
+        assert composed(block.join(records)) == "layer"
+
+
+def composed(data):
+    """Compose in a child; returns the step that failed."""
+    receive, send = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            kernel.create_namespace()
+            kernel.compose_root(data)
+        except kernel.Failure as failure:
+            os.write(send, failure.step.encode())
+        finally:
+            os._exit(0)
+    os.close(send)
+    with open(receive, encoding="ascii") as file:
+        step = file.read()
+    os.waitpid(child, 0)
+    return step
 
 
 # -- the end ---------------------------------------------------------------------------------------
