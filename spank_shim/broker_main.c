@@ -8,8 +8,9 @@
  *
  * It mounts the layers that a grant names (broker_grant.c), makes an empty file system for what the container writes
  * (broker_upper.c), and starts the storekeeper (broker_keeper.c). It takes from the user one word, an image's digest,
- * which must be hexadecimal, or a size, and opens nothing that a user could have made. It never reads a byte of an image itself, never resolves a name by NSS, and holds no lock. Linked statically: nothing of the job's
- * environment or libraries reaches it.
+ * which must be hexadecimal, or a size, and opens nothing that a user could have made. It never reads a byte of an image
+ * itself, never resolves a name by NSS, and holds no lock. Linked statically: nothing of the job's environment or
+ * libraries reaches it.
  *
  * The user may keep the other end of the connection, fill it, or not read it: a step has a bounded number of requests,
  * an answer waits a bounded time, and the end of slurmstepd ends everything. */
