@@ -31,7 +31,8 @@ enum block_op {
 	OP_FILE = 5,     /* target, content: a generated read-only file */
 	OP_SYMLINK = 6,  /* link's content, link's path; an existing path stays */
 	OP_COMMAND = 7,  /* command, PATH: must be found and executable once the root stands */
-	OP_UPPER = 8,    /* size of what the container may write to its root, as tmpfs wants it; right after OP_ROOT */
+	OP_UPPER = 8,    /* right after OP_ROOT: how much the container may write to its root, as tmpfs wants it; or, to write
+			  * to a mount that came with the block, the size that the broker was asked for and "mount:N" */
 
 	/* enter.c */
 	OP_WORKDIR = 16,     /* path */

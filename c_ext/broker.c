@@ -11,15 +11,15 @@
 #define SO_PASSRIGHTS 83
 #endif
 
-static int ask(int socket, enum broker_op op, const char *image)
+static int ask(int socket, enum broker_op op, const char *word)
 {
 	struct broker_request request = { .magic = BROKER_MAGIC, .op = op };
-	size_t length = image ? strlen(image) : 0;
+	size_t length = word ? strlen(word) : 0;
 
-	if (length >= sizeof(request.image))
+	if (length >= sizeof(request.word))
 		return -EINVAL;
-	if (image)
-		memcpy(request.image, image, length + 1);
+	if (word)
+		memcpy(request.word, word, length + 1);
 	return send(socket, &request, sizeof(request), MSG_NOSIGNAL) < 0 ? -errno : 0;
 }
 
@@ -85,10 +85,11 @@ int broker_mount(int socket, const char *image, int *ret_fds, char *ret_detail, 
 	return err;
 }
 
-int broker_keeper(int socket, char *ret_detail, unsigned int size)
+/* Ask for one descriptor. */
+static int ask_one(int socket, enum broker_op op, const char *word, char *ret_detail, unsigned int size)
 {
 	struct broker_answer answer = { 0 };
-	int fd = -1, err = ask(socket, BROKER_KEEPER, NULL);
+	int fd = -1, err = ask(socket, op, word);
 
 	if (!err)
 		err = receive(socket, &answer, &fd, 1);
@@ -98,6 +99,16 @@ int broker_keeper(int socket, char *ret_detail, unsigned int size)
 		err = -EBADMSG;
 	snprintf(ret_detail, size, "%s", answer.detail);
 	return err ? err : fd;
+}
+
+int broker_keeper(int socket, char *ret_detail, unsigned int size)
+{
+	return ask_one(socket, BROKER_KEEPER, NULL, ret_detail, size);
+}
+
+int broker_upper(int socket, const char *wanted, char *ret_detail, unsigned int size)
+{
+	return ask_one(socket, BROKER_UPPER, wanted, ret_detail, size);
 }
 
 void broker_end(int socket)

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * What a step's user may ask of the broker (spank_shim/broker_main.c), the root process that mounts layer images while
- * the container is built: one request, one answer, over SOCK_SEQPACKET. Descriptors come with the answer.
+ * What a step's user may ask of the broker (spank_shim/broker_main.c), the root process that mounts for a container while
+ * it is built: one request, one answer, over SOCK_SEQPACKET. Descriptors come with the answer.
  *
  *   MOUNT IMAGE   the layers of an image that this user was granted, as detached mounts idmapped to the user, in the
  *                 image's order, lowest first; several messages when there are many
+ *   UPPER SIZE    an empty file system on the node's disk as a detached mount, which belongs to the user and has room for
+ *                 SIZE: "8G", "20%" of what is free, or empty; a step has one, which is mounted anew at each request
  *   KEEPER        a connection to a new storekeeper, which fetches and converts (engine/fairlead/shared/keeper.py)
  *   END           nothing more is needed: the broker ends */
 #ifndef FAIRLEAD_BROKER_H
@@ -17,12 +19,12 @@
 #define BROKER_BATCH 128	 /* descriptors in one message; the kernel's bound is 253 */
 #define BROKER_HEX 128		 /* characters of the longest digest, sha512 */
 
-enum broker_op { BROKER_MOUNT = 1, BROKER_KEEPER, BROKER_END };
+enum broker_op { BROKER_MOUNT = 1, BROKER_KEEPER, BROKER_END, BROKER_UPPER };
 
 struct broker_request {
 	uint32_t magic;
 	uint32_t op;
-	char image[BROKER_HEX + 1]; /* MOUNT: the manifest's digest without its algorithm */
+	char word[BROKER_HEX + 1]; /* MOUNT: the manifest's digest without its algorithm; UPPER: the size */
 };
 
 struct broker_answer {
@@ -39,6 +41,10 @@ int broker_mount(int socket, const char *image, int *ret_fds, char *ret_detail, 
 
 /* Ask for a storekeeper: a connected stream socket, close-on-exec, or -errno with detail. */
 int broker_keeper(int socket, char *ret_detail, unsigned int size);
+
+/* Ask for what the container may write to: a detached mount, close-on-exec, or -errno with detail: -ENOSPC too little is
+ * free, -EDQUOT the site allows less. */
+int broker_upper(int socket, const char *wanted, char *ret_detail, unsigned int size);
 
 /* Say that nothing more is needed; a broker that is gone already is no error. */
 void broker_end(int socket);

@@ -67,6 +67,7 @@ int exec_run(const void *block, size_t size, char *const argv[], struct report *
 #define BROKER_MAX_LAYERS ...
 int broker_mount(int socket, const char *image, int *ret_fds, char *ret_detail, unsigned int size);
 int broker_keeper(int socket, char *ret_detail, unsigned int size);
+int broker_upper(int socket, const char *wanted, char *ret_detail, unsigned int size);
 
 /* channel.h */
 int channel_send(int socket, int status, const char *text, const int *fds);

@@ -2,8 +2,8 @@
  *
  * The container's root, built in kernel order:
  *   1. clone every bind source, while the host's tree is still in sight;
- *   2. a tmpfs over /tmp: upper, work and root directories, generated files (root.c);
- *   3. overlay: image (and injection) layers below, tmpfs above, so that any mount point can be made; or the image's
+ *   2. a tmpfs over /tmp: upper, work and root directories, generated files; or upper and work on a disk (root.c);
+ *   3. overlay: image (and injection) layers below, upper above, so that any mount point can be made; or the image's
  *      one layer itself, where the root is read-only and has every mount point already;
  *   4. attach mounts in the block's order, each target resolved inside the root by openat2(RESOLVE_IN_ROOT);
  *   5. pivot_root, detach the host's root.
@@ -269,14 +269,19 @@ static int is_below_mount(struct block_cursor cursor, const char *path, unsigned
 	return 0;
 }
 
-/* What the container may write, where the block limits it. */
-static const char *upper_size(struct block_cursor cursor)
+/* What the container may write to, where the block says so. */
+static struct root_upper upper_of(struct block_cursor cursor)
 {
+	struct root_upper upper = { 0 };
 	struct block_record record;
 
 	if (!block_next(&cursor, &record) || !block_next(&cursor, &record) || record.op != OP_UPPER)
-		return NULL;
-	return record.string[0];
+		return upper;
+	if (record.count > 1)
+		upper.mount = record.string[1];
+	else
+		upper.size = record.string[0];
+	return upper;
 }
 
 /* Whether the image's one layer can be the root without an overlay: read-only, and nothing has to be made in it. */
@@ -309,6 +314,7 @@ int compose_root(const void *block, size_t size, const int *mounts, unsigned int
 {
 	struct root_mounts given = { .fds = mounts, .count = mount_count };
 	struct container container = { .root = -1, .stage = -1 };
+	struct root_upper upper;
 	struct block_cursor cursor, start;
 	struct block_record record;
 	int err, readonly, *clones;
@@ -330,8 +336,8 @@ int compose_root(const void *block, size_t size, const int *mounts, unsigned int
 	readonly = record.flags & ROOT_READONLY;
 	mask = umask(0022); /* mount points and generated files; the application keeps the user's */
 	report->err = 0;
-	err = root_mount(&record, &given, upper_size(start), needs_no_overlay(start, &record, &given, clones), &container,
-			 report);
+	upper = upper_of(start);
+	err = root_mount(&record, &given, &upper, needs_no_overlay(start, &record, &given, clones), &container, report);
 	for (unsigned int i = 1; !err && block_next(&cursor, &record); i++)
 		err = execute(&container, &record, clones[i], i, report);
 	umask(mask);

@@ -93,6 +93,8 @@ static int take_holds(struct plan *plan)
 	while (block_next(&cursor, &record)) {
 		if (record.op == OP_IMAGE)
 			plan->image = record.string[0];
+		if (record.op == OP_UPPER && record.count > 1)
+			plan->upper = record.string[0];
 		if (record.op != OP_HOLD)
 			continue;
 		if (plan->hold_count == PLAN_MAX_HOLDS)

@@ -13,6 +13,8 @@
 #include <unistd.h>
 
 #define LAYER_DIR "layer"
+#define DISK_DIR "disk"
+#define DISK_TRIES 16
 
 static int move_mount_to(int from, int dirfd, const char *path)
 {
@@ -35,7 +37,7 @@ static int mount_fd(const struct root_mounts *mounts, const char *lower, struct 
 {
 	long number = mount_number(lower);
 
-	if (number >= (long)mounts->count)
+	if (number < 0 || number >= (long)mounts->count)
 		return report_set(report, STEP_LAYER, EBADMSG, lower);
 	return mounts->fds[number];
 }
@@ -65,11 +67,11 @@ static int open_lowers(const struct block_record *record, int *lowers, struct re
 	return 0;
 }
 
-/* The overlay options that name the lower layers: directories by descriptor, mounts by their place in the stage. */
+/* Add the overlay options that name the lower layers: directories by descriptor, mounts by their place in the stage. */
 static int name_lowers(const struct block_record *record, const struct root_mounts *mounts, int stage,
 		       const int *lowers, char *ret_options, size_t size, struct report *report)
 {
-	size_t used = (size_t)snprintf(ret_options, size, "userxattr,upperdir=upper,workdir=work,lowerdir=");
+	size_t used = strlen(ret_options);
 	char name[64];
 	int fd, err;
 
@@ -114,17 +116,59 @@ static int mount_stage(const char *size, struct report *report)
 	return report_set(report, STEP_STAGE, first, "tmpfs over /tmp");
 }
 
-static int mount_overlay(const struct block_record *record, const struct root_mounts *mounts, int stage,
-			 const int *lowers, struct report *report)
+/* Where upper and work directory go: into the stage, or on the mount that came for them, in a directory that is new: an
+ * earlier attempt of this step, whose task was killed, may have left one. */
+static int place_upper(const struct root_upper *upper, const struct root_mounts *mounts, int stage, char *ret_prefix,
+		       size_t size, struct report *report)
 {
-	static const char *const folders[] = { "upper", "work", LAYER_DIR };
+	int fd, err;
+
+	*ret_prefix = '\0';
+	if (!upper->mount)
+		return 0;
+	fd = mount_fd(mounts, upper->mount, report);
+	if (fd < 0)
+		return fd;
+	if (mkdirat(stage, DISK_DIR, 0755) < 0)
+		return report_set(report, STEP_STAGE, errno, DISK_DIR);
+	err = move_mount_to(fd, stage, DISK_DIR);
+	for (int i = 0; !err && i < DISK_TRIES; i++) {
+		snprintf(ret_prefix, size, DISK_DIR "/%d/", i);
+		if (mkdirat(stage, ret_prefix, 0755) == 0)
+			return 0;
+		err = errno == EEXIST ? 0 : -errno;
+	}
+	return report_set(report, STEP_STAGE, err ? -err : EEXIST, "writable directory on disk");
+}
+
+static int make_folders(int stage, const char *prefix, struct report *report)
+{
+	static const char *const folders[] = { "upper", "work" };
+	char name[64];
+
+	for (unsigned int i = 0; i < sizeof(folders) / sizeof(*folders); i++) {
+		snprintf(name, sizeof(name), "%s%s", prefix, folders[i]);
+		if (mkdirat(stage, name, 0755) < 0)
+			return report_set(report, STEP_STAGE, errno, *prefix ? "writable directory on disk" : "tmpfs over /tmp");
+	}
+	return mkdirat(stage, LAYER_DIR, 0755) < 0 ? report_set(report, STEP_STAGE, errno, "tmpfs over /tmp") : 0;
+}
+
+static int mount_overlay(const struct block_record *record, const struct root_mounts *mounts,
+			 const struct root_upper *upper, int stage, const int *lowers, struct report *report)
+{
 	const char *image = record->string[record->count - 1];
-	char options[PATH_MAX];
+	char options[PATH_MAX], prefix[32];
 	int err;
 
-	for (unsigned int i = 0; i < sizeof(folders) / sizeof(*folders); i++)
-		if (mkdirat(stage, folders[i], 0755) < 0)
-			return report_set(report, STEP_STAGE, errno, "tmpfs over /tmp");
+	err = place_upper(upper, mounts, stage, prefix, sizeof(prefix), report);
+	if (!err)
+		err = make_folders(stage, prefix, report);
+	if (err)
+		return err;
+	/* volatile: what a program syncs in its root need not reach a disk, since it ends with the container. */
+	snprintf(options, sizeof(options), "userxattr,%supperdir=%supper,workdir=%swork,lowerdir=",
+		 *prefix ? "volatile," : "", prefix, prefix);
 	err = name_lowers(record, mounts, stage, lowers, options, sizeof(options), report);
 	/* The image as the mount's source: mountinfo shows it, and the lower directories only as descriptors, to whoever
 	 * wants to know whether a tree of a store is in use (store/layers.py). */
@@ -166,18 +210,19 @@ static int mount_bare(const char *lower, int directory, const struct root_mounts
 	return err ? report_set(report, STEP_LAYER, -err, lower) : 0;
 }
 
-static int mount_on_stage(const struct block_record *record, const struct root_mounts *mounts, const char *size,
-			  int bare, const int *lowers, struct container *ret, struct report *report)
+static int mount_on_stage(const struct block_record *record, const struct root_mounts *mounts,
+			  const struct root_upper *upper, int bare, const int *lowers, struct container *ret,
+			  struct report *report)
 {
 	int err;
 
-	ret->stage = mount_stage(size, report);
+	ret->stage = mount_stage(upper->size, report);
 	if (ret->stage < 0)
 		return ret->stage;
 	if (mkdirat(ret->stage, "root", 0755) < 0 || fchdir(ret->stage) < 0)
 		return report_set(report, STEP_STAGE, errno, "tmpfs over /tmp");
 	err = bare ? mount_bare(record->string[0], lowers[0], mounts, ret->stage, report) :
-		     mount_overlay(record, mounts, ret->stage, lowers, report);
+		     mount_overlay(record, mounts, upper, ret->stage, lowers, report);
 	if (err)
 		return err;
 	ret->root = openat(ret->stage, "root", O_PATH | O_DIRECTORY | O_CLOEXEC);
@@ -188,8 +233,8 @@ static int mount_on_stage(const struct block_record *record, const struct root_m
 	return 0;
 }
 
-int root_mount(const struct block_record *record, const struct root_mounts *mounts, const char *size, int bare,
-	       struct container *ret, struct report *report)
+int root_mount(const struct block_record *record, const struct root_mounts *mounts, const struct root_upper *upper,
+	       int bare, struct container *ret, struct report *report)
 {
 	int *lowers = malloc((record->count + 1u) * sizeof(*lowers)), err;
 
@@ -199,7 +244,7 @@ int root_mount(const struct block_record *record, const struct root_mounts *moun
 		lowers[i] = -1;
 	err = open_lowers(record, lowers, report);
 	if (!err)
-		err = mount_on_stage(record, mounts, size, bare, lowers, ret, report);
+		err = mount_on_stage(record, mounts, upper, bare, lowers, ret, report);
 	/* Each is a way to a directory of the host: none may be open when the root has been entered. */
 	for (unsigned int i = 0; i < record->count; i++)
 		if (lowers[i] >= 0)

@@ -19,11 +19,16 @@ struct root_mounts {
 	unsigned int count;
 };
 
-/* Mount stage and root for an OP_ROOT record and open both in ret. size: of what may be written, as tmpfs's option wants
- * it, or NULL for tmpfs's own default, half of the memory. bare: the one lower layer is the root itself,
+/* What may be written: in memory or on a mount that came. */
+struct root_upper {
+	const char *size;  /* of the memory, as tmpfs's option wants it; NULL: tmpfs's own default, half of it */
+	const char *mount; /* "mount:N", an empty file system that belongs to the user; NULL: memory */
+};
+
+/* Mount stage and root for an OP_ROOT record and open both in ret. bare: the one lower layer is the root itself,
  * read-only; the caller knows that nothing has to be made in it. */
-int root_mount(const struct block_record *record, const struct root_mounts *mounts, const char *size, int bare,
-	       struct container *ret, struct report *report);
+int root_mount(const struct block_record *record, const struct root_mounts *mounts, const struct root_upper *upper,
+	       int bare, struct container *ret, struct report *report);
 
 /* An O_PATH descriptor of the one lower layer of a record that has no other, or -1. */
 int root_only_layer(const struct block_record *record, const struct root_mounts *mounts);

@@ -10,8 +10,9 @@
 #endif
 
 #define GRACE_S 3600
+#define UPPER_MAX "50%"
 
-struct arguments arguments = { .prefix = FAIRLEAD_PREFIX, .grace_s = GRACE_S };
+struct arguments arguments = { .prefix = FAIRLEAD_PREFIX, .upper_max = UPPER_MAX, .grace_s = GRACE_S };
 
 void arguments_read(int argc, char *argv[])
 {
@@ -22,6 +23,8 @@ void arguments_read(int argc, char *argv[])
 			snprintf(arguments.prefix, sizeof(arguments.prefix), "%s", argv[i] + 7);
 		if (strncmp(argv[i], "site=/", 6) == 0)
 			snprintf(arguments.site, sizeof(arguments.site), "%s", argv[i] + 5);
+		if (strncmp(argv[i], "upper_max=", 10) == 0)
+			snprintf(arguments.upper_max, sizeof(arguments.upper_max), "%s", argv[i] + 10);
 		if (strncmp(argv[i], "grace=", 6) == 0 && argv[i][6]) {
 			unsigned long seconds = strtoul(argv[i] + 6, &end, 10);
 

@@ -4,7 +4,9 @@
  *
  *   prefix=/opt/fairlead      where Fairlead is installed
  *   site=/var/lib/fairlead    the node's shared store; without it every user has a store of their own
- *   grace=3600                seconds for which a user's proven access to an image holds for their other jobs */
+ *   grace=3600                seconds for which a user's proven access to an image holds for their other jobs
+ *   upper_max=50%             how much a container may be given to write to on the store's disk (upper = "disk"), as 20G or
+ *                             of what is free; 0: nothing. The broker reads it, and refuses where it makes no sense of it */
 #ifndef FAIRLEAD_ARGUMENTS_H
 #define FAIRLEAD_ARGUMENTS_H
 
@@ -13,6 +15,7 @@
 struct arguments {
 	char prefix[OPTION_MAX];
 	char site[OPTION_MAX]; /* empty: none */
+	char upper_max[32];
 	unsigned int grace_s;
 };
 

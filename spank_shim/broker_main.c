@@ -3,13 +3,14 @@
  * fairlead-broker: the only part of Fairlead that runs as root while a job's container is built. slurmstepd starts it
  * for a step that wants a container; it ends when the container stands, and with slurmstepd at the latest.
  *
- *   fairlead-broker STORE UID GID JOB GRACE_S PREFIX     descriptor 3: the step's requests (c_ext/broker.h)
- *                                                        descriptor 4: slurmstepd, as a pidfd
+ *   fairlead-broker STORE UID GID JOB GRACE_S PREFIX UPPER_MAX   descriptor 3: the step's requests (c_ext/broker.h)
+ *                                                                descriptor 4: slurmstepd, as a pidfd
  *
- * It mounts the layers that a grant names (broker_grant.c) and starts the storekeeper (broker_keeper.c). It takes from
- * the user one word, an image's digest, which must be hexadecimal, and opens nothing outside the store. It never reads a
- * byte of an image itself, never resolves a name by NSS, and holds no lock. Linked statically: nothing of the job's
- * environment or libraries reaches it.
+ * It mounts the layers that a grant names (broker_grant.c), makes an empty file system for what the container writes
+ * (broker_upper.c), and starts the storekeeper (broker_keeper.c). It takes from the user one word, an image's digest,
+ * which must be hexadecimal, or a size, and opens nothing that a user could have made. It never reads a byte of an image
+ * itself, never resolves a name by NSS, and holds no lock. Linked statically: nothing of the job's environment or
+ * libraries reaches it.
  *
  * The user may keep the other end of the connection, fill it, or not read it: a step has a bounded number of requests,
  * an answer waits a bounded time, and the end of slurmstepd ends everything. */
@@ -31,19 +32,23 @@
 #include "broker_grant.h"
 #include "broker_keeper.h"
 #include "broker_mount.h"
+#include "broker_room.h"
+#include "broker_upper.h"
 
 /* What a step may have in its life: an engine mounts an image three times at most, and when its task is killed, the next
  * task starts another; a storekeeper is started for an image that is not there, or is damaged. */
-enum { SOCKET_FD = 3, LIFE_FD = 4, ANSWER_S = 10, MAX_KEEPERS = 8, BUDGET = 16 * BROKER_MAX_LAYERS };
+enum { SOCKET_FD = 3, LIFE_FD = 4, ANSWER_S = 10, MAX_KEEPERS = 8, MAX_UPPERS = 8, BUDGET = 16 * BROKER_MAX_LAYERS };
 
 struct broker {
 	struct site site;
-	const char *store, *prefix;
+	const char *store, *prefix, *upper_max;
 	int store_err; /* why the store cannot be used: told to whoever asks */
 	char store_detail[256];
 	int idmap;  /* user namespace that maps root to the job's user, or -errno */
 	int keeper; /* the last one's pid, 0 before the first */
 	int keeper_count;
+	struct upper upper; /* what the step's container writes to, once it was asked for */
+	int upper_count;    /* how often */
 	int budget; /* requests and mounts that are left */
 };
 
@@ -141,6 +146,36 @@ static void serve_keeper(struct broker *broker)
 	close(socket);
 }
 
+/* A step has one: a task that is elected because the last one was killed gets another mount of the same. */
+static void serve_upper(struct broker *broker, const char *wanted)
+{
+	struct broker_answer answer = { .magic = BROKER_MAGIC, .total = 1, .count = 1 };
+	char detail[256] = "too many requests for one step";
+	uint64_t bytes;
+	int mount, err = broker->upper_count++ < MAX_UPPERS ? 0 : -EAGAIN;
+
+	if (!err && broker->store_err) {
+		err = broker->store_err;
+		snprintf(detail, sizeof(detail), "%s", broker->store_detail);
+	}
+	if (!err && broker->upper.device < 0) {
+		err = room_for_upper(broker->site.fd, wanted, broker->upper_max, &bytes, detail, sizeof(detail));
+		if (!err)
+			err = upper_make(&broker->site, bytes, &broker->upper, detail, sizeof(detail));
+	}
+	if (err) {
+		refuse(err, detail);
+		return;
+	}
+	mount = upper_mount(&broker->upper);
+	if (mount < 0) {
+		refuse(mount, "ext4");
+		return;
+	}
+	broker_answer(SOCKET_FD, &answer, &mount);
+	close(mount);
+}
+
 static int number(const char *text, unsigned long *ret)
 {
 	char *end;
@@ -168,7 +203,7 @@ static int next_request(int life, struct broker_request *ret)
 		if (n >= 0 || (errno != EINTR && errno != EAGAIN))
 			break;
 	}
-	ret->image[sizeof(ret->image) - 1] = '\0';
+	ret->word[sizeof(ret->word) - 1] = '\0';
 	return n == (ssize_t)sizeof(*ret) && ret->magic == BROKER_MAGIC && ret->op != BROKER_END;
 }
 
@@ -183,9 +218,11 @@ static void serve(struct broker *broker, int life)
 	broker->idmap = broker->store_err ? -ENOENT : mount_idmap(broker->site.uid, broker->site.gid);
 	for (broker->budget = BUDGET; broker->budget > 0 && next_request(life, &request); broker->budget--) {
 		if (request.op == BROKER_MOUNT)
-			serve_mount(broker, request.image);
+			serve_mount(broker, request.word);
 		else if (request.op == BROKER_KEEPER)
 			serve_keeper(broker);
+		else if (request.op == BROKER_UPPER)
+			serve_upper(broker, request.word);
 		else
 			refuse(-EINVAL, "request");
 	}
@@ -195,15 +232,16 @@ static void serve(struct broker *broker, int life)
 
 int main(int argc, char *argv[])
 {
-	struct broker broker = { 0 };
+	struct broker broker = { .upper.device = -1 };
 	unsigned long uid, gid, job, grace;
 	int life = fcntl(LIFE_FD, F_GETFD) < 0 ? -1 : LIFE_FD;
 
-	if (argc != 7 || number(argv[2], &uid) || number(argv[3], &gid) || number(argv[4], &job) ||
+	if (argc != 8 || number(argv[2], &uid) || number(argv[3], &gid) || number(argv[4], &job) ||
 	    number(argv[5], &grace) || uid == 0)
 		return 125;
 	broker.store = argv[1];
 	broker.prefix = argv[6];
+	broker.upper_max = argv[7];
 	broker.site = (struct site){ .uid = (uid_t)uid, .gid = (gid_t)gid, .job = (unsigned int)job, .grace_s = (long)grace };
 	signal(SIGPIPE, SIG_IGN);
 	umask(077);

@@ -11,12 +11,11 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define LOOP_TRIES 64
+#include "broker_loop.h"
 
 static int write_map(pid_t pid, const char *name, unsigned int id)
 {
@@ -101,41 +100,10 @@ static int mount_source(const char *source)
 	return err ? err : fd;
 }
 
-/* A free loop device bound to the image; another process may take the free one first, hence the tries. */
-static int loop_device(int fd, char *ret_path, size_t size)
-{
-	struct loop_config config = { .fd = (unsigned int)fd,
-				      .info = { .lo_flags = LO_FLAGS_READ_ONLY | LO_FLAGS_AUTOCLEAR } };
-	int control = open("/dev/loop-control", O_RDWR | O_CLOEXEC), device = -EBUSY;
-
-	if (control < 0)
-		return -errno;
-	for (int i = 0; i < LOOP_TRIES && device == -EBUSY; i++) {
-		int number = ioctl(control, LOOP_CTL_GET_FREE);
-
-		if (number < 0) {
-			device = -errno;
-			break;
-		}
-		snprintf(ret_path, size, "/dev/loop%d", number);
-		device = open(ret_path, O_RDONLY | O_CLOEXEC);
-		if (device < 0) {
-			device = -errno;
-		} else if (ioctl(device, LOOP_CONFIGURE, &config) < 0) {
-			int err = errno;
-
-			close(device);
-			device = -err;
-		}
-	}
-	close(control);
-	return device;
-}
-
 static int mount_loop(int fd)
 {
 	char path[32];
-	int device = loop_device(fd, path, sizeof(path)), mount;
+	int device = loop_attach(fd, LO_FLAGS_READ_ONLY, path, sizeof(path)), mount;
 
 	if (device < 0)
 		return device;

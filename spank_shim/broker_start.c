@@ -38,7 +38,8 @@ static _Noreturn void become_broker(const char *const argv[], int socket, int li
 int broker_start(const struct broker_request_for *request)
 {
 	char program[4096], uid[16], gid[16], job[16], grace[16];
-	const char *argv[] = { program, request->store, uid, gid, job, grace, request->prefix, NULL };
+	const char *argv[] = { program, request->store, uid, gid, job, grace, request->prefix,
+			       request->upper_max, NULL };
 	int pair[2], life, err = 0;
 	pid_t child;
 

@@ -13,6 +13,7 @@ struct broker_request_for {
 	uid_t uid;
 	gid_t gid;
 	unsigned int job;
+	const char *upper_max; /* how much a container may be given to write to on the store's disk */
 	unsigned int grace_s; /* how long proven access to an image holds for a user's other jobs */
 };
 

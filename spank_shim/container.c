@@ -76,19 +76,26 @@ static int is_first_node(const struct engine_request *request)
 	return 0;
 }
 
-/* Build from a plan that was found; 0 or -errno. Layers of the shared store are the broker's to give or to refuse: who
- * has lost the right to an image gets no mount of it here either. */
+/* Build from a plan that was found; 0 or -errno. Layers of the shared store, and a disk to write to, are the broker's to
+ * give or to refuse: who has lost the right to an image gets no mount of it here either. */
 static int use(const struct engine_request *request, const struct plan *plan, int ret_fds[CHANNEL_FDS])
 {
-	int fds[BROKER_MAX_LAYERS] = { -1 }, count = 0, err;
+	int fds[BROKER_MAX_LAYERS + 1] = { -1 }, count = 0, err = 0;
 	char detail[256];
 
+	if ((plan->image || plan->upper) && request->broker < 0)
+		return -ENOTCONN;
 	if (plan->image)
-		count = request->broker < 0 ? -ENOTCONN :
-					      broker_mount(request->broker, plan->image, fds, detail, sizeof(detail));
+		count = broker_mount(request->broker, plan->image, fds, detail, sizeof(detail));
 	if (count < 0)
 		return count;
-	err = plan_build(plan, fds, (unsigned int)count, ret_fds);
+	if (plan->upper) {
+		fds[count] = broker_upper(request->broker, plan->upper, detail, sizeof(detail));
+		err = fds[count] < 0 ? fds[count] : 0;
+		count += !err;
+	}
+	if (!err)
+		err = plan_build(plan, fds, (unsigned int)count, ret_fds);
 	while (count)
 		close(fds[--count]);
 	return err;

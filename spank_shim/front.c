@@ -106,7 +106,7 @@ static void try_plan(const char *key, size_t key_size)
 	if (plan_cache_find(directory, key, key_size, environ, &plan) < 0)
 		return;
 	words = words_of(&plan);
-	if (words && !plan.image)
+	if (words && !plan.image && !plan.upper) /* those are the broker's */
 		err = plan_build(&plan, NULL, 0, fds);
 	/* One step or none: who is in the user namespace and not in the mount namespace could not go back. */
 	if (!err && namespace_join(fds[CHANNEL_USERNS], fds[CHANNEL_MNTNS], &report) < 0) {

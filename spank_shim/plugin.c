@@ -6,7 +6,7 @@
  *   remote.c   slurmstepd               root until user_init, then the user
  *   container.c slurmstepd's task       the container from a kept plan, else from the engine
  *   engine.c   slurmstepd's task        starts the Python engine, once per node and step
- *   broker_*.c fairlead-broker          root, while a container is built: mounts the layers of the shared store
+ *   broker_*.c fairlead-broker          root, while a container is built: mounts its layers and what it writes to
  *   enter.c    fairlead-enter           the small program that each task becomes before the application
  *
  * Nothing here may exit, abort or fail inside slurmd or slurmstepd: a failure there drains the node. */

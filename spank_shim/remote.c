@@ -96,7 +96,7 @@ static int wanted(spank_t spank)
 void remote_start_broker(spank_t spank)
 {
 	struct broker_request_for request = { .store = arguments.site, .prefix = arguments.prefix,
-					      .grace_s = arguments.grace_s };
+					      .grace_s = arguments.grace_s, .upper_max = arguments.upper_max };
 
 	if (!*arguments.site || !wanted(spank) || spank_get_item(spank, S_JOB_UID, &request.uid) != ESPANK_SUCCESS ||
 	    spank_get_item(spank, S_JOB_GID, &request.gid) != ESPANK_SUCCESS ||

@@ -130,13 +130,20 @@ SETTINGS: dict[str, Setting] = {
     "writable": Setting(
         True,
         "FAIRLEAD_WRITABLE",
-        "let the container write to its own root (in memory, lost at the end)",
+        "let the container write to its own root (lost at the end)",
+    ),
+    "upper": Setting(
+        "memory",
+        "FAIRLEAD_UPPER",
+        "where the container's root is written to: memory, or disk (of the node; in Slurm steps, "
+        "where the node has a shared store)",
+        ("memory", "disk"),
     ),
     "upper_size": Setting(
         "",
         "FAIRLEAD_UPPER_SIZE",
-        "how much the container may write to its own root, as 8G or 50% of the memory; "
-        "empty: half of it",
+        "how much the container may write to its own root, as 8G or 50% of the memory, or of what "
+        "is free on the disk; empty: half of the memory, a tenth of the disk",
         form=_SIZE,
     ),
     "plan_cache": Setting(
@@ -162,6 +169,7 @@ class Config(NamedTuple):
     mpi: str
     mount_home: bool
     writable: bool
+    upper: str
     upper_size: str
     plan_cache: bool
     origins: Mapping[str, str]

@@ -175,6 +175,13 @@ class MountError(Error):
     remedy = "check that the path exists and that you may read it"
 
 
+class UpperError(Error):
+    """The container's own root was to be written to a disk, and no disk can be had for it."""
+
+    code = "upper"
+    remedy = 'set upper = "memory" (FAIRLEAD_UPPER), or ask the administrator (fairlead doctor)'
+
+
 class WorkdirError(Error):
     """The working directory does not exist in the container, or lies outside it."""
 

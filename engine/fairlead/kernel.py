@@ -31,7 +31,6 @@ def _check(result: int, path: str) -> int:
 
 
 # -- files -----------------------------------------------------------------------------------------
-# ------------
 
 
 def rename_noreplace(old: str, new: str) -> None:
@@ -44,8 +43,7 @@ def open_in_root(root_fd: int, path: str, flags: int) -> int:
     return _check(lib.files_open_in_root(root_fd, os.fsencode(path), flags, 0), path)
 
 
-# -- namespaces
-# ------------------------------------------------------------------------------------------------
+# -- namespaces ------------------------------------------------------------------------------------
 
 
 class Failure(Exception):  # noqa: N818 - internal, always turned into an errors.Error
@@ -131,7 +129,6 @@ def exec_run(block: bytes, argv: tuple[str, ...]) -> None:
 
 
 # -- channel ---------------------------------------------------------------------------------------
-# ------------
 
 
 def send_outcome(socket_fd: int, status: int, text: str, fds: tuple[int, int, int] | None) -> None:
@@ -155,7 +152,7 @@ def broker_mount(socket_fd: int, image: str) -> tuple[int, ...]:
         Detached mounts, lowest layer first.
 
     Raises:
-        OSError: ENOENT when there is no grant; its ``filename`` says what was refused.
+        OSError: ENOENT without a grant; its ``filename`` says what was refused.
     """
     fds, detail = ffi.new("int[]", lib.BROKER_MAX_LAYERS), ffi.new("char[512]")
     count = lib.broker_mount(socket_fd, image.encode(), fds, detail, 512)
@@ -169,8 +166,21 @@ def broker_keeper(socket_fd: int) -> int:
     Raises:
         OSError: its ``filename`` says what was refused.
     """
+    return _broker_gave(lib.broker_keeper, socket_fd)
+
+
+def broker_upper(socket_fd: int, size: str) -> int:
+    """Ask the broker for a disk that the container may write to; returns a detached mount.
+
+    Raises:
+        OSError: ENOSPC: too little is free, EDQUOT: the site allows less; ``filename`` says more.
+    """
+    return _broker_gave(lib.broker_upper, socket_fd, os.fsencode(size))
+
+
+def _broker_gave(ask: Any, *words: Any) -> int:
     detail = ffi.new("char[512]")
-    fd: int = lib.broker_keeper(socket_fd, detail, 512)
+    fd: int = ask(*words, detail, 512)
     return _check(fd, os.fsdecode(ffi.string(detail)))
 
 
@@ -449,8 +459,8 @@ def plan_witness(path: str, flags: int) -> str:
 def plan_find(directory: str, key: bytes, environ: Mapping[str, str]) -> bytes | None:
     """Return the launch block that the cache has for a key in this environment, or None."""
     plan = ffi.new("struct plan *")
-    variables = _environment(environ)
-    if lib.plan_cache_find(os.fsencode(directory), key, len(key), variables.array, plan) < 0:
+    variables, _held = _environment(environ)
+    if lib.plan_cache_find(os.fsencode(directory), key, len(key), variables, plan) < 0:
         return None
     try:
         return bytes(ffi.buffer(plan.block, plan.block_size))
@@ -465,8 +475,8 @@ def plan_expand(block: bytes, environ: Mapping[str, str]) -> bytes:
         OSError: a template cannot be expanded, or the block is malformed.
     """
     made, size = ffi.new("void **"), ffi.new("size_t *")
-    variables = _environment(environ)
-    _check(lib.plan_expand(block, len(block), variables.array, made, size), "template")
+    variables, _held = _environment(environ)
+    _check(lib.plan_expand(block, len(block), variables, made, size), "template")
     try:
         return bytes(ffi.buffer(made[0], size[0]))
     finally:
@@ -476,20 +486,13 @@ def plan_expand(block: bytes, environ: Mapping[str, str]) -> bytes:
 def plan_check(block: bytes, environ: Mapping[str, str]) -> str | None:
     """Make the checks of a cached block; return what the first that fails is about, or None."""
     failed = ffi.new("const char **")
-    variables = _environment(environ)
-    if lib.plan_check(block, len(block), variables.array, failed) == 0:
+    variables, _held = _environment(environ)
+    if lib.plan_check(block, len(block), variables, failed) == 0:
         return None
     return os.fsdecode(ffi.string(failed[0]))
 
 
-class _Variables(NamedTuple):
-    """Strings "NAME=VALUE" for C; the array points into them."""
-
-    strings: list[Any]
-    array: Any
-
-
-def _environment(environ: Mapping[str, str]) -> _Variables:
-    items = (f"{name}={value}" for name, value in environ.items())
-    strings = [ffi.new("char[]", os.fsencode(item)) for item in items]
-    return _Variables(strings, ffi.new("char *[]", [*strings, ffi.NULL]))
+def _environment(environ: Mapping[str, str]) -> tuple[Any, list[Any]]:
+    """Return strings "NAME=VALUE" for C: an array, and what it points into."""
+    strings = [ffi.new("char[]", os.fsencode(f"{name}={text}")) for name, text in environ.items()]
+    return ffi.new("char *[]", [*strings, ffi.NULL]), strings

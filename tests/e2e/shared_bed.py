@@ -176,7 +176,7 @@ class Bed:
             os.closerange(max(given) + 1, 4096)
 
         process = subprocess.Popen(
-            [self.program, str(self.root), *numbers, str(self.prefix)],
+            [self.program, str(self.root), *numbers, str(self.prefix), "50%"],
             close_fds=False,
             preexec_fn=number,
             env={},

@@ -14,7 +14,9 @@ def test_lines_and_json_say_the_same_and_nothing_is_made(bench):
     lines = bench.run("doctor").stdout.splitlines()
     assert [line[:4].strip() for line in lines] == [item["verdict"] for item in found]
     subjects = {item["subject"]: item for item in found}
-    assert {"kernel", "user namespaces", "overlay", "EROFS", "mode", "registries"} <= set(subjects)
+    assert {"kernel", "user namespaces", "EROFS", "upper on disk", "mode", "registries"} <= set(
+        subjects
+    )
     assert str(bench.root) in subjects["store"]["found"]
     assert (sorted(os.listdir(bench.root.parent)), sorted(os.listdir(bench.home))) == before
 

@@ -28,6 +28,7 @@ class Bed:
 
     def __init__(self, directory: str, program: str, grace_s: int = 3600) -> None:
         self.store, self.program, self.grace_s = f"{directory}/site", program, grace_s
+        self.upper_max = "50%"
         os.chmod(directory, 0o755)
         os.makedirs(self.store)
         for folder in ("grants", f"grants/{USER}", "layers", "leases"):
@@ -70,16 +71,23 @@ class Bed:
     def broker(self, *, uid: int = USER, job: int = JOB, prefix: str = "/nonexistent"):
         """Start a broker for a user; returns it and the user's end of its socket."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        arguments = [self.store, str(uid), str(uid), str(job), str(self.grace_s), prefix]
 
         def numbered():
             os.dup2(theirs.fileno(), 3)
 
         process = subprocess.Popen(
-            [self.program, *arguments], pass_fds=(3, theirs.fileno()), preexec_fn=numbered, env={}
+            self.words(uid=uid, job=job, prefix=prefix),
+            pass_fds=(3, theirs.fileno()),
+            preexec_fn=numbered,
+            env={},
         )
         theirs.close()
         return process, ours
+
+    def words(self, *, uid: int = USER, job: int = JOB, prefix: str = "/nonexistent") -> list[str]:
+        """Return the broker's command line for a user."""
+        numbers = [str(uid), str(uid), str(job), str(self.grace_s)]
+        return [self.program, self.store, *numbers, prefix, self.upper_max]
 
     def ask(self, image: str = IMAGE, *, uid: int = USER, job: int = JOB, look: str = "") -> dict:
         """Ask for an image's mounts as the user; says what came, and what the user found in them."""
@@ -95,6 +103,27 @@ class Bed:
         finally:
             ours.close()
             assert process.wait(5) == 0
+
+
+def loops():
+    """The loop devices that are bound to a file."""
+    return {
+        name
+        for name in os.listdir("/sys/block")
+        if name.startswith("loop") and os.path.exists(f"/sys/block/{name}/loop/backing_file")
+    }
+
+
+def until(condition):
+    deadline = time.monotonic() + 5
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def mounts():
+    with open("/proc/self/mountinfo", encoding="utf-8") as file:
+        return file.read()
 
 
 def old(path: str, seconds: float) -> None:

@@ -10,54 +10,15 @@ import os
 import shutil
 import signal
 import subprocess
-import tempfile
 import time
 from pathlib import Path
 
 import pytest
-from broker_bed import IMAGE, JOB, LAYER, OTHER, ROOT, SERVICE, USER, Bed, old
+from broker_bed import IMAGE, JOB, LAYER, OTHER, SERVICE, USER, Bed, loops, mounts, old, until
 
 from fairlead import kernel
 
 pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="the broker is root's program")
-
-
-@pytest.fixture(scope="session")
-def program(tmp_path_factory):
-    place = tmp_path_factory.mktemp("broker")
-    os.symlink(f"{ROOT}/c_ext", place / "c_ext")
-    subprocess.run(["cp", "-r", f"{ROOT}/spank_shim", place / "spank_shim"], check=True)
-    subprocess.run(["make", "-s", "-C", place / "spank_shim", "-B", "fairlead-broker"], check=True)
-    return str(place / "spank_shim/fairlead-broker")
-
-
-@pytest.fixture
-def bed(program):
-    # Not below pytest's own directory, which every other pytest of this machine closes to others.
-    place = tempfile.mkdtemp(prefix="fairlead-broker-", dir="/var/tmp")
-    yield Bed(place, program)
-    shutil.rmtree(place)
-
-
-def loops():
-    """The loop devices that are bound to a file."""
-    return {
-        name
-        for name in os.listdir("/sys/block")
-        if name.startswith("loop") and os.path.exists(f"/sys/block/{name}/loop/backing_file")
-    }
-
-
-def until(condition):
-    deadline = time.monotonic() + 5
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
-def mounts():
-    with open("/proc/self/mountinfo", encoding="utf-8") as file:
-        return file.read()
 
 
 def test_a_granted_layer_is_mounted_read_only_as_the_users_own(bed):

@@ -16,8 +16,9 @@ GOOD = Probe(
     userns="",
     overlay="",
     sysctls=(("/proc/sys/user/max_user_namespaces", "1000"),),
-    filesystems=frozenset({"erofs", "overlay"}),
+    filesystems=frozenset({"erofs", "ext4", "overlay"}),
     loop=True,
+    mke2fs="/usr/sbin/mke2fs",
     unsquashfs="/usr/bin/unsquashfs",
     store=STORE,
     site=SITE,
@@ -156,6 +157,27 @@ def test_shared_store(changes, verdict):
     node = GOOD._replace(site=SITE._replace(**changes))
     assert diagnosis.site_store(node).verdict == verdict
     assert (diagnosis.mode(node).found.startswith("user: tree")) == (verdict == "fail")
+
+
+@pytest.mark.parametrize(
+    ("changes", "verdict", "words"),
+    [
+        ({}, "ok", "possible, at most 50% of what is free"),
+        ({"line": LINE._replace(arguments=("site=/x", "upper_max=20G"))}, "ok", "at most 20G"),
+        ({"line": LINE._replace(arguments=("site=/x", "upper_max=0"))}, "ok", "allows none"),
+        ({"line": LINE._replace(arguments=("site=/x", "upper_max=big"))}, "fail", "is no size"),
+        ({"site": None}, "ok", "no: only the shared store's broker can limit it"),
+        ({"site": SITE._replace(mode=0o755)}, "warn", "no: the shared store is not usable"),
+        ({"site": SITE._replace(free=1 << 20)}, "warn", "too little"),
+        ({"loop": False}, "warn", "no loop devices"),
+        ({"filesystems": frozenset({"erofs"})}, "warn", "no ext4"),
+        ({"mke2fs": ""}, "warn", "mke2fs is not installed"),
+    ],
+)
+def test_disk_to_write_to(changes, verdict, words):
+    found = judged(diagnosis.upper, **changes)
+    assert found[0] == verdict
+    assert words in found[1]
 
 
 def test_mode_of_a_node_without_plugin_or_store():

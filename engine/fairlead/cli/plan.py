@@ -39,8 +39,9 @@ def run(arguments: argparse.Namespace, config: settings.Config) -> int:
 
 
 def reasons(plan: launch.Plan) -> dict[str, dict[str, str] | list[str]]:
-    """Return why each mount, variable and the working directory are what they are."""
+    """Return why root, mounts, variables and the working directory are what they are."""
     return {
+        "root": {plan.upper: plan.upper_reason},
         "mounts": {mount.destination: mount.reason for mount in plan.mounts},
         "variables": {variable.name: variable.reason for variable in plan.variables},
         "workdir": {plan.workdir: plan.workdir_reason},
@@ -53,7 +54,9 @@ def text(plan: launch.Plan) -> str:
     lines = [f"image      {plan.image}"]
     lines += [f"layer      {layer}" for layer in plan.layers]
     limit = f", at most {plan.upper_size}" if plan.upper_size else ""
-    lines.append(f"root       {'read-only' if plan.readonly else 'writable, in memory' + limit}")
+    place = "in memory" if plan.upper == "memory" else "on the node's disk"
+    root = "read-only" if plan.readonly else f"writable, {place}{limit}"
+    lines.append(f"root       {root}: {plan.upper_reason}")
     for mount in plan.mounts:
         shown = "generated" if mount.type == "file" else mount.source
         options = (

@@ -18,7 +18,7 @@ from fairlead import errors, log
 from fairlead.cli import names
 from fairlead.host import witness
 from fairlead.plan import request as launch
-from fairlead.run import block, namespace
+from fairlead.run import block, namespace, upper
 from fairlead.run import launch as prepare
 
 EPILOG = """\
@@ -102,6 +102,7 @@ def request_from(arguments: argparse.Namespace, config: settings.Config) -> laun
             volumes=tuple(_volume(text, cwd) for text in arguments.volume),
             mount_home=config.mount_home,
             writable=config.writable,
+            upper=config.upper,
             upper_size=config.upper_size,
         )
     )
@@ -134,6 +135,7 @@ def run(arguments: argparse.Namespace, config: settings.Config) -> int:
         config = settings.load()  # once more, now that its files were looked at
     config = configured(arguments, config)
     request = request_from(arguments, config)
+    upper.check(request, broker=-1)
     ready = prepare.prepare(request, config, _progress(request.reference))
     if start is not None:
         keep.keep(key, start, ready, request, config)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from fairlead.config import Config
+from fairlead.config import Config, size_bytes
 from fairlead.host.probe import Place, Probe
 
 OK, WARN, FAIL = "ok", "warn", "fail"
@@ -22,6 +22,8 @@ IDMAPPED_SINCE, BY_FILE_SINCE = (5, 19), (6, 12)
 NEEDED = (5, 12)
 SHARED = {"nfs", "nfs4", "lustre", "gpfs", "beegfs", "ceph", "fuse.sshfs", "afs", "panfs", "cifs"}
 LITTLE = 2 << 30
+# As in spank_shim/arguments.c and broker_room.c.
+UPPER_MAX, LEAST_UPPER = "50%", 8 << 20
 
 
 class Item(NamedTuple):
@@ -136,6 +138,31 @@ def site_store(probe: Probe) -> Item:
     return _place_item("shared store", found, wrong, remedy)
 
 
+def upper(probe: Probe) -> Item:
+    """Judge whether a container can have a disk to write to (``upper = "disk"``)."""
+    subject, verdict = "upper on disk", OK if probe.site is None else WARN
+    lacks = (
+        (probe.site is None, "no: only the shared store's broker can limit it", ""),
+        (site_store(probe).verdict == FAIL, "no: the shared store is not usable", "see there"),
+        (not probe.loop, "no: there are no loop devices", "load the loop module"),
+        ("ext4" not in probe.filesystems, "no: the kernel has no ext4", "load the ext4 module"),
+        (not probe.mke2fs, "no: mke2fs is not installed in /usr/sbin", "install e2fsprogs"),
+    )
+    for missing, found, remedy in lacks:
+        if missing:
+            return Item(subject, verdict, found, remedy)
+    most = (probe.line.argument("upper_max") if probe.line else "") or UPPER_MAX
+    if most == "0":
+        return Item(subject, OK, "no: the administrator allows none (upper_max=0)")
+    size = size_bytes(most, probe.site.free if probe.site else 0)
+    if size is None:
+        remedy = "write it as 20G or 50%"
+        return Item(subject, FAIL, f"no: upper_max={most} in plugstack.conf is no size", remedy)
+    if size < LEAST_UPPER:
+        return Item(subject, WARN, f"no: {size >> 20} MiB is too little", "free space there")
+    return Item(subject, OK, f"possible, at most {most}{' of what is free' * most.endswith('%')}")
+
+
 def mode(probe: Probe) -> Item:
     """Say which way a launch takes under Slurm, and why."""
     way = erofs_way(probe)
@@ -176,7 +203,7 @@ def mpi(names: tuple[str, ...]) -> Item:
 
 def of_node(probe: Probe) -> tuple[Item, ...]:
     """Judge all that the probe has."""
-    judges = (kernel, userns, overlay, erofs, squashfs, plugin, own_store, site_store, mode)
+    judges = (kernel, userns, overlay, erofs, squashfs, plugin, own_store, site_store, upper, mode)
     return tuple(judge(probe) for judge in judges)
 
 

@@ -25,6 +25,7 @@ from fairlead.host import slurm
 
 PLUGIN = "spank_fairlead.so"
 _NOBODY = 65534
+_MKE2FS = ("/usr/sbin/mke2fs", "/sbin/mke2fs")  # where the broker looks
 _SET_DUMPABLE, _NOSUID, _NODEV = 4, 2, 4
 _SYSCTLS = (
     "/proc/sys/user/max_user_namespaces",
@@ -69,8 +70,9 @@ class Probe(NamedTuple):
         userns: what making a user namespace said; empty if it worked.
         overlay: the same for an overlay with userxattr in it; ``untried`` without a namespace.
         sysctls: of those that restrict user namespaces, the ones that exist: path, value.
-        filesystems: that the kernel has or can load: ``erofs``, ``overlay``, ``squashfs``.
+        filesystems: that the kernel has or can load, of those that matter here.
         loop: whether there are loop devices.
+        mke2fs: its path where the broker looks for it, empty if it is not installed.
         unsquashfs: its path, empty if it is not installed.
         store: the user's own.
         site: the site store's, None without one.
@@ -85,6 +87,7 @@ class Probe(NamedTuple):
     sysctls: tuple[tuple[str, str], ...]
     filesystems: frozenset[str]
     loop: bool
+    mke2fs: str
     unsquashfs: str
     store: Place
     site: Place | None
@@ -105,8 +108,11 @@ def node(config: Config, environ: Mapping[str, str] = os.environ) -> Probe:
         userns,
         overlay,
         tuple((path, text) for path in _SYSCTLS if (text := _text(path).strip())),
-        frozenset(n for n in ("erofs", "overlay", "squashfs") if has_filesystem(n, release)),
+        frozenset(
+            n for n in ("erofs", "ext4", "overlay", "squashfs") if has_filesystem(n, release)
+        ),
         os.path.exists("/dev/loop-control") or os.path.exists("/sys/module/loop"),
+        next((path for path in _MKE2FS if os.access(path, os.X_OK)), ""),
         shutil.which("unsquashfs", path=environ.get("PATH")) or "",
         place(config.store),
         place(site) if site else None,

@@ -42,7 +42,9 @@ class Plan(NamedTuple):
         image: reference with digest.
         layers: lower directories of the root, topmost first; ``mount:N``: a mount that comes.
         readonly: the root refuses writes.
-        upper_size: how much may be written to the root, for tmpfs; empty: half of the memory.
+        upper: where the root is written to: ``memory`` or ``disk``.
+        upper_size: how much may be written there; empty: half of the memory, a tenth of the disk.
+        upper_reason: why there.
         mounts, links, variables: each with its reason.
         arguments: words that go before the command (the image's entrypoint).
         command: the command's words.
@@ -54,7 +56,9 @@ class Plan(NamedTuple):
     image: str
     layers: tuple[str, ...]
     readonly: bool
+    upper: str
     upper_size: str
+    upper_reason: str
     mounts: tuple[mounts.Mount, ...]
     links: tuple[mounts.Link, ...]
     variables: tuple[env.Variable, ...]
@@ -95,7 +99,9 @@ def make(
         image=source.reference,
         layers=(*((injection.layer,) if injection.layer else ()), *source.layers),
         readonly=not request.writable,
+        upper=request.upper if request.writable else "memory",
         upper_size=request.upper_size,
+        upper_reason=_upper_reason(request),
         mounts=tuple(all_mounts),
         links=tuple(links),
         variables=variables,
@@ -109,6 +115,16 @@ def make(
         notes=_notes(source.config, facts, injection),
         mpi=injection.report,
     )
+
+
+def _upper_reason(request: launch.Request) -> str:
+    """Return why the root is written to where it is."""
+    if not request.writable:
+        return "nothing may be written; mount points are made in memory"
+    if request.upper == "disk":
+        size = f"{request.upper_size} of room" if request.upper_size else "a tenth of what is free"
+        return f'upper = "disk": {size}, reserved and limited by the broker'
+    return 'upper = "memory"'
 
 
 def _command(

@@ -63,7 +63,8 @@ class Request(NamedTuple):
     volumes: tuple[Volume, ...] = ()
     mount_home: bool = True
     writable: bool = True
-    upper_size: str = ""  # of what may be written to the root; empty: half of the memory
+    upper: str = "memory"  # or "disk": where the root is written to
+    upper_size: str = ""  # of what may be written; empty: half of the memory, a tenth of the disk
     step: Step | None = None
 
 

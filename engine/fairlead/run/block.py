@@ -47,7 +47,10 @@ def records(plan: launch.Plan, *, templates: bool = False) -> list[bytes]:
     """Return the records of a plan; with templates, what differs in every step stands as one."""
     lib = kernel.lib
     made = [record(lib.OP_ROOT, lib.ROOT_READONLY if plan.readonly else 0, *plan.layers)]
-    if plan.upper_size:
+    if plan.upper == "disk":
+        layers = sum(layer.startswith("mount:") for layer in plan.layers)
+        made.append(record(lib.OP_UPPER, 0, plan.upper_size, f"mount:{layers}"))
+    elif plan.upper_size:
         made.append(record(lib.OP_UPPER, 0, plan.upper_size))
     made += [_mount(mount, template=templates) for mount in plan.mounts]
     made += [record(lib.OP_SYMLINK, 0, link.content, link.path) for link in plan.links]

@@ -26,7 +26,7 @@ from fairlead import errors, kernel, log
 from fairlead.host import facts as host_facts
 from fairlead.host import witness
 from fairlead.plan import request as launch
-from fairlead.run import block, namespace
+from fairlead.run import block, namespace, upper
 from fairlead.run import launch as prepare
 from fairlead.shared import ask  # noqa: F401 - launch needs it here, and not without a broker
 
@@ -78,14 +78,16 @@ def _serve(data: bytes) -> tuple[int, int, int]:
     config = settings.load()
     request = request_from(facts, job, config)
     broker = BROKER_FD if facts.get("broker") == "1" else -1
+    upper.check(request, broker)
     ready = prepare.prepare(request, config, log.QuietProgress(f"pulling {facts['ref']}"), broker)
+    mounts = (*ready.mounts, *upper.mounts(ready.plan, broker))
     if start is not None:
         keep.keep(_read(KEY_FD), start, ready, request, config)
     for note in ready.plan.notes:
         log.note(note)
     launch_block = block.compile_plan(ready.plan)
     block_fd = _memory_file(launch_block)
-    user_fd, mount_fd = namespace.enter(launch_block, ready.mounts)
+    user_fd, mount_fd = namespace.enter(launch_block, mounts)
     return user_fd, mount_fd, block_fd
 
 
@@ -139,6 +141,7 @@ def request_from(
         mpi=facts.get("mpi") or config.mpi,
         mount_home=config.mount_home,
         writable=config.writable,
+        upper=config.upper,
         upper_size=config.upper_size,
         step=step,
     )

@@ -1,0 +1,14 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef FAIRLEAD_BROKER_SERVICE_H
+#define FAIRLEAD_BROKER_SERVICE_H
+
+#include "broker_grant.h"
+
+enum { SERVICE_FD = 3 };
+
+/* In a child of the broker: from root to the service account for good. Groups, gid and uid are set and checked;
+ * no_new_privs; of the descriptors only fd stays, as SERVICE_FD, and /dev/null as 0 to 2; the child dies with its parent.
+ * Ends the process with status 125 where any of this fails. */
+void service_become(const struct site *site, int fd, pid_t parent);
+
+#endif
