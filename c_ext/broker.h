@@ -4,7 +4,8 @@
  * the container is built: one request, one answer, over SOCK_SEQPACKET. Descriptors come with the answer.
  *
  *   MOUNT IMAGE   the layers of an image that this user was granted, as detached mounts idmapped to the user, in the
- *                 image's order, lowest first; several messages when there are many
+ *                 image's order, lowest first; several messages when there are many. Or all of them as one, where the
+ *                 store has an index of them
  *   KEEPER        a connection to a new storekeeper, which fetches and converts (engine/fairlead/shared/keeper.py)
  *   END           nothing more is needed: the broker ends */
 #ifndef FAIRLEAD_BROKER_H
