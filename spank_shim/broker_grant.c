@@ -89,6 +89,7 @@ static int parse(char *text, const struct site *site, unsigned int *ret_job, str
 	char *rest = text, *line;
 
 	ret->count = 0;
+	ret->index[0] = '\0';
 	for (unsigned int number = 0; (line = strsep(&rest, "\n")); number++) {
 		int err = 0;
 
@@ -102,6 +103,8 @@ static int parse(char *text, const struct site *site, unsigned int *ret_job, str
 			err = number_of(line, "job", &job) || job > UINT_MAX ? -EBADMSG : 0;
 		else if (number == 3)
 			err = number_of(line, "size", &size);
+		else if (number == 4 && strncmp(line, "index ", 6) == 0 && is_hex(line + 6))
+			memcpy(ret->index, line + 6, strlen(line + 6) + 1);
 		else if (strncmp(line, "layer ", 6) != 0 || !is_hex(line + 6) || ret->count == BROKER_MAX_LAYERS)
 			err = -EBADMSG;
 		else

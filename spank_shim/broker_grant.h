@@ -23,6 +23,7 @@ struct site {
 };
 
 struct grant {
+	char index[BROKER_HEX + 1]; /* of the layers together; empty: there is none */
 	unsigned int count;
 	char layer[BROKER_MAX_LAYERS][BROKER_HEX + 1];
 };

@@ -6,7 +6,7 @@
  *   fairlead-broker STORE UID GID JOB GRACE_S PREFIX     descriptor 3: the step's requests (c_ext/broker.h)
  *                                                        descriptor 4: slurmstepd, as a pidfd
  *
- * It mounts the layers that a grant names (broker_grant.c) and starts the storekeeper (broker_keeper.c). It takes from
+ * It mounts the layers that a grant names, by their index or one by one (broker_grant.c) and starts the storekeeper (broker_keeper.c). It takes from
  * the user one word, an image's digest, which must be hexadecimal, and opens nothing outside the store. It never reads a
  * byte of an image itself, never resolves a name by NSS, and holds no lock. Linked statically: nothing of the job's
  * environment or libraries reaches it.
@@ -57,18 +57,66 @@ static void refuse(int err, const char *detail)
 	broker_answer(SOCKET_FD, &answer, NULL);
 }
 
-static int mount_layer(const struct broker *broker, const char *layer, int idmap)
+static int open_image(const struct broker *broker, const char *folder, const char *name)
 {
 	char path[64 + BROKER_HEX];
-	int fd, mount;
 
-	snprintf(path, sizeof(path), "layers/%s.erofs", layer);
-	fd = site_file(&broker->site, path);
+	snprintf(path, sizeof(path), "%s/%s.erofs", folder, name);
+	return site_file(&broker->site, path);
+}
+
+static int mount_layer(const struct broker *broker, const char *layer, int idmap)
+{
+	int fd = open_image(broker, "layers", layer), mount;
+
 	if (fd < 0)
 		return fd;
-	mount = mount_image(fd, idmap);
+	mount = mount_image(&fd, 1, idmap);
 	close(fd);
 	return mount;
+}
+
+/* All layers as one mount, by their index. */
+static int mount_index(const struct broker *broker, int idmap)
+{
+	static int fds[MOUNT_MAX_FILES];
+	unsigned int have = 0;
+	int mount = 0;
+
+	if (!grant.index[0])
+		return -ENOENT;
+	for (; have < 1 + grant.count && mount >= 0; have += mount >= 0)
+		mount = fds[have] = have ? open_image(broker, "layers", grant.layer[have - 1]) :
+					   open_image(broker, "indexes", grant.index);
+	if (mount >= 0)
+		mount = mount_image(fds, have, idmap);
+	while (have)
+		close(fds[--have]);
+	return mount;
+}
+
+/* Mount what the grant names; how many mounts, or -errno with the layer that was the last to be tried in *ret_detail.
+ * Whatever is wrong with an index, its layers show the same. */
+static int mount_granted(const struct broker *broker, int idmap, const char **ret_detail)
+{
+	unsigned int done = 0;
+	int err;
+
+	mounts[0] = mount_index(broker, idmap);
+	if (mounts[0] >= 0)
+		return 1;
+	for (; done < grant.count; done++) {
+		mounts[done] = mount_layer(broker, grant.layer[done], idmap);
+		if (mounts[done] < 0)
+			break;
+	}
+	if (done == grant.count)
+		return (int)done;
+	*ret_detail = grant.layer[done];
+	err = mounts[done];
+	while (done > 0)
+		close(mounts[--done]);
+	return err;
 }
 
 static void send_mounts(unsigned int count)
@@ -86,8 +134,8 @@ static void send_mounts(unsigned int count)
 
 static void serve_mount(struct broker *broker, const char *image)
 {
-	unsigned int done = 0;
-	int idmap, err;
+	const char *detail = "";
+	int idmap, err, count;
 
 	err = broker->store_err ? broker->store_err : grant_read(&broker->site, image, &grant);
 	if (err) {
@@ -100,18 +148,14 @@ static void serve_mount(struct broker *broker, const char *image)
 		refuse(idmap, "user namespace for the idmapped mount");
 		return;
 	}
-	for (; done < grant.count; done++) {
-		mounts[done] = mount_layer(broker, grant.layer[done], idmap);
-		if (mounts[done] < 0)
-			break;
-	}
+	count = mount_granted(broker, idmap, &detail);
 	close(idmap);
-	if (done == grant.count)
-		send_mounts(done);
+	if (count < 0)
+		refuse(count, detail);
 	else
-		refuse(mounts[done], grant.layer[done]);
-	while (done > 0)
-		close(mounts[--done]);
+		send_mounts((unsigned int)count);
+	while (count > 0)
+		close(mounts[--count]);
 }
 
 static void serve_keeper(struct broker *broker)
