@@ -206,6 +206,7 @@ static int merge_all(struct erofs_image *image)
 	if (!rc)
 		rc = begin_root(image);
 	for (struct erofs_inode *inode = image->root; inode && !rc; inode = inode->next) {
+		erofs_arena_breathe(&image->arena);
 		if (inode->type == SINK_DIR)
 			rc = merge_dir(image, inode);
 	}

@@ -76,18 +76,25 @@ static int mount_layer(const struct broker *broker, const char *layer, int idmap
 	return mount;
 }
 
-/* All layers as one mount, by their index. */
+/* All layers as one mount, by their index. The kernel looks at them when a file is read, and not before. */
 static int mount_index(const struct broker *broker, int idmap)
 {
 	static int fds[MOUNT_MAX_FILES];
+	unsigned long long bytes = 0;
 	unsigned int have = 0;
+	struct stat st;
 	int mount = 0;
 
 	if (!grant.index[0])
 		return -ENOENT;
-	for (; have < 1 + grant.count && mount >= 0; have += mount >= 0)
+	for (; have < 1 + grant.count && mount >= 0; have += mount >= 0) {
 		mount = fds[have] = have ? open_image(broker, "layers", grant.layer[have - 1]) :
 					   open_image(broker, "indexes", grant.index);
+		if (mount >= 0 && fstat(mount, &st) == 0)
+			bytes += (unsigned long long)st.st_size;
+	}
+	if (mount >= 0 && bytes != grant.index_bytes)
+		mount = -EUCLEAN;
 	if (mount >= 0)
 		mount = mount_image(fds, have, idmap);
 	while (have)

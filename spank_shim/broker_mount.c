@@ -145,13 +145,13 @@ static int loop_device(int fd)
 
 static int mount_loops(const int *fds, unsigned int count)
 {
-	int devices[MOUNT_MAX_FILES], mount = 0;
+	int devices[MOUNT_MAX_FILES] = { -1 }, mount = 0;
 	unsigned int have = 0;
 
 	for (; have < count && mount >= 0; have += mount >= 0)
 		mount = devices[have] = loop_device(fds[have]);
 	if (mount >= 0)
-		mount = mount_fds(devices, count);
+		mount = mount_fds(devices, have);
 	while (have) /* from here on the mount alone keeps them */
 		close(devices[--have]);
 	return mount;

@@ -38,8 +38,8 @@ def make(
     floor_bytes: int = 0,
     stop: threading.Event | None = None,
     suspect: bool = False,
-) -> str:
-    """Return the HEX of the index of published layers, lowest first; empty where none is needed.
+) -> IndexInfo | None:
+    """Return the index of published layers, lowest first; None where none is needed.
 
     Args:
         store: the shared store.
@@ -52,20 +52,21 @@ def make(
         errors.Error, OSError: there is none, and none can be made.
     """
     if len(infos) < 2 and not any(info.markers for info in infos):
-        return ""
+        return None
     name = name_of(infos)
     with Lock(store, lock_name(name), stop, tells=False):
-        if _is_there(store, name, suspect=suspect):
+        there = _whole(store, name, suspect=suspect)
+        if there is not None:
             os.utime(site.index_path(store, name))  # for gc
-            return name
+            return there
         _check_room(store, infos, floor_bytes)
         os.makedirs(store.path("indexes"), mode=0o700, exist_ok=True)
         with Stage(store) as stage:
-            _write(store, stage, name, infos)
+            made = _write(store, stage, name, infos)
         if not all(_is_published(store, info) for info in infos):
             remove(store, name)
             raise errors.StoreError("a layer was removed while its index was made")
-    return name
+    return made
 
 
 def name_of(infos: Sequence[LayerInfo]) -> str:
@@ -111,15 +112,16 @@ def forget(store: Store, layer: str) -> None:
             remove(store, name)
 
 
-def _is_there(store: Store, name: str, *, suspect: bool) -> bool:
-    info = find(store, name)
-    path = site.index_path(store, name)
-    fine = info is not None and info.name == name and os.path.exists(path)
-    if fine and suspect and info is not None:
-        fine = files.is_whole(path, info.size, info.digest)
-    if not fine:
-        remove(store, name)
-    return fine
+def _whole(store: Store, name: str, *, suspect: bool) -> IndexInfo | None:
+    """Return an index that is there; what is left of a damaged one is removed."""
+    info, path = find(store, name), site.index_path(store, name)
+    if info is not None and info.name == name and os.path.exists(path):
+        if os.lstat(path).st_size == info.size and not suspect:
+            return info
+        if files.is_whole(path, info.size, info.digest):
+            return info
+    remove(store, name)
+    return None
 
 
 def _check_room(store: Store, infos: Sequence[LayerInfo], floor_bytes: int) -> None:
@@ -129,7 +131,7 @@ def _check_room(store: Store, infos: Sequence[LayerInfo], floor_bytes: int) -> N
         raise errors.SpaceError(f"{store.root}: has no room for an index of the layers")
 
 
-def _write(store: Store, stage: Stage, name: str, infos: Sequence[LayerInfo]) -> None:
+def _write(store: Store, stage: Stage, name: str, infos: Sequence[LayerInfo]) -> IndexInfo:
     staged, scratch = stage.name(), stage.name()
     new = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
     with contextlib.ExitStack() as opened:
@@ -149,6 +151,7 @@ def _write(store: Store, stage: Stage, name: str, infos: Sequence[LayerInfo]) ->
     record = IndexInfo(name, made.size, digest, tuple(info.layer for info in infos))
     layout.replace_file(stage, site.index_info_path(store, name), site.format_info(record))
     layout.publish(staged, site.index_path(store, name))
+    return record
 
 
 def _is_published(store: Store, info: LayerInfo) -> bool:

@@ -167,8 +167,11 @@ class _Keeper:
             shared=settled.shared_blobs,
         )
         size = sum(info.bytes for info in infos)
+        grant = site.Grant(self._uid, self._job, size, tuple(info.layer for info in infos))
         whole = self._index(store, infos, image.floor_bytes, suspect=suspect)
-        grant = site.Grant(self._uid, self._job, size, tuple(info.layer for info in infos), whole)
+        if whole is not None:
+            total = whole.size + sum(info.size for info in infos)
+            grant = grant._replace(index_name=whole.name, index_bytes=total)
         _write_grant(store, grant, site.name_of(name.digest))
         asked = time.time()
         shared_gc.forget_leases(store, lambda: shared_gc.Living(self._living_jobs(), asked))
@@ -176,7 +179,7 @@ class _Keeper:
 
     def _index(
         self, store: Store, infos: tuple[site.LayerInfo, ...], floor_bytes: int, *, suspect: bool
-    ) -> str:
+    ) -> site.IndexInfo | None:
         """Return the index of the layers; without one they are mounted one by one."""
         try:
             return index.make(
@@ -184,7 +187,7 @@ class _Keeper:
             )
         except (errors.Error, OSError) as error:
             self.tell(warning=f"the layers are mounted one by one: {error}")
-            return ""
+            return None
 
     def _make_room(self, image: erofs.Wanted, config: settings.Config, store: Store) -> None:
         asked = time.time()

@@ -158,7 +158,7 @@ class Grant(NamedTuple):
     """What one user may mount for one manifest.
 
     As text, of one line each, in this order: ``fairlead-grant 1``, ``uid N``, ``job N``,
-    ``size N``, ``index HEX`` if there is one, then ``layer HEX`` once per layer, the lowest first.
+    ``size N``, ``index HEX N`` if there is one, then ``layer HEX`` per layer, the lowest first.
 
     Attributes:
         uid: whose grant it is.
@@ -166,6 +166,8 @@ class Grant(NamedTuple):
         size: bytes of the image's files, for people.
         layers: HEX of each layer, the lowest first; empty for an image without layers.
         index_name: HEX of their index, by which all can be mounted at once; may be empty.
+        index_bytes: of the index's and the layers' files together: mounting an index does not look
+            at the layers, and would not notice that one was cut short.
     """
 
     uid: int
@@ -173,6 +175,7 @@ class Grant(NamedTuple):
     size: int
     layers: tuple[str, ...]
     index_name: str = ""
+    index_bytes: int = 0
 
 
 class LayerInfo(NamedTuple):
@@ -234,23 +237,30 @@ def parse_grant(text: str, where: str) -> Grant:
         _number(line, key, limit, where)
         for line, (key, limit) in zip(lines[1:4], limits, strict=True)
     ]
-    index = lines[4].removeprefix("index ") if lines[4:] and lines[4][:6] == "index " else ""
-    if index and not is_name(index):
-        _damaged(where, f"has the line {lines[4][:100]!r}")
-    lines = lines[5:] if index else lines[4:]
+    index, total, lines = _index_line(lines[4:], where)
     layers = tuple(line.removeprefix("layer ") for line in lines)
     if len(layers) > MAX_LAYERS:
         _damaged(where, f"has more than {MAX_LAYERS} layers")
     for line, layer in zip(lines, layers, strict=True):
         if line != f"layer {layer}" or not is_name(layer):
             _damaged(where, f"has the line {line[:100]!r}")
-    return Grant(numbers[0], numbers[1], numbers[2], layers, index)
+    return Grant(numbers[0], numbers[1], numbers[2], layers, index, total)
+
+
+def _index_line(lines: list[str], where: str) -> tuple[str, int, list[str]]:
+    """Return what a line about an index says, and the lines behind it."""
+    if not lines or not lines[0].startswith("index "):
+        return "", 0, lines
+    name, _, total = lines[0].removeprefix("index ").partition(" ")
+    if not is_name(name) or not _is_number(total, MAX_SIZE):
+        _damaged(where, f"has the line {lines[0][:100]!r}")
+    return name, int(total), lines[1:]
 
 
 def format_grant(grant: Grant) -> str:
     """Return the grant as text."""
     head = [_MAGIC, f"uid {grant.uid}", f"job {grant.job}", f"size {grant.size}"]
-    head += [f"index {grant.index_name}"] if grant.index_name else []
+    head += [f"index {grant.index_name} {grant.index_bytes}"] if grant.index_name else []
     return "\n".join([*head, *(f"layer {layer}" for layer in grant.layers), ""])
 
 
