@@ -24,7 +24,7 @@ struct erofs_lie {
 
 struct erofs_index {
 	struct erofs_cache cache;
-	struct erofs_inode linked; /* no directory: a place for files that have several names, by device and nid */
+	struct erofs_inode known; /* no directory: a place for what is to be met once, by device and nid */
 	size_t count;
 	struct erofs_origin {
 		struct erofs_reader reader;
@@ -44,13 +44,29 @@ static const struct erofs_reader *reader_of(const struct erofs_image *image, uin
 	return &image->index->devices[device].reader;
 }
 
+static int know(struct erofs_image *image, uint64_t nid, uint32_t device, struct erofs_node **ret_node)
+{
+	char key[sizeof(nid) + sizeof(device)];
+
+	memcpy(key, &nid, sizeof(nid));
+	memcpy(key + sizeof(nid), &device, sizeof(device));
+	return erofs_node_have(image, &image->index->known, key, sizeof(key), ret_node);
+}
+
 /* Note that a directory lies here, too; below an opaque one nothing counts any more. */
 static int add_lie(struct erofs_image *image, struct erofs_inode *dir, const struct erofs_found *found, uint32_t device)
 {
 	struct erofs_lie *last = dir->dir.lies, *lie;
+	struct erofs_node *known;
 	unsigned char *area;
-	int rc = 0;
+	int rc;
 
+	rc = know(image, found->nid, device, &known);
+	if (rc)
+		return rc;
+	if (known->state == EROFS_MADE)
+		return -EBADMSG; /* a damaged image: a directory has one name, and none that leads back to it */
+	known->state = EROFS_MADE;
 	lie = erofs_body(image, NULL, sizeof(*lie), &rc);
 	if (!lie)
 		return rc;
@@ -73,14 +89,11 @@ static int add_lie(struct erofs_image *image, struct erofs_inode *dir, const str
 static int take_file(struct merging *merging, const struct erofs_found *found, struct erofs_inode **ret_inode)
 {
 	struct erofs_image *image = merging->image;
-	char key[sizeof(found->nid) + sizeof(merging->device)];
 	struct erofs_node *known = NULL;
 	int rc = 0;
 
-	memcpy(key, &found->nid, sizeof(found->nid));
-	memcpy(key + sizeof(found->nid), &merging->device, sizeof(merging->device));
 	if (found->nlink > 1)
-		rc = erofs_node_have(image, &image->index->linked, key, sizeof(key), &known);
+		rc = know(image, found->nid, merging->device, &known);
 	if (rc)
 		return rc;
 	if (known && known->inode) {
