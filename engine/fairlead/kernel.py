@@ -151,7 +151,7 @@ def broker_mount(socket_fd: int, image: str) -> tuple[int, ...]:
         image: HEX of the manifest's digest.
 
     Returns:
-        Detached mounts, lowest layer first.
+        Detached mounts, lowest layer first; or one mount of all layers.
 
     Raises:
         OSError: ENOENT when there is no grant; its ``filename`` says what was refused.
