@@ -4,7 +4,8 @@
  * it is built: one request, one answer, over SOCK_SEQPACKET. Descriptors come with the answer.
  *
  *   MOUNT IMAGE   the layers of an image that this user was granted, as detached mounts idmapped to the user, in the
- *                 image's order, lowest first; several messages when there are many
+ *                 image's order, lowest first; several messages when there are many. Or all of them as one, where the
+ *                 store has an index of them
  *   UPPER SIZE    an empty file system on the node's disk as a detached mount, which belongs to the user and has room for
  *                 SIZE: "8G", "20%" of what is free, or empty; a step has one, which is mounted anew at each request
  *   KEEPER        a connection to a new storekeeper, which fetches and converts (engine/fairlead/shared/keeper.py)

@@ -72,7 +72,7 @@ int broker_upper(int socket, const char *wanted, char *ret_detail, unsigned int 
 /* channel.h */
 int channel_send(int socket, int status, const char *text, const int *fds);
 
-/* layer.h, sink.h, tree.h, erofs.h */
+/* layer.h, sink.h, tree.h, erofs.h, erofs_index.h */
 #define SINK_WARNINGS ...
 struct sink_stats { uint64_t entries; uint64_t bytes; uint64_t skipped_devices; uint64_t warnings[...]; char examples[...][256]; };
 struct sink_report { int err; int refused; char entry[1024]; char detail[192]; };
@@ -83,6 +83,8 @@ struct erofs_facts { uint64_t size; uint64_t inodes; uint64_t markers; uint8_t a
 int layer_open_image(int fd, int scratchfd, const struct layer_limits *limits, struct layer **ret_layer);
 int layer_set_lower(struct layer *layer, const int *fds, size_t count);
 const struct erofs_facts *layer_image_facts(const struct layer *layer);
+int erofs_index_write(int fd, int scratchfd, uint32_t depth, const int *fds, size_t count,
+		      struct erofs_facts *ret_facts);
 int layer_begin(struct layer *layer);
 int layer_feed(struct layer *layer, const void *data, size_t size);
 int layer_end(struct layer *layer);

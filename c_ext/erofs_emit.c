@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 
 #include "erofs_crc.h"
+#include "erofs_index.h"
 
 static uint8_t dirent_type(const struct erofs_inode *inode)
 {
@@ -80,6 +81,12 @@ static int emit_tail(struct erofs_image *image, const struct erofs_inode *inode)
 	return erofs_output_write(&image->out, block, size);
 }
 
+/* Of a layer all content is its own by now. */
+static bool is_elsewhere(const struct erofs_inode *inode)
+{
+	return inode->flags & EROFS_BELOW && inode->size > inode->tail_size;
+}
+
 static int emit_inode(struct erofs_image *image, const struct erofs_inode *inode)
 {
 	size_t xattrs = erofs_xattrs_size(inode);
@@ -88,7 +95,7 @@ static int emit_inode(struct erofs_image *image, const struct erofs_inode *inode
 		.xattr_count = htole16((uint16_t)(xattrs ? 1 + (xattrs - sizeof(struct erofs_xattr_header)) / 4 : 0)),
 		.mode = htole16(mode_of(inode)),
 		.size = htole64(inode->size),
-		.block = htole32(inode->block),
+		.block = htole32(inode->block + (is_elsewhere(inode) ? erofs_index_first(image, inode->below.image) : 0)),
 		.number = htole32(inode->nid),
 		.mtime_s = htole64((uint64_t)inode->mtime_s),
 		.mtime_ns = htole32(inode->mtime_ns),
@@ -120,6 +127,9 @@ static int emit_super(struct erofs_image *image)
 		.volume = "fairlead layer",
 	};
 
+	if (image->index)
+		erofs_index_super(image, &super);
+
 	memcpy(block + EROFS_SUPER_OFFSET, &super, sizeof(super));
 	super.checksum = htole32(erofs_crc32c(block + EROFS_SUPER_OFFSET, EROFS_BLOCK - EROFS_SUPER_OFFSET));
 	memcpy(block + EROFS_SUPER_OFFSET, &super, sizeof(super));
@@ -142,6 +152,8 @@ int erofs_emit(struct erofs_image *image)
 		rc = erofs_output_align(&image->out);
 	if (!rc)
 		rc = erofs_output_flush(&image->out);
+	if (!rc && image->index)
+		rc = erofs_index_devices(image);
 	if (!rc)
 		rc = emit_super(image);
 	image->facts.size = image->end;

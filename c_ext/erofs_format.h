@@ -9,7 +9,11 @@
  * A directory is a sequence of blocks, each on its own: an array of dirents, then the names that they point to. The
  * names are sorted by their bytes, "." and ".." among them, through all blocks, so that the kernel can search both.
  *
- * Source: Linux fs/erofs/erofs_fs.h and namei.c, dir.c, xattr.c (5.4 to 6.18); Documentation/filesystems/erofs.rst. */
+ * An index (erofs_index.h) has a device table behind the superblock's block. Its files' data lie in other images; the
+ * blocks of all follow each other in one range of addresses, the index's own first, as the table says.
+ *
+ * Source: Linux fs/erofs/erofs_fs.h and namei.c, dir.c, xattr.c (5.4 to 6.18), data.c, erofs_map_dev() (device tables:
+ * 5.16); Documentation/filesystems/erofs.rst. */
 #ifndef FAIRLEAD_EROFS_FORMAT_H
 #define FAIRLEAD_EROFS_FORMAT_H
 
@@ -25,6 +29,8 @@ enum {
 
 	EROFS_COMPAT_CHECKSUM = 1 << 0, /* the superblock's checksum counts (5.5) */
 	EROFS_COMPAT_MTIME = 1 << 1,	/* times are those of the last change of content (5.12) */
+
+	EROFS_INCOMPAT_DEVICES = 1 << 3, /* there is a device table */
 
 	EROFS_EXTENDED = 1,	/* i_format, bit 0: an inode of 64 bytes */
 	EROFS_PLAIN = 0 << 1,	/* i_format, bits 1 to 3: all data in blocks of its own */
@@ -60,7 +66,18 @@ struct erofs_super {
 	uint8_t uuid[16];
 	uint8_t volume[16];
 	uint32_t incompat;
-	uint8_t reserved[44];
+	uint16_t compression;
+	uint16_t devices;
+	uint16_t device_slot; /* where the table begins, in units of a slot */
+	uint8_t reserved[38];
+};
+
+/* One device of the table, in the order in which they are given to mount. */
+struct erofs_device {
+	uint8_t tag[64];
+	uint32_t blocks;
+	uint32_t first; /* address of its block 0 */
+	uint8_t reserved[56];
 };
 
 struct erofs_disk_inode {
@@ -100,6 +117,7 @@ struct erofs_xattr_entry {
 };
 
 _Static_assert(sizeof(struct erofs_super) == 128, "as on disk");
+_Static_assert(sizeof(struct erofs_device) == 128, "as on disk");
 _Static_assert(sizeof(struct erofs_disk_inode) == 64, "as on disk");
 _Static_assert(sizeof(struct erofs_dirent) == 12, "as on disk");
 _Static_assert(sizeof(struct erofs_xattr_header) == 12, "as on disk");

@@ -29,7 +29,7 @@ enum erofs_inode_flags {
 	EROFS_BARE = 1 << 2,	/* directory: nothing of a lower layer shows in it */
 	EROFS_OPAQUE = 1 << 3,	/* directory: and overlayfs has to be told so */
 	EROFS_ORIGIN = 1 << 4,	/* directory: holds whiteouts; see erofs_layout.c */
-	EROFS_BELOW = 1 << 5,	/* lower: its content is still in the lower image */
+	EROFS_BELOW = 1 << 5,	/* lower: its content is still in the lower image; in an index it stays there */
 };
 
 /* How the layer came to know a name. Directories below which it works are KNOWN or MADE, and always written. */
@@ -40,7 +40,9 @@ enum erofs_node_state {
 	EROFS_DOTS,  /* "." and ".." */
 };
 
+struct erofs_index; /* erofs_index.h */
 struct erofs_stack; /* erofs_lower.h: a directory in the lower images */
+struct erofs_lie;   /* erofs_index.c: the same, as it is found */
 
 struct erofs_inode {
 	struct erofs_inode *next; /* made after it */
@@ -62,6 +64,7 @@ struct erofs_inode {
 			struct erofs_node *child; /* sorted when the layer has ended */
 			struct erofs_inode *after; /* then: the next directory, parents before children */
 			const struct erofs_stack *stack;
+			struct erofs_lie *lies; /* of an index */
 			uint32_t depth;
 			bool stack_known;
 		} dir;
@@ -123,6 +126,8 @@ struct erofs_image {
 	struct erofs_step *waiting, **waiting_end;
 
 	struct erofs_lower *lower; /* NULL: not given */
+
+	struct erofs_index *index; /* NULL: this is a layer */
 
 	/* erofs_layout.c */
 	struct erofs_inode *whiteout; /* one for all */

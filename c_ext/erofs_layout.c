@@ -12,6 +12,8 @@
 #include <errno.h>
 #include <string.h>
 
+#include "erofs_index.h"
+
 enum {
 	BINS = 64,
 	/* Two inodes with tails of this size fit into a block. Larger tails would save little, and spread the inodes. */
@@ -73,7 +75,8 @@ static struct erofs_node *sort(struct erofs_image *image, struct erofs_node *lis
 /* Decide what becomes of a name; false when nothing of it is written. */
 static bool settle_name(struct erofs_image *image, struct erofs_inode *dir, struct erofs_node *node)
 {
-	bool merges = !(dir->flags & EROFS_BARE) || dir == image->root;
+	/* What is below an index shows only through it. */
+	bool merges = !image->index && (!(dir->flags & EROFS_BARE) || dir == image->root);
 
 	if (!node->inode) {
 		if (!merges)
@@ -218,6 +221,8 @@ int erofs_layout(struct erofs_image *image)
 			place(image, inode);
 	}
 	image->end = (image->end + EROFS_BLOCK - 1) & ~(uint64_t)(EROFS_BLOCK - 1);
+	if (!rc && image->index)
+		rc = erofs_index_place(image);
 	if (image->end / EROFS_BLOCK > UINT32_MAX || (image->end - image->meta_start) >> EROFS_NID_BITS > UINT32_MAX)
 		rc = rc ? rc : -EFBIG;
 	return rc;

@@ -226,33 +226,21 @@ int erofs_lower_look(struct erofs_image *image, struct erofs_inode *dir, const c
 	return 0;
 }
 
-static int each_name(struct erofs_image *image, const struct erofs_reader *reader, const struct erofs_found *dir,
-		     int (*found)(struct erofs_image *image, const char *name, size_t size))
+struct roots {
+	struct erofs_image *image;
+	int (*found)(struct erofs_image *image, const char *name, size_t size);
+};
+
+static int root_name(void *context, const struct erofs_name *name)
 {
-	unsigned char block[EROFS_BLOCK];
+	const struct roots *roots = context;
 
-	for (uint64_t at = 0; at < dir->size; at += EROFS_BLOCK) {
-		size_t size = dir->size - at < EROFS_BLOCK ? (size_t)(dir->size - at) : EROFS_BLOCK, place = 0;
-		struct erofs_name name;
-		int rc = erofs_reader_data(reader, dir, at, block, size);
-
-		if (rc)
-			return rc;
-		while ((rc = erofs_block_next(block, size, &place, &name)) > 0) {
-			if (name.text[0] == '.' && (name.size == 1 || (name.size == 2 && name.text[1] == '.')))
-				continue;
-			rc = found(image, name.text, name.size);
-			if (rc)
-				return rc;
-		}
-		if (rc)
-			return rc;
-	}
-	return 0;
+	return roots->found(roots->image, name->text, name->size);
 }
 
 int erofs_lower_roots(struct erofs_image *image, int (*found)(struct erofs_image *image, const char *name, size_t size))
 {
+	struct roots roots = { image, found };
 	int rc = 0;
 
 	for (size_t i = 0; i < image->lower->count && !rc; i++) {
@@ -263,7 +251,7 @@ int erofs_lower_roots(struct erofs_image *image, int (*found)(struct erofs_image
 		if (!rc && !S_ISDIR(root.mode))
 			rc = -EBADMSG;
 		if (!rc)
-			rc = each_name(image, reader, &root, found);
+			rc = erofs_reader_each(reader, &root, root_name, &roots);
 	}
 	return rc;
 }

@@ -253,6 +253,31 @@ int erofs_reader_find(const struct erofs_reader *reader, const struct erofs_foun
 	return rc ? rc : -ENOENT;
 }
 
+int erofs_reader_each(const struct erofs_reader *reader, const struct erofs_found *dir,
+		      int (*found)(void *context, const struct erofs_name *name), void *context)
+{
+	unsigned char block[EROFS_BLOCK];
+
+	for (uint64_t at = 0; at < dir->size; at += EROFS_BLOCK) {
+		size_t size = block_size(dir, at / EROFS_BLOCK), place = 0;
+		struct erofs_name name;
+		int rc = erofs_reader_data(reader, dir, at, block, size);
+
+		if (rc)
+			return rc;
+		while ((rc = erofs_block_next(block, size, &place, &name)) > 0) {
+			if (name.text[0] == '.' && (name.size == 1 || (name.size == 2 && name.text[1] == '.')))
+				continue;
+			rc = found(context, &name);
+			if (rc)
+				return rc;
+		}
+		if (rc)
+			return rc;
+	}
+	return 0;
+}
+
 int erofs_reader_xattrs(const struct erofs_reader *reader, const struct erofs_found *found, unsigned char **ret_area)
 {
 	int rc;

@@ -58,6 +58,10 @@ int erofs_reader_find(const struct erofs_reader *reader, const struct erofs_foun
 /* The names of one block of a directory, one by one: *at is 0 at first. 0 at the end, 1 for a name, or -errno. */
 int erofs_block_next(const unsigned char *block, size_t size, size_t *at, struct erofs_name *ret_name);
 
+/* Call back with each name of a directory but its dots, until that returns other than 0, which is returned. */
+int erofs_reader_each(const struct erofs_reader *reader, const struct erofs_found *dir,
+		      int (*found)(void *context, const struct erofs_name *name), void *context);
+
 /* The area behind the inode, xattr_size bytes, to be freed. */
 int erofs_reader_xattrs(const struct erofs_reader *reader, const struct erofs_found *found, unsigned char **ret_area);
 

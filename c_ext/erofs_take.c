@@ -93,6 +93,25 @@ int erofs_take_inode(struct erofs_image *image, const struct erofs_reader *reade
 	return rc;
 }
 
+int erofs_take_place(struct erofs_image *image, const struct erofs_reader *reader, const struct erofs_found *found,
+		     struct erofs_inode *inode)
+{
+	uint64_t plain = found->size - found->tail_size;
+	int rc = take_xattrs(image, reader, found, inode);
+
+	if (rc)
+		return rc;
+	if (plain && (found->block << EROFS_BLOCK_BITS > reader->size ||
+		      plain > reader->size - (found->block << EROFS_BLOCK_BITS)))
+		return -EBADMSG;
+	inode->size = found->size;
+	inode->block = (uint32_t)found->block;
+	inode->tail_size = (uint32_t)found->tail_size;
+	if (inode->tail_size)
+		inode->tail = erofs_body(image, NULL, inode->tail_size, &rc);
+	return inode->tail ? erofs_reader_data(reader, found, plain, inode->tail, inode->tail_size) : rc;
+}
+
 /* Where the next data lies in a sparse file below; a hint only. */
 static uint64_t next_data(const struct erofs_reader *reader, const struct erofs_found *found, uint64_t offset)
 {

@@ -14,6 +14,10 @@
 int erofs_take_inode(struct erofs_image *image, const struct erofs_reader *reader, const struct erofs_found *found,
 		     uint32_t where, struct erofs_inode **ret_inode);
 
+/* The xattrs of a file that is EROFS_BELOW, and what of its content stands inline; the rest stays where it is. */
+int erofs_take_place(struct erofs_image *image, const struct erofs_reader *reader, const struct erofs_found *found,
+		     struct erofs_inode *inode);
+
 /* The content and the xattrs of a file that is EROFS_BELOW. Holes stay holes. */
 int erofs_take_content(struct erofs_image *image, const struct erofs_reader *reader, struct erofs_inode *inode);
 

@@ -54,6 +54,16 @@ static int attach_layer(int stage, unsigned int number, int fd, char *ret_name, 
 	return err ? report_set(report, STEP_LAYER, -err, ret_name) : 0;
 }
 
+/* A block that was kept from another launch may be for an image's layers one by one, and now they came as one. */
+static int check_mounts(const struct block_record *record, const struct root_mounts *mounts, struct report *report)
+{
+	unsigned int named = 0;
+
+	for (unsigned int i = 0; i < record->count; i++)
+		named += mount_number(record->string[i]) >= 0;
+	return named == mounts->count ? 0 : report_set(report, STEP_LAYER, ESTALE, "other mounts than the plan has");
+}
+
 /* The lower directories by descriptor, -1 for a mount: opened before a tmpfs covers /tmp, where they may lie. */
 static int open_lowers(const struct block_record *record, int *lowers, struct report *report)
 {
@@ -242,7 +252,9 @@ int root_mount(const struct block_record *record, const struct root_mounts *moun
 		return report_set(report, STEP_STAGE, ENOMEM, "layers");
 	for (unsigned int i = 0; i < record->count; i++)
 		lowers[i] = -1;
-	err = open_lowers(record, lowers, report);
+	err = check_mounts(record, mounts, report);
+	if (!err)
+		err = open_lowers(record, lowers, report);
 	if (!err)
 		err = mount_on_stage(record, mounts, upper, bare, lowers, ret, report);
 	/* Each is a way to a directory of the host: none may be open when the root has been entered. */

@@ -82,6 +82,15 @@ static int number_of(const char *line, const char *key, unsigned long long *ret)
 	return *end || errno ? -EBADMSG : 0;
 }
 
+/* The line "index HEX BYTES". */
+static int index_of(const char *line, struct grant *ret)
+{
+	const char *name = line + strlen("index ");
+
+	snprintf(ret->index, sizeof(ret->index), "%.64s", name);
+	return is_hex(ret->index) ? number_of(name, ret->index, &ret->index_bytes) : -EBADMSG;
+}
+
 /* Lines of a fixed order: what is missing, doubled or unknown makes the whole worthless. */
 static int parse(char *text, const struct site *site, unsigned int *ret_job, struct grant *ret)
 {
@@ -89,6 +98,7 @@ static int parse(char *text, const struct site *site, unsigned int *ret_job, str
 	char *rest = text, *line;
 
 	ret->count = 0;
+	ret->index[0] = '\0';
 	for (unsigned int number = 0; (line = strsep(&rest, "\n")); number++) {
 		int err = 0;
 
@@ -102,6 +112,8 @@ static int parse(char *text, const struct site *site, unsigned int *ret_job, str
 			err = number_of(line, "job", &job) || job > UINT_MAX ? -EBADMSG : 0;
 		else if (number == 3)
 			err = number_of(line, "size", &size);
+		else if (number == 4 && strncmp(line, "index ", 6) == 0)
+			err = index_of(line, ret);
 		else if (strncmp(line, "layer ", 6) != 0 || !is_hex(line + 6) || ret->count == BROKER_MAX_LAYERS)
 			err = -EBADMSG;
 		else

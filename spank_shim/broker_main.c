@@ -6,11 +6,11 @@
  *   fairlead-broker STORE UID GID JOB GRACE_S PREFIX UPPER_MAX   descriptor 3: the step's requests (c_ext/broker.h)
  *                                                                descriptor 4: slurmstepd, as a pidfd
  *
- * It mounts the layers that a grant names (broker_grant.c), makes an empty file system for what the container writes
- * (broker_upper.c), and starts the storekeeper (broker_keeper.c). It takes from the user one word, an image's digest,
- * which must be hexadecimal, or a size, and opens nothing that a user could have made. It never reads a byte of an image
- * itself, never resolves a name by NSS, and holds no lock. Linked statically: nothing of the job's environment or
- * libraries reaches it.
+ * It mounts the layers that a grant names, by their index or one by one (broker_grant.c), makes an empty file system for
+ * what the container writes (broker_upper.c), and starts the storekeeper (broker_keeper.c). It takes from the user one word,
+ * an image's digest, which must be hexadecimal, or a size, and opens nothing that a user could have made. It never reads a
+ * byte of an image itself, never resolves a name by NSS, and holds no lock. Linked statically: nothing of the job's
+ * environment or libraries reaches it.
  *
  * The user may keep the other end of the connection, fill it, or not read it: a step has a bounded number of requests,
  * an answer waits a bounded time, and the end of slurmstepd ends everything. */
@@ -63,18 +63,73 @@ static void refuse(int err, const char *detail)
 	broker_answer(SOCKET_FD, &answer, NULL);
 }
 
-static int mount_layer(const struct broker *broker, const char *layer)
+static int open_image(const struct broker *broker, const char *folder, const char *name)
 {
 	char path[64 + BROKER_HEX];
-	int fd, mount;
 
-	snprintf(path, sizeof(path), "layers/%s.erofs", layer);
-	fd = site_file(&broker->site, path);
+	snprintf(path, sizeof(path), "%s/%s.erofs", folder, name);
+	return site_file(&broker->site, path);
+}
+
+static int mount_layer(const struct broker *broker, const char *layer)
+{
+	int fd = open_image(broker, "layers", layer), mount;
+
 	if (fd < 0)
 		return fd;
-	mount = mount_image(fd, broker->idmap);
+	mount = mount_image(&fd, 1, broker->idmap);
 	close(fd);
 	return mount;
+}
+
+/* All layers as one mount, by their index. The kernel looks at them when a file is read, and not before. */
+static int mount_index(const struct broker *broker)
+{
+	static int fds[MOUNT_MAX_FILES];
+	unsigned long long bytes = 0;
+	unsigned int have = 0;
+	struct stat st;
+	int mount = 0;
+
+	if (!grant.index[0])
+		return -ENOENT;
+	for (; have < 1 + grant.count && mount >= 0; have += mount >= 0) {
+		mount = fds[have] = have ? open_image(broker, "layers", grant.layer[have - 1]) :
+					   open_image(broker, "indexes", grant.index);
+		if (mount >= 0 && fstat(mount, &st) == 0)
+			bytes += (unsigned long long)st.st_size;
+	}
+	if (mount >= 0 && bytes != grant.index_bytes)
+		mount = -EUCLEAN;
+	if (mount >= 0)
+		mount = mount_image(fds, have, broker->idmap);
+	while (have)
+		close(fds[--have]);
+	return mount;
+}
+
+/* Mount what the grant names; how many mounts, or -errno with the layer that was the last to be tried in *ret_detail.
+ * Whatever is wrong with an index, its layers show the same. */
+static int mount_granted(const struct broker *broker, const char **ret_detail)
+{
+	unsigned int done = 0;
+	int err;
+
+	mounts[0] = mount_index(broker);
+	if (mounts[0] >= 0)
+		return 1;
+	for (; done < grant.count; done++) {
+		mounts[done] = mount_layer(broker, grant.layer[done]);
+		if (mounts[done] < 0)
+			break;
+	}
+	if (done == grant.count)
+		return (int)done;
+	*ret_detail = grant.layer[done];
+	err = mounts[done];
+	while (done > 0)
+		close(mounts[--done]);
+	return err;
 }
 
 static void send_mounts(unsigned int count)
@@ -92,8 +147,8 @@ static void send_mounts(unsigned int count)
 
 static void serve_mount(struct broker *broker, const char *image)
 {
-	unsigned int done = 0;
-	int err;
+	const char *detail = "";
+	int err, count;
 
 	err = broker->store_err ? broker->store_err : grant_read(&broker->site, image, &grant);
 	if (err) {
@@ -105,17 +160,13 @@ static void serve_mount(struct broker *broker, const char *image)
 		refuse(broker->idmap, "user namespace for the idmapped mount");
 		return;
 	}
-	for (; done < grant.count; done++) {
-		mounts[done] = mount_layer(broker, grant.layer[done]);
-		if (mounts[done] < 0)
-			break;
-	}
-	if (done == grant.count)
-		send_mounts(done);
+	count = mount_granted(broker, &detail);
+	if (count < 0)
+		refuse(count, detail);
 	else
-		refuse(mounts[done], grant.layer[done]);
-	while (done > 0)
-		close(mounts[--done]);
+		send_mounts((unsigned int)count);
+	while (count > 0)
+		close(mounts[--count]);
 }
 
 static void serve_keeper(struct broker *broker)

@@ -80,16 +80,26 @@ int mount_idmap(uid_t uid, gid_t gid)
 	return fd;
 }
 
-static int mount_source(const char *source)
+static int set_string(int fs, const char *key, int fd)
+{
+	char path[32];
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	return (int)syscall(SYS_fsconfig, fs, FSCONFIG_SET_STRING, key, path, 0);
+}
+
+/* Named by descriptor, files and block devices alike: what was opened and looked at is what is mounted. */
+static int mount_fds(const int *fds, unsigned int count)
 {
 	int fs, fd = -1, err = 0;
 
 	fs = (int)syscall(SYS_fsopen, "erofs", FSOPEN_CLOEXEC);
 	if (fs < 0)
 		return -errno;
-	if (syscall(SYS_fsconfig, fs, FSCONFIG_SET_STRING, "source", source, 0) < 0 ||
-	    syscall(SYS_fsconfig, fs, FSCONFIG_SET_FLAG, "ro", NULL, 0) < 0 ||
-	    syscall(SYS_fsconfig, fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0) < 0)
+	for (unsigned int i = 0; i < count && !err; i++)
+		err = set_string(fs, i ? "device" : "source", fds[i]) < 0 ? -errno : 0;
+	if (!err && (syscall(SYS_fsconfig, fs, FSCONFIG_SET_FLAG, "ro", NULL, 0) < 0 ||
+		     syscall(SYS_fsconfig, fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0) < 0))
 		err = -errno;
 	if (!err) {
 		fd = (int)syscall(SYS_fsmount, fs, FSMOUNT_CLOEXEC,
@@ -100,29 +110,32 @@ static int mount_source(const char *source)
 	return err ? err : fd;
 }
 
-static int mount_loop(int fd)
+static int mount_loops(const int *fds, unsigned int count)
 {
+	int devices[MOUNT_MAX_FILES] = { -1 }, mount = 0;
+	unsigned int have = 0;
 	char path[32];
-	int device = loop_attach(fd, LO_FLAGS_READ_ONLY, path, sizeof(path)), mount;
 
-	if (device < 0)
-		return device;
-	mount = mount_source(path);
-	close(device); /* from here on the mount alone keeps it */
+	for (; have < count && mount >= 0; have += mount >= 0)
+		mount = devices[have] = loop_attach(fds[have], LO_FLAGS_READ_ONLY, path, sizeof(path));
+	if (mount >= 0)
+		mount = mount_fds(devices, have);
+	while (have) /* from here on the mount alone keeps them */
+		close(devices[--have]);
 	return mount;
 }
 
-int mount_image(int fd, int idmap)
+int mount_image(const int *fds, unsigned int count, int idmap)
 {
 	struct mount_attr attr = { .attr_set = MOUNT_ATTR_IDMAP, .userns_fd = (unsigned int)idmap };
-	char path[32];
 	int mount, err;
 
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-	mount = mount_source(path);
+	if (!count || count > MOUNT_MAX_FILES)
+		return -E2BIG;
+	mount = mount_fds(fds, count);
 	/* Before Linux 6.12 a file is no source; later, one on a file system that EROFS cannot read from (tmpfs). */
 	if (mount == -ENOTBLK || mount == -EINVAL || mount == -EOPNOTSUPP)
-		mount = mount_loop(fd);
+		mount = mount_loops(fds, count);
 	if (mount < 0)
 		return mount;
 	if (syscall(SYS_mount_setattr, mount, "", AT_EMPTY_PATH, &attr, sizeof(attr)) < 0) {

@@ -149,7 +149,7 @@ def broker_mount(socket_fd: int, image: str) -> tuple[int, ...]:
         image: HEX of the manifest's digest.
 
     Returns:
-        Detached mounts, lowest layer first.
+        Detached mounts, lowest layer first; or one mount of all layers.
 
     Raises:
         OSError: ENOENT without a grant; its ``filename`` says what was refused.
@@ -342,12 +342,11 @@ class ImageFacts(NamedTuple):
     """What is known of a layer's image once it is finished.
 
     Attributes:
-        size: of the file, in bytes, holes included.
-        inodes: how many files of any type it holds.
+        size, inodes: bytes of the file, holes included; how many files of any type it holds.
         stands_alone: it means the same above any lower layers; else above those that it was given
             only, and it may be stored by its ChainID, never by its DiffID.
-        root_listed: the layer describes the root directory; else the root is 0755, of 1970, and the
-            topmost lower layer that lists it is the one that counts.
+        root_listed: the layer describes the root; else it is 0755, of 1970, and that of the topmost
+            lower layer that lists it counts.
         markers: whiteouts and opaque directories; without any it can be mounted without overlay.
     """
 
@@ -361,9 +360,9 @@ class ImageFacts(NamedTuple):
 class LayerImage(LayerSink):
     """One layer, written to one file as an EROFS image for an overlay (``erofs.h``).
 
-    ``begin_layer``, ``feed`` and ``end_layer`` as for a tree, once each. When ``needs_lower`` is
-    true before the end, ``set_lower`` must be called; only then do the lower images have to be
-    complete. After an error the file is garbage; it holds no superblock before the end.
+    As for a tree, but with one layer. When ``needs_lower`` is true before the end, ``set_lower``
+    must be called; only then do the lower images have to be complete. After an error the file is
+    garbage; it holds no superblock before the end.
 
     Args:
         image_fd: an empty regular file, open to read and write; stays the caller's.
@@ -380,10 +379,7 @@ class LayerImage(LayerSink):
 
     @property
     def needs_lower(self) -> bool:
-        """Whether what has been fed so far means something only above known lower layers.
-
-        True stays true. The layer then does not stand alone.
-        """
+        """Whether what was fed so far has a meaning only above known lower layers; stays true."""
         with self._lock:
             return bool(lib.layer_image_facts(self._open()).asked)
 
@@ -403,14 +399,24 @@ class LayerImage(LayerSink):
     def facts(self) -> ImageFacts:
         """Return what the finished image is; before ``end_layer`` it is not complete."""
         with self._lock:
-            facts = lib.layer_image_facts(self._open())
-            return ImageFacts(
-                facts.size,
-                facts.inodes,
-                not facts.asked,
-                bool(facts.root_listed),
-                facts.markers,
-            )
+            return _facts(lib.layer_image_facts(self._open()))
+
+
+def write_index(image_fd: int, scratch_fd: int, layer_fds: Sequence[int]) -> ImageFacts:
+    """Write the index of finished images, the topmost last; descriptors as for ``LayerImage``.
+
+    Raises:
+        OSError: EBADMSG: one of them is no image of ours.
+    """
+    facts, fds = ffi.new("struct erofs_facts *"), ffi.new("int[]", list(layer_fds))
+    depth, count = Limits().depth, len(layer_fds)
+    _check(lib.erofs_index_write(image_fd, scratch_fd, depth, fds, count, facts), "index")
+    return _facts(facts)
+
+
+def _facts(found: Any) -> ImageFacts:
+    listed = bool(found.root_listed)
+    return ImageFacts(found.size, found.inodes, not found.asked, listed, found.markers)
 
 
 def remove_tree(path: str) -> None:

@@ -6,6 +6,7 @@
  *	         flags 1: the archive is the next layer of the tree, or stack of images, that stands; otherwise a new one
  *	         flags 2: it becomes an image, not part of a tree; flags 4: the bytes begin with a count and as many pairs
  *	         of offset and mask, uint32 all, by which the topmost image is damaged first; the rest is the archive
+ *	         Of every stack of images an index is written, too, and thrown away.
  *	stdout:  one line for each: "ok ENTRIES BYTES DEVICES", of an image also " SIZE CRC asked|alone", or
  *	         "refused|failed ERRNO ENTRY: DETAIL"
  *
@@ -20,6 +21,7 @@
 #include <unistd.h>
 
 #include "../../c_ext/erofs_crc.h"
+#include "../../c_ext/erofs_index.h"
 #include "../../c_ext/layer.h"
 #include "../../c_ext/tree.h"
 
@@ -141,6 +143,19 @@ static size_t damage(const unsigned char *data)
 	return (1 + 2 * (size_t)count) * sizeof(count);
 }
 
+/* What comes of it is for other tests to see; here it must only keep within its memory, whatever the images hold. */
+static void make_index(void)
+{
+	int fd = open(".", O_TMPFILE | O_RDWR, 0600), scratch = open(".", O_TMPFILE | O_RDWR, 0600);
+	struct erofs_facts facts;
+
+	if (fd < 0 || scratch < 0)
+		abort();
+	erofs_index_write(fd, scratch, limits.depth, images, image_count, &facts);
+	close(fd);
+	close(scratch);
+}
+
 static void make_image(const unsigned char *data, size_t size, size_t piece)
 {
 	int fd = open(".", O_TMPFILE | O_RDWR, 0600), scratch = open(".", O_TMPFILE | O_RDWR, 0600), rc;
@@ -160,6 +175,7 @@ static void make_image(const unsigned char *data, size_t size, size_t piece)
 		close(fd);
 	else
 		images[image_count++] = fd;
+	make_index();
 }
 
 int main(void)

@@ -282,7 +282,11 @@ def test_image_holds_nothing_that_would_need_nosuid_or_nodev(shared, faulty):
     name = faulty.add("x", "1", image([layer(out.getvalue())]))
     flags, *entries = shared.run(ATTACKER, name, look="loosened").seen.splitlines()
     assert flags in {"flags 1", "flags 7"}  # read-only it stays: the file system itself is
-    # A device is skipped; what it would have replaced below is hidden by a whiteout, char 0:0.
+    # A device is skipped; what it would have replaced below is hidden by a whiteout, char 0:0, in
+    # the layer, and by nothing at all in an index.
+    assert sorted(entries) == ["./file0 100755 0 []"]
+    next(shared.root.glob("indexes/*.erofs")).unlink()
+    _, *entries = shared.run(ATTACKER, name, look="loosened").seen.splitlines()
     assert sorted(entries) == ["./file0 100755 0 []", "./file1 20000 0 []", "./file2 20000 0 []"]
 
 

@@ -96,7 +96,7 @@ def test_many_steps_of_four_users_fetch_each_layer_once(shared, faulty, built, n
     faulty.fault(built.layer_digests[0], trickle(20_000), method="GET", times=1)
     running = [shared.start(USERS[n % 4], name, job=n + 1, look="nothing") for n in range(count)]
     answers = [launch.answer(240) for launch in running]
-    assert Counter((answer.layers, answer.error) for answer in answers) == {(4, None): count}
+    assert Counter((answer.layers, answer.error) for answer in answers) == {(1, None): count}
     assert [faulty.count("GET", digest) for digest in built.layer_digests] == [1] * 4
     assert shared.leftovers() == []
 
@@ -257,6 +257,19 @@ def gone(path):
     path.unlink()
 
 
+def test_flipped_bit_that_no_reader_meets_stops_nobody(shared, faulty, built, name):
+    """An index leads past the layer's own superblock; ``store check`` finds the bit."""
+    shared.run(ALICE, name)
+    diff_id = json.loads(built.blobs[built.config_digest])["rootfs"]["diff_ids"][1]
+    path = shared.root / f"layers/{diff_id.partition(':')[2]}.erofs"
+    path.chmod(0o600)
+    flip(path)
+    path.chmod(0o400)
+    answer = shared.run(ALICE, name)
+    assert (answer.layers, set(answer.found())) == (1, ALL)
+    assert faulty.count("GET", built.layer_digests[1]) == 1
+
+
 @pytest.mark.parametrize("damage", [flip, cut_short, emptied, nonsense, undescribed, gone])
 def test_damaged_image_is_fetched_again_once_without_a_word_from_the_user(
     shared, faulty, built, name, damage
@@ -268,6 +281,8 @@ def test_damaged_image_is_fetched_again_once_without_a_word_from_the_user(
     damage(path)
     if path.exists():
         path.chmod(0o400)
+    if damage is flip:  # what is left is the way without an index
+        next(shared.root.glob("indexes/*.erofs")).unlink()
     found = shared.run(ALICE, name).found()
     assert set(found) == ALL
     assert [faulty.count("GET", digest) for digest in built.layer_digests] == [1, 2, 1, 1]
@@ -303,12 +318,12 @@ def test_store_of_a_wrong_owner_or_mode_leaves_the_user_to_their_own(shared, nam
 
 
 @contextlib.contextmanager
-def mounted(shared, *words):
-    subprocess.run(["mount", *words, str(shared.root)], check=True)
+def mounted(shared, *words, place=""):
+    subprocess.run(["mount", *words, str(shared.root / place)], check=True)
     try:
         yield
     finally:
-        subprocess.run(["umount", str(shared.root)], check=True)
+        subprocess.run(["umount", str(shared.root / place)], check=True)
 
 
 def test_full_disk_is_one_error_that_names_it(shared, faulty):
@@ -382,10 +397,54 @@ def test_image_of_a_hundred_and_twenty_layers(shared, faulty):
     layers = [layer({f"d/{n:03}": str(n).encode(), "top": str(n).encode()}) for n in range(120)]
     shared.trust(faulty.host)
     answer = shared.run(ALICE, faulty.add("x/y", "1", image(layers)))
-    assert answer.layers == 120
+    assert answer.layers == 1, "by their index"
     found = answer.found()
     assert len(found) == 121
     assert found["top"] == "119"
+    assert shared.leftovers() == []
+
+
+def indexes(shared):
+    return sorted(shared.root.glob("indexes/*.erofs"))
+
+
+@pytest.mark.parametrize("damage", [cut_short, emptied, gone, flip])
+def test_without_a_whole_index_the_layers_are_mounted_one_by_one(
+    shared, faulty, built, name, damage
+):
+    assert shared.run(ALICE, name).layers == 1
+    (path,) = indexes(shared)
+    whole = path.read_bytes()
+    path.chmod(0o600)
+    damage(path)
+    answer = shared.run(ALICE, name)
+    assert (answer.layers, set(answer.found())) == (4, ALL)
+    assert [faulty.count("GET", digest) for digest in built.layer_digests] == [1, 1, 1, 1]
+    path.unlink(missing_ok=True)
+    answer = shared.run(BOB, name)  # a grant of one's own, and with it the index anew
+    assert (answer.layers, set(answer.found())) == (1, ALL)
+    assert path.read_bytes() == whole
+
+
+def test_one_layer_is_its_own_index_unless_it_has_whiteouts(shared, faulty):
+    shared.trust(faulty.host)
+    plain = layer({"d/": folder(), "d/f": b"f"})
+    answer = shared.run(ALICE, faulty.add("x/y", "1", image([plain])))
+    assert (answer.layers, answer.found()) == (1, {"d/f": "f"})
+    assert indexes(shared) == []
+    marked = layer({"d/": folder(), "d/f": b"f", "d/.wh.g": b""})
+    answer = shared.run(ALICE, faulty.add("x/y", "2", image([marked])), look="loosened")
+    assert sorted(line.split()[0] for line in answer.seen.splitlines()[1:]) == ["./d", "./d/f"]
+    assert len(indexes(shared)) == 1
+
+
+def test_store_that_cannot_hold_an_index_does_without(shared, name):
+    shared.run(ALICE, name)
+    (path,) = indexes(shared)
+    path.unlink()
+    with mounted(shared, "-t", "tmpfs", "-o", "ro,mode=0755", "none", place="indexes"):
+        answer = shared.run(BOB, name)
+        assert (answer.layers, set(answer.found())) == (4, ALL)
     assert shared.leftovers() == []
 
 

@@ -16,6 +16,8 @@ import subprocess
 import sys
 import time
 
+import tarmaker
+
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 SERVICE, USER, OTHER = 61001, 61002, 61003
 JOB = 77
@@ -57,6 +59,39 @@ class Bed:
         self.own(path)
         return path
 
+    def stack(self, contents: list[str]) -> tuple[list[str], str]:
+        """Publish layers as the storekeeper writes them, and their index; returns their names."""
+        from fairlead import kernel
+
+        flags, names = (
+            os.O_RDWR | os.O_CREAT | os.O_EXCL,
+            [f"{n:064x}" for n in range(len(contents))],
+        )
+        self.folder("indexes")
+        scratch, fds = os.open(self.store, os.O_RDWR | os.O_TMPFILE), []
+        for name, content in zip(names, contents, strict=True):
+            path = f"{self.store}/layers/{name}.erofs"
+            fds.append(os.open(path, flags, 0o400))
+            with kernel.LayerImage(fds[-1], scratch) as image:
+                image.begin_layer()
+                entries = tarmaker.directory(b"etc"), tarmaker.file(b"etc/motd", content.encode())
+                image.feed(tarmaker.archive(*entries, tarmaker.file(b"etc/" + name[-4:].encode())))
+                image.end_layer()
+            os.ftruncate(scratch, 0)
+            self.own(path)
+        index = "e" * 64
+        path = f"{self.store}/indexes/{index}.erofs"
+        fd = os.open(path, flags, 0o400)
+        kernel.write_index(fd, scratch, fds)
+        self.own(path)
+        total = sum(os.fstat(each).st_size for each in (fd, *fds))
+        for each in (fd, scratch, *fds):
+            os.close(each)
+        lines = "".join(f"layer {name}\n" for name in names)
+        return names, (
+            f"fairlead-grant 1\nuid {USER}\njob {JOB}\nsize 1\nindex {index} {total}\n{lines}"
+        )
+
     def grant(self, text: str | None = None, *, image: str = IMAGE, uid: int = USER) -> str:
         """Write a grant as the storekeeper does; returns its path."""
         path = f"{self.store}/grants/{uid}/{image}"
@@ -94,7 +129,7 @@ class Bed:
         process, ours = self.broker(uid=uid, job=job)
         try:
             command = [sys.executable, __file__, str(ours.fileno()), image, str(uid), look]
-            environ = {**os.environ, "PYTHONPATH": f"{ROOT}/engine"}
+            environ = {**os.environ, "PYTHONPATH": f"{ROOT}/engine:{ROOT}/tests/kernel"}
             result = subprocess.run(
                 command, pass_fds=(ours.fileno(),), env=environ, capture_output=True, text=True
             )
@@ -156,7 +191,27 @@ def _user(fd: int, image: str, uid: int, look: str) -> dict:
             answer["write"] = error.errno
     if look == "container":
         answer["container"] = _container(mounts)
+    if look == "read-only":
+        answer["root"] = _read_only(mounts)
     return answer
+
+
+def _read_only(mounts: tuple[int, ...]) -> list[str]:
+    """The user makes the mounts a read-only root; tells of what kind it is, and where it stems from."""
+    from fairlead import kernel
+    from fairlead.run import block
+
+    ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)
+    kernel.create_namespace()
+    lowers = [f"mount:{n}" for n in reversed(range(len(mounts)))]
+    records = [
+        block.record(kernel.lib.OP_ROOT, kernel.lib.ROOT_READONLY, *lowers),
+        block.record(kernel.lib.OP_BIND, 0, "/proc", "/etc"),
+        block.record(kernel.lib.OP_WORKDIR, 0, "/"),
+    ]
+    kernel.compose_root(block.join(records), mounts)
+    with open("/etc/self/mountinfo", encoding="ascii") as file:
+        return [line.split(" - ")[1].split()[0] for line in file if line.split()[4] == "/"]
 
 
 def _container(mounts: tuple[int, ...]) -> str:

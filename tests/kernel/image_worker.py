@@ -46,12 +46,15 @@ def _call(number: int, *arguments: object) -> int:
     return result
 
 
-def mounted(path: str) -> int:
+def mounted(path: str, devices: list[int] | None = None) -> int:
     """Mount an image from a plain file, and return the detached mount (kernel 6.12)."""
     fs = _call(SYS_FSOPEN, b"erofs", 1)
     try:
         _call(SYS_FSCONFIG, fs, FSCONFIG_SET_STRING, b"source", os.fsencode(path), 0)
         _call(SYS_FSCONFIG, fs, FSCONFIG_SET_FLAG, b"ro", None, 0)
+        for fd in devices or ():
+            device = os.fsencode(f"/proc/self/fd/{fd}")
+            _call(SYS_FSCONFIG, fs, FSCONFIG_SET_STRING, b"device", device, 0)
         _call(SYS_FSCONFIG, fs, FSCONFIG_CMD_CREATE, None, None, 0)
         attributes = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV
         return _call(SYS_FSMOUNT, fs, 1, attributes)
@@ -131,6 +134,37 @@ def overlay(mounts: list[int], facts: list[kernel.ImageFacts]) -> Snapshot:
     return {b"": root, **snapshot(os.open("/mnt/root", os.O_RDONLY), b"", {})}
 
 
+def alone(mount: int) -> Snapshot:
+    """Look at one mount; called in a process of its own."""
+    enter_namespace()
+    checked(_libc.mount(b"none", b"/mnt", b"tmpfs", 0, b"mode=0755"))
+    os.mkdir("/mnt/root")
+    move_mount(mount, "/mnt/root")
+    root, fd = look(b"root", os.open("/mnt", os.O_PATH), b"", {})
+    return {b"": root, **snapshot(fd, b"", {})}
+
+
+def index(place: str, layers: list[int]) -> Snapshot:
+    """Write the index of finished images, twice alike, and return what it shows without overlay."""
+    contents = []
+    for name in ("index", "again"):
+        fd = os.open(f"{place}/{name}", os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        scratch = os.open(place, os.O_RDWR | os.O_TMPFILE)
+        size = kernel.write_index(fd, scratch, layers).size
+        os.close(scratch)
+        with open(fd, "rb") as file:
+            file.seek(0)
+            contents.append(file.read())
+        assert len(contents[-1]) == size
+    assert contents[0] == contents[1]
+    check(f"{place}/index", *(f"--device=/proc/self/fd/{fd}" for fd in layers), keep=layers)
+    mount = mounted(f"{place}/index", layers)
+    try:
+        return in_a_child(alone, mount)  # type: ignore[return-value]
+    finally:
+        os.close(mount)
+
+
 def in_a_child(work: object, *arguments: object) -> object:
     """Run a function in a forked process; return what it returns, or raise with its traceback."""
     read, write = os.pipe()
@@ -155,6 +189,13 @@ def in_a_child(work: object, *arguments: object) -> object:
     return result
 
 
+def differences(index: Snapshot, overlay: Snapshot) -> str:
+    """Say what an index shows that the overlay of its layers does not, and the other way."""
+    names = sorted(n for n in {*index, *overlay} if index.get(n) != overlay.get(n))
+    lines = [f"{name!r}: index {index.get(name)}, overlay {overlay.get(name)}" for name in names]
+    return "\n".join(lines[:20])
+
+
 def convert(
     layer: bytes, path: str, lower: list[int], request: Request
 ) -> tuple[kernel.LayerStats, kernel.ImageFacts]:
@@ -177,11 +218,11 @@ def convert(
         os.close(scratch)
 
 
-def check(path: str) -> None:
+def check(path: str, *options: str, keep: list[int] | None = None) -> None:
     """Let erofs-utils look at an image."""
-    result = subprocess.run(
-        ["fsck.erofs", "-d3", path], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+    command = ["fsck.erofs", "-d3", *options, path]
+    output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    result = subprocess.run(command, **output, text=True, pass_fds=keep or ())  # type: ignore[call-overload]
     assert result.returncode == 0, result.stdout
     assert "No errors found" in result.stdout, result.stdout
 
@@ -204,8 +245,6 @@ def serve(request: Request) -> Answer:
         except (errors.Error, OSError) as failure:
             error, kind = str(failure), type(failure).__name__
         seconds = time.monotonic() - started
-        for fd in lower:
-            os.close(fd)
         if request.look and not error:
             for number in range(len(request.layers)):
                 check(f"{place}/{number}")
@@ -213,6 +252,14 @@ def serve(request: Request) -> Answer:
             tree = in_a_child(overlay, mounts, facts)  # type: ignore[assignment]
             for fd in mounts:
                 os.close(fd)
+            if request.layers:
+                shown = index(place, lower)
+                if not any(fact.root_listed for fact in facts):
+                    assert shown[b""] == (DIR, 0o755, 0, b"", b"", ())
+                    shown[b""] = tree[b""]
+                assert shown == tree, differences(shown, tree)
+        for fd in lower:
+            os.close(fd)
     return Answer(
         error, kind, tuple(stats), tree, True, True, seconds, tuple(facts), tuple(digests)
     )

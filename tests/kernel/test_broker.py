@@ -17,6 +17,7 @@ import pytest
 from broker_bed import IMAGE, JOB, LAYER, OTHER, SERVICE, USER, Bed, loops, mounts, old, until
 
 from fairlead import kernel
+from fairlead.run import block
 
 pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="the broker is root's program")
 
@@ -69,6 +70,147 @@ def test_more_layers_than_one_message_holds_all_arrive(bed):
     lines = f"layer {LAYER}\n" * 300
     bed.grant(f"fairlead-grant 1\nuid {USER}\njob {JOB}\nsize 1\n{lines}")
     assert bed.ask()["count"] == 300
+
+
+def test_index_is_one_mount_of_all_layers(bed):
+    _, text = bed.stack(["one", "two", "three"])
+    bed.grant(text)
+    answer = bed.ask(look="write")
+    assert (answer["count"], answer["texts"]) == (1, ["three"])
+    assert answer["owner"] == [USER, USER]
+    assert answer["write"] == errno.EROFS
+    assert answer["flags"] & (os.ST_NOSUID | os.ST_NODEV | os.ST_RDONLY) == (
+        os.ST_NOSUID | os.ST_NODEV | os.ST_RDONLY
+    )
+    assert bed.ask(look="container")["container"] == "three, then mine, drwxr-xr-x"
+
+
+def test_index_of_as_many_layers_as_there_may_be(bed):
+    _, text = bed.stack([f"layer {number}" for number in range(500)])
+    bed.grant(text)
+    answer = bed.ask()
+    assert (answer["count"], answer["texts"]) == (1, ["layer 499"])
+
+
+def test_read_only_container_on_an_index_or_on_one_layer_needs_no_overlay(bed):
+    _, text = bed.stack(["one", "two"])
+    bed.grant(text)
+    assert bed.ask(look="read-only")["root"] == ["erofs"]
+    bed.layer()
+    bed.grant()
+    assert bed.ask(look="read-only")["root"] == ["erofs"]
+    bed.grant(without_index(text))
+    assert bed.ask(look="read-only")["root"] == ["overlay"]
+
+
+def without_index(text):
+    return "".join(line for line in text.splitlines(True) if not line.startswith("index "))
+
+
+def test_index_s_files_are_loop_devices_where_they_must_and_vanish(program):
+    place = f"/dev/shm/fairlead-broker-index-{os.getpid()}"
+    os.mkdir(place)
+    try:
+        bed = Bed(place, program)
+        _, text = bed.stack(["one", "two"])
+        bed.grant(text)
+        before = loops()
+        process, ours = bed.broker()
+        (mount,) = kernel.broker_mount(ours.fileno(), IMAGE)
+        with open(os.open("etc/motd", os.O_RDONLY, dir_fd=mount), encoding="ascii") as file:
+            assert file.read() == "two"
+        assert len(loops() - before) == 3
+        os.close(mount)
+        ours.close()
+        process.wait(5)
+        until(lambda: loops() == before)
+    finally:
+        shutil.rmtree(place)
+
+
+def cut(bed, path):
+    os.truncate(path, os.stat(path).st_size - 4096)
+
+
+def grown(bed, path):
+    os.truncate(path, os.stat(path).st_size + 4096)
+
+
+def foreign(bed, path):
+    bed.own(path, USER)
+
+
+def loose(bed, path):
+    os.chmod(path, 0o422)
+
+
+def absent(bed, path):
+    os.unlink(path)
+
+
+def linked(bed, path):
+    os.rename(path, f"{path}.real")
+    os.symlink(f"{path}.real", path)
+
+
+def scribbled(bed, path):
+    with open(path, "r+b") as file:
+        file.write(bytes(4096))
+
+
+@pytest.mark.parametrize("damage", [cut, grown, foreign, loose, absent, linked, scribbled])
+def test_an_index_that_is_not_what_was_granted_is_not_mounted_but_its_layers_are(bed, damage):
+    _, text = bed.stack(["one", "two"])
+    bed.grant(text)
+    damage(bed, f"{bed.store}/indexes/{'e' * 64}.erofs")
+    answer = bed.ask()
+    assert (answer["count"], answer["texts"]) == (2, ["one", "two"])
+
+
+@pytest.mark.parametrize(
+    ("damage", "why"),
+    [(foreign, errno.EPERM), (loose, errno.EPERM), (absent, errno.ENOENT), (linked, errno.ELOOP)],
+)
+def test_an_index_does_not_lead_past_the_look_at_its_layers(bed, damage, why):
+    names, text = bed.stack(["one", "two"])
+    bed.grant(text)
+    damage(bed, f"{bed.store}/layers/{names[0]}.erofs")
+    assert bed.ask() == {"errno": why, "detail": names[0]}
+
+
+def test_a_layer_that_was_cut_short_is_noticed_behind_its_index(bed):
+    names, text = bed.stack(["one", "two"])
+    bed.grant(text)
+    os.truncate(f"{bed.store}/layers/{names[1]}.erofs", 0)
+    answer = bed.ask()
+    assert answer["detail"] == names[1]
+
+
+def test_a_plan_for_other_mounts_is_refused(bed):
+    """Kept from when there was an index, it would show the lowest layer alone."""
+    _, text = bed.stack(["one", "two"])
+    bed.grant(without_index(text))
+    process, ours = bed.broker()
+    fds = kernel.broker_mount(ours.fileno(), IMAGE)
+    ours.close()
+    process.wait(5)
+    read, write = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            kernel.create_namespace()
+            root = block.record(kernel.lib.OP_ROOT, 0, "mount:0")
+            kernel.compose_root(
+                block.join([root, block.record(kernel.lib.OP_WORKDIR, 0, "/")]), fds
+            )
+        except BaseException as error:  # noqa: BLE001 - told to the parent
+            os.write(write, str(error).encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    os.close(write)
+    assert "other mounts than the plan has" in os.read(read, 4096).decode()
+    for fd in (read, *fds):
+        os.close(fd)
 
 
 def test_without_a_grant_there_is_no_mount(bed):
@@ -127,6 +269,22 @@ def test_an_image_is_named_by_a_digest_alone(bed, image):
         ("fairlead-grant 1\nuid 61002\njob 77\nsize 1\nlayer\n", "no name"),
         ("fairlead-grant 1\nuid 61002\njob 77\nsize 1\nlayer " + LAYER + "\n\0", "a NUL"),
         ("fairlead-grant 1\nuid 61002\njob 77\nsize 1\n" + f"layer {LAYER}\n" * 501, "too many"),
+        *(
+            (f"fairlead-grant 1\nuid 61002\njob 77\nsize 1\n{line}\nlayer {LAYER}\n", "an index")
+            for line in (
+                "index",
+                f"index {LAYER}",
+                f"index {LAYER} ",
+                f"index {LAYER} 01",
+                f"index {LAYER} -1",
+                f"index {LAYER} 1 1",
+                f"index {LAYER}0 1",
+                f"index {LAYER[1:]} 1",
+                f"index ../{LAYER[3:]} 1",
+                f"index {LAYER} 1\nindex {LAYER} 1",
+                f"layer {LAYER}\nindex {LAYER} 1",
+            )
+        ),
         ("fairlead-grant 1\nuid 61002\njob 77\nsize 1\n" + f"layer {LAYER}\n" * 5000, "too long"),
     ],
 )

@@ -48,7 +48,7 @@ def write(place, pieces, name="image"):
         os.close(scratch)
 
 
-def through_mount(path, look):
+def through_mount(path, look, devices=()):
     """Mount the image in a mount namespace of a child's own; returns what look(directory) says there."""
     if os.getuid() != 0:
         pytest.skip("needs root to mount")
@@ -56,10 +56,63 @@ def through_mount(path, look):
     def work():
         checked(image_worker._libc.unshare(CLONE_NEWNS))
         checked(image_worker._libc.mount(b"none", b"/", None, MS_REC | MS_PRIVATE, None))
-        image_worker.move_mount(image_worker.mounted(path), "/mnt")
+        image_worker.move_mount(image_worker.mounted(path, devices), "/mnt")
         return look("/mnt")
 
     return image_worker.in_a_child(work)
+
+
+def indexed(place, fds):
+    """Write the index of images; returns its path."""
+    path = str(place / f"index-{len(os.listdir(place))}")
+    fd, scratch = (
+        os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL),
+        os.open(place, os.O_RDWR | os.O_TMPFILE),
+    )
+    try:
+        kernel.write_index(fd, scratch, fds)
+    finally:
+        os.close(fd)
+        os.close(scratch)
+    return path
+
+
+@pytest.mark.parametrize("damage", ["no image", "cut", "an index", "none"])
+def test_an_index_of_what_is_no_layer_is_refused(place, damage):
+    path, _, _ = write(place, [tar.archive(directory(b"d"), file(b"d/f", b"F" * 5000))])
+    fds = [os.open(path, os.O_RDWR)]
+    if damage == "no image":
+        os.pwrite(fds[0], bytes(4096), 0)
+    elif damage == "cut":
+        os.truncate(path, os.stat(path).st_size - 4096)
+    elif damage == "an index":
+        fds.append(os.open(indexed(place, fds), os.O_RDONLY))
+    with pytest.raises(OSError) as caught:
+        indexed(place, fds if damage != "none" else [])
+    assert caught.value.errno == (errno.E2BIG if damage == "none" else errno.EBADMSG)
+    for fd in fds:
+        os.close(fd)
+
+
+def test_an_index_of_a_directory_that_leads_back_to_itself_is_refused(place):
+    """The name b of a/b is made to stand for a."""
+    path, _, _ = write(place, [tar.archive(directory(b"aa"), directory(b"aa/bb"))])
+    with open(path, "r+b") as image:
+        data = bytearray(image.read())
+        ours, parent = (entry_of(data, name) for name in (b"bb", b"aa"))
+        data[ours : ours + 8] = data[parent : parent + 8]
+        image.seek(0)
+        image.write(data)
+    fd = os.open(path, os.O_RDONLY)
+    with pytest.raises(OSError) as caught:
+        indexed(place, [fd])
+    assert caught.value.errno == errno.EBADMSG
+    os.close(fd)
+
+
+def entry_of(data, name):
+    """Find the dirent of a name that stands last of three, behind the dots, in an inline tail."""
+    return data.index(b"..." + name) - 36 + 24
 
 
 def applied(box, *layers):
@@ -165,14 +218,16 @@ def test_a_sparse_file_over_four_gigabytes_stays_sparse(place):
             parts = [os.pread(image.fileno(), 514, at - 1 if at else 0) for at, _ in regions]
             return os.fstat(image.fileno()).st_size, parts
 
-    assert through_mount(path, look) == (
-        size,
-        [
-            b"A" * 512 + b"\0\0",
-            b"\0" + b"B" * 512 + b"\0",
-            b"\0" + b"C" * 512 + b"\0",
-        ],
-    )
+    seen = [b"A" * 512 + b"\0\0", b"\0" + b"B" * 512 + b"\0", b"\0" + b"C" * 512 + b"\0"]
+    assert through_mount(path, look) == (size, seen)
+    layers = [path, write(place, [tar.archive(file(b"g", b"G" * 9000))], "above")[0]]
+    for stack in (layers, layers[::-1]):  # its addresses begin anywhere
+        fds = [os.open(layer, os.O_RDONLY) for layer in stack]
+        index = indexed(place, fds)
+        assert through_mount(index, look, fds) == (size, seen)
+        assert os.stat(index).st_size < 1 << 16
+        for fd in fds:
+            os.close(fd)
     assert facts.size > 5 * GIB
     assert os.stat(path).st_blocks * 512 < 1 << 20
 

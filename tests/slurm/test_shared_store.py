@@ -178,23 +178,59 @@ def test_layers_are_erofs_mounts_of_the_users_own_below_the_root(server, built):
 
 def test_read_only_root_of_one_layer_is_the_layer_itself(server, built):
     """No overlay: nothing has to be made in it, since it brings every directory that is bound."""
-    base = images.layer(
+    name = server.add("x/y", "1", images.image([complete()]))
+    root, _ = read_only(name)
+    assert " - erofs " in root
+    assert {"ro", "nosuid", "nodev", "idmapped"} <= set(root.split()[5].split(","))
+
+
+def complete():
+    """A layer with every directory that a launch binds to."""
+    names = ("passwd", "group", "hosts", "resolv.conf")
+    return images.layer(
         {
             **{f"{place}/": images.folder() for place in PLACES},
-            **{f"etc/{name}": b"" for name in ("passwd", "group", "hosts", "resolv.conf")},
+            **{f"etc/{name}": b"" for name in names},
             "bin/busybox": program("busybox"),
-            "bin/cat": program("cat"),
+            **{f"bin/{name}": program(name) for name in ("cat", "sh")},
             "id": uuid.uuid4().hex.encode(),
         }
     )
-    name = server.add("x/y", "1", images.image([base]))
+
+
+def read_only(name):
+    """Run read-only; return the root's line of mountinfo, and what the layers hold."""
     settings = {"FAIRLEAD_WRITABLE": "0", "FAIRLEAD_MOUNT_HOME": "0", "FAIRLEAD_MPI": "image"}
-    options = ("--container-workdir=/", "cat", "/proc/self/mountinfo")
-    mounts = output(srun(*options, container=name, cwd="/", **settings)).splitlines()
-    root = next(line for line in mounts if line.split()[4] == "/")
-    assert " - erofs " in root, "\n".join(mounts)
-    options = root.split()[5].split(",")
-    assert {"ro", "nosuid", "nodev", "idmapped"} <= set(options)
+    options = ("--container-workdir=/", "sh", "-c", "cat /top /d/*; cat /proc/self/mountinfo")
+    if "@" not in name:
+        options = ("--container-workdir=/", "cat", "/proc/self/mountinfo")
+    seen = output(srun(*options, container=name, cwd="/", **settings)).splitlines()
+    root = next(line for line in seen if len(line.split()) > 6 and line.split()[4] == "/")
+    return root, [line for line in seen if " - " not in line]
+
+
+def test_hundred_and_twenty_layers_are_one_mount_and_without_an_index_as_many(server):
+    """The kept plan of the one is none for the other: it would have shown the lowest layer."""
+    tops = [
+        images.layer({"d/": images.folder(), f"d/{n:03}": f"{n}\n".encode(), "top": f"top {n}\n".encode()})
+        for n in range(119)
+    ]  # fmt: skip
+    name = server.add("x/y", "1", images.image([complete(), *tops]))
+    folder = f"{site_store()}/indexes"
+    before = set(os.listdir(folder)) if os.path.isdir(folder) else set()
+    pinned = output(srun("sh", "-c", "echo $FAIRLEAD_CONTAINER", container=name)).strip()
+    made = [entry for entry in set(os.listdir(folder)) - before if entry.endswith(".erofs")]
+    assert len(made) == 1
+    everything = ["top 118", *map(str, range(119))]
+    for _ in range(2):  # the second time from the kept plan
+        root, seen = read_only(pinned)
+        assert " - erofs " in root
+        assert seen == everything
+    os.unlink(f"{folder}/{made[0]}")
+    for _ in range(2):
+        root, seen = read_only(pinned)
+        assert " - overlay " in root
+        assert seen == everything
 
 
 # -- nothing is left -------------------------------------------------------------------------------

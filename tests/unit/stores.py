@@ -93,13 +93,26 @@ def add_layer(store, letter, size=8192):
     return layer
 
 
-def grant(store, uid, letter, layer_names, *, used=1000):
+def add_index(store, letter, layer_names, size=4096):
+    """Publish an index of layers; returns its HEX."""
+    name, data = letter * 64, letter.encode() * size
+    digest = f"crc32:{zlib.crc32(data):08x}"
+    info = site.IndexInfo(name, size, digest, tuple(layer_names))
+    with open(site.index_info_path(store, name), "wb") as file:
+        file.write(site.format_info(info))
+    with open(site.index_path(store, name), "wb") as file:
+        file.write(data)
+    os.utime(file.name, (1000, 1000))
+    return name
+
+
+def grant(store, uid, letter, layer_names, *, used=1000, index=""):
     """Grant a user a manifest, last used at that time; returns the manifest's HEX."""
     manifest = letter * 64
     os.makedirs(site.grants_path(store, uid), exist_ok=True)
     path = site.grant_path(store, uid, manifest)
     with open(path, "w", encoding="ascii") as file:
-        file.write(site.format_grant(site.Grant(uid, 7, 10, tuple(layer_names))))
+        file.write(site.format_grant(site.Grant(uid, 7, 10, tuple(layer_names), index)))
     os.utime(path, (used, used))
     return manifest
 

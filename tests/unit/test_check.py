@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 
 import pytest
 import stores
@@ -270,3 +271,56 @@ def test_damaged_and_foreign_grants_and_leases_are_quarantined(site_store):
         ("foreign", "leases/x"),
     ]
     assert found(site_store) == []
+
+
+@pytest.fixture
+def indexed(site_store):
+    a, b = (stores.add_layer(site_store, letter) for letter in "ab")
+    stores.add_index(site_store, "e", [a, b])
+    stores.grant(site_store, 1000, "1", [a, b], index="e" * 64)
+    return site_store
+
+
+def test_good_index_is_clean_and_a_store_of_before_has_none(indexed):
+    assert found(indexed) == []
+    shutil.rmtree(indexed.path("indexes"))
+    assert found(indexed) == []
+
+
+@pytest.mark.parametrize("where", ["flip", "cut", "record", "no record", "other"])
+def test_damaged_index_is_quarantined_and_its_grants_stay(indexed, where):
+    path, record = site.index_path(indexed, "e" * 64), site.index_info_path(indexed, "e" * 64)
+    if where == "flip":
+        flip(path, 4095)
+    elif where == "cut":
+        os.truncate(path, 4095)
+    elif where == "record":
+        flip(record)
+    elif where == "no record":
+        os.unlink(record)
+    else:
+        stores.add_index(indexed, "f", [])
+        os.replace(site.index_info_path(indexed, "f" * 64), record)
+        os.unlink(site.index_path(indexed, "f" * 64))
+    assert found(indexed, repair=True) == [("damaged", f"indexes/{'e' * 64}.erofs")]
+    assert found(indexed) == []
+    assert os.path.exists(site.grant_path(indexed, 1000, "1" * 64))
+
+
+def test_damaged_layer_takes_its_index_along(indexed):
+    flip_layer(indexed, "a" * 64)
+    kinds = [kind for kind, _ in found(indexed, repair=True)]
+    assert kinds == ["damaged", "points-nowhere"]
+    assert os.listdir(indexed.path("indexes")) == []
+    assert found(indexed) == []
+
+
+def test_index_of_a_layer_that_is_gone_and_foreign_names_are_found(indexed):
+    os.unlink(site.layer_path(indexed, "a" * 64))
+    with open(indexed.path("indexes/README"), "wb"):
+        pass
+    assert set(found(indexed, repair=True)) == {
+        ("damaged", f"indexes/{'e' * 64}.erofs"),
+        ("foreign", "indexes/README"),
+        ("points-nowhere", f"grants/1000/{'1' * 64}"),
+    }

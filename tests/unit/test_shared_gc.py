@@ -153,6 +153,55 @@ def test_record_without_its_image_is_garbage(store):
     assert os.listdir(store.path("layers")) == []
 
 
+def indexes(store):
+    return sorted(n[0] for n in os.listdir(store.path("indexes")) if n.endswith(".erofs"))
+
+
+def test_index_goes_with_the_first_of_its_layers(store):
+    a, b, c = (stores.add_layer(store, letter) for letter in "abc")
+    stores.grant(store, 1000, "1", [a, b], used=100, index=stores.add_index(store, "e", [a, b]))
+    stores.grant(store, 1000, "2", [b, c], used=200, index=stores.add_index(store, "f", [b, c]))
+    assert removed(store, 1) == ["a"]
+    assert indexes(store) == ["f"]
+    assert os.path.exists(site.index_info_path(store, "f" * 64))
+    assert not os.path.exists(site.index_info_path(store, "e" * 64))
+
+
+def test_index_is_counted_and_held_like_a_layer(store):
+    a, b = (stores.add_layer(store, letter) for letter in "ab")
+    name = stores.add_index(store, "e", [a, b])
+    manifest = stores.grant(store, 1000, "1", [a, b], index=name)
+    living = Living(frozenset({9}), time.time() - 1)
+    stores.lease(store, 9, manifest)
+    found = {item.name: item for item in shared_gc.inventory(store, living)}
+    assert (found[name].kind, found[name].images, found[name].held) == (
+        "index", (manifest,), "job 9",
+    )  # fmt: skip
+    assert found[name].size >= 4096
+    assert removed(store, EVERYTHING, living) == []
+    assert indexes(store) == ["e"]
+
+
+def test_index_that_no_grant_names_is_garbage_unless_a_storekeeper_works(store):
+    a, b = (stores.add_layer(store, letter) for letter in "ab")
+    stores.grant(store, 1000, "1", [a, b])
+    stores.add_index(store, "e", [a, b])
+    with turn.work(store):
+        shared_gc.collect(store, 0, NOBODY)
+        assert indexes(store) == ["e"]
+    os.unlink(site.index_path(store, stores.add_index(store, "f", [a, b])))
+    shared_gc.collect(store, 0, NOBODY)
+    assert os.listdir(store.path("indexes")) == []
+    assert layers(store) == ["a", "b"]
+
+
+def test_store_of_before_has_no_place_for_indexes(store):
+    os.rmdir(store.path("indexes"))
+    a = stores.add_layer(store, "a")
+    stores.grant(store, 1000, "1", [a])
+    assert removed(store) == ["a"]
+
+
 def test_dry_run_removes_nothing(store):
     a = stores.add_layer(store, "a")
     stores.grant(store, 1000, "1", [a])

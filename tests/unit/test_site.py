@@ -10,6 +10,7 @@ from fairlead.store.layout import Store
 
 A, B = "a" * 64, "b" * 64
 TEXT = f"fairlead-grant 1\nuid 1000\njob 7\nsize 123\nlayer {A}\nlayer {B}\n"
+WITH_INDEX = TEXT.replace("size 123\n", f"size 123\nindex {B} 9\n")
 GRANT = site.Grant(1000, 7, 123, (A, B))
 INFO = site.LayerInfo(
     A, f"sha256:{A}", 4096, "crc32:0badcafe", 3, 17, True, ("https://x:443 sha256:0",)
@@ -19,7 +20,12 @@ STORE = Store("/s")
 names = st.text("0123456789abcdef", min_size=64, max_size=64)
 
 
+INDEX = site.IndexInfo(A, 4096, "crc32:0badcafe", (A, B))
+
+
 def test_paths_are_those_of_the_drawing():
+    assert site.index_path(STORE, A) == f"/s/indexes/{A}.erofs"
+    assert site.index_info_path(STORE, A) == f"/s/indexes/{A}.json"
     assert site.layer_path(STORE, A) == f"/s/layers/{A}.erofs"
     assert site.info_path(STORE, A) == f"/s/layers/{A}.json"
     assert site.grants_path(STORE, 7) == "/s/grants/7"
@@ -53,6 +59,9 @@ def test_other_names_are_no_leases(name):
 def test_grant_is_the_text_that_the_broker_reads():
     assert site.format_grant(GRANT) == TEXT
     assert site.parse_grant(TEXT, "g") == GRANT
+    indexed, text = GRANT._replace(index_name=B, index_bytes=9), WITH_INDEX
+    assert site.format_grant(indexed) == text
+    assert site.parse_grant(text, "g") == indexed
 
 
 @given(
@@ -89,6 +98,14 @@ def test_grants_survive_the_disk(uid, job, size, layers):
         TEXT.replace("\n", "\r\n"),
         TEXT + f"layer {A}\n" * 1023,
         TEXT + "x" * site.MAX_GRANT_BYTES + "\n",
+        WITH_INDEX.replace(" 9", ""),
+        WITH_INDEX.replace(" 9", " 09"),
+        WITH_INDEX.replace(" 9", " -9"),
+        WITH_INDEX.replace(" 9", " 9 9"),
+        WITH_INDEX.replace("index b", "index ../"),
+        WITH_INDEX.replace("index ", "index  "),
+        WITH_INDEX.replace(f"index {B} 9\n", f"index {B} 9\n" * 2),
+        TEXT + f"index {B} 9\n",
     ],
 )
 def test_other_texts_are_no_grants(text):
@@ -103,6 +120,33 @@ def test_grant_of_the_longest_image_fits():
 
 def test_description_of_a_layer_survives_the_disk():
     assert site.parse_info(site.format_info(INFO), "i") == INFO
+    assert site.parse_index(site.format_info(INDEX), "i") == INDEX
+
+
+def test_description_of_before_markers_were_counted_may_have_some():
+    text = site.format_info(INFO._replace(markers=0)).replace(b',\n "markers": 0', b"")
+    assert b"markers" not in text
+    assert site.parse_info(text, "i").markers == 1
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"name": "../x"},
+        {"digest": A},
+        {"size": True},
+        {"size": -1},
+        {"layers": A},
+        {"layers": ("x",)},
+        {"layers": (1,)},
+        {"layers": None},
+    ],
+)
+def test_other_descriptions_of_an_index_are_refused(changes):
+    with pytest.raises(errors.StoreError, match=r"^the file: "):
+        site.parse_index(site.format_info(INDEX._replace(**changes)), "the file")
+    with pytest.raises(errors.StoreError):
+        site.parse_index(site.format_info(INFO), "the file")
 
 
 @pytest.mark.parametrize(
@@ -115,6 +159,7 @@ def test_description_of_a_layer_survives_the_disk():
         {"size": True},
         {"size": -1},
         {"bytes": 1 << 63},
+        {"markers": None},
         {"alone": 1},
         {"origins": "https://x"},
         {"origins": [1]},

@@ -77,7 +77,7 @@ def erofs(probe: Probe) -> Item:
             "needed by the shared store only: Linux 5.19, CONFIG_EROFS_FS" if probe.site else ""
         )
         return Item(subject, needs, lacks, remedy)
-    found = f"there; idmapped and mounted by {way}, by its release (only root could try it)"
+    found = f"there; idmapped, an image's layers as one mount by {way} (only root could try it)"
     return Item(subject, OK, found)
 
 

@@ -52,7 +52,7 @@ def mounts(
     progress: log.Progress | None = None,
     environ: Mapping[str, str] = os.environ,
 ) -> tuple[int, ...]:
-    """Return an image's layers as detached mounts, lowest first.
+    """Return an image's layers as detached mounts, lowest first, or one mount of all.
 
     Args:
         broker: the step's connection to the broker.

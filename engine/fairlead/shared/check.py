@@ -1,7 +1,8 @@
-"""Verify every object of the site store: layers, grants and leases.
+"""Verify every object of the site store: layers, indexes, grants and leases.
 
-A layer's image file is read whole and compared with the checksum that the storekeeper took when it
-made it. A layer without a record can be neither trusted nor compared: it counts as damaged.
+A layer's image file, or an index's, is read whole and compared with the checksum that the
+storekeeper took when it made it. One without a record can be neither trusted nor compared: it
+counts as damaged.
 
 What no grant needs is no finding: gc removes it.
 """
@@ -9,10 +10,10 @@ What no grant needs is no finding: gc removes it.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from fairlead import errors, log
-from fairlead.shared import erofs, site
+from fairlead.shared import files, index, site
 from fairlead.shared import gc as shared_gc
 from fairlead.store import check
 from fairlead.store.check import Finding
@@ -32,6 +33,7 @@ def findings(store: Store, progress: log.Progress | None) -> Iterator[Finding]:
     """Yield what is wrong; layers before the grants that name them."""
     yield from check.remains(store)
     yield from _layers(store, progress)
+    yield from _indexes(store, progress)
     yield from _grants(store)
     yield from _leases(store)
 
@@ -48,8 +50,18 @@ def _layers(store: Store, progress: log.Progress | None) -> Iterator[Finding]:
             except FileNotFoundError:
                 continue  # gc
             if why:
-                repair = check.quarantined(store, path, site.lock_name(layer))
-                yield Finding("damaged", path, why, repair)
+                yield Finding("damaged", path, why, _layer_taken(store, layer, path))
+
+
+def _layer_taken(store: Store, layer: str, path: str) -> Callable[[], str]:
+    """Return the repair of a layer: what was made of it goes first."""
+    quarantined = check.quarantined(store, path, site.lock_name(layer))
+
+    def repair() -> str:
+        index.forget(store, layer)
+        return quarantined()
+
+    return repair
 
 
 def _wrong_layer(store: Store, layer: str, progress: log.Progress | None) -> str:
@@ -65,17 +77,51 @@ def _wrong_layer(store: Store, layer: str, progress: log.Progress | None) -> str
         return f"its record is unreadable: {error}"
     if info.layer != layer or (info.alone and site.name_of(info.diff_id) != layer):
         return "its record is that of another layer"
-    image = site.layer_path(store, layer)
-    size = os.lstat(image).st_size
-    if size != info.size:
-        return f"has {size} bytes instead of {info.size}"
+    return _wrong_file(site.layer_path(store, layer), info.size, info.digest, progress)
+
+
+def _wrong_file(path: str, size: int, digest: str, progress: log.Progress | None) -> str:
+    found = os.lstat(path).st_size
+    if found != size:
+        return f"has {found} bytes instead of {size}"
     if progress is not None:
-        progress.start(image, f"check {layer[:12]}", size)
-    whole = erofs.is_whole(store, info)
+        progress.start(path, f"check {os.path.basename(path)[:12]}", size)
+    whole = files.is_whole(path, size, digest)
     if progress is not None:
-        progress.advance(image, size)
-        progress.finish(image)
+        progress.advance(path, size)
+        progress.finish(path)
     return "" if whole else "its content is not what was written"
+
+
+def _indexes(store: Store, progress: log.Progress | None) -> Iterator[Finding]:
+    if not os.path.isdir(store.path("indexes")):
+        return  # a store of before
+    for name in sorted(os.listdir(store.path("indexes"))):
+        path = store.path("indexes", name)
+        which, _, kind = name.partition(".")
+        if not site.is_name(which) or kind not in {"erofs", "json"}:
+            yield Finding("foreign", path, "is no index", check.quarantined(store, path))
+        elif kind == "erofs":
+            try:
+                why = _wrong_index(store, which, progress)
+            except FileNotFoundError:
+                continue  # gc
+            if why:
+                repair = check.quarantined(store, path, index.lock_name(which))
+                yield Finding("damaged", path, why, repair)
+
+
+def _wrong_index(store: Store, name: str, progress: log.Progress | None) -> str:
+    info, path = index.find(store, name), site.index_path(store, name)
+    if info is None:
+        os.lstat(path)
+        return "its record is missing or unreadable"
+    if info.name != name:
+        return "its record is that of another index"
+    for layer in info.layers:
+        if not os.path.exists(site.layer_path(store, layer)):
+            return f"the layer {layer} is not in the store"
+    return _wrong_file(path, info.size, info.digest, progress)
 
 
 def _grants(store: Store) -> Iterator[Finding]:

@@ -12,8 +12,6 @@ Rules:
 - The lock by which gc knows a layer (``site.lock_name``) is held only while names change.
 - What is there already counts for this user only if its registry is known to have it (``_known``);
   else it is fetched again and must come out the same.
-- The checksum of an image file guards against a failing disk, not against an enemy: nobody but the
-  storekeeper can write there. A CRC costs a twentieth of a SHA-256.
 """
 
 from __future__ import annotations
@@ -25,12 +23,10 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from isal import isal_zlib
-
 from fairlead import errors, kernel, log
 from fairlead.image.manifest import Descriptor, Manifest
 from fairlead.image.reference import Reference
-from fairlead.shared import site
+from fairlead.shared import files, index, site
 from fairlead.shared.site import LayerInfo
 from fairlead.store import blobs, convert, layers, layout, shared_blobs
 from fairlead.store.layout import Lock, Stage, Store
@@ -41,7 +37,6 @@ if TYPE_CHECKING:
     from fairlead.image.registry import Client
 
 THREADS = 4
-PIECE = 1 << 20
 MAX_ORIGINS = 64
 LOOK_BYTES = 4 << 20  # of an archive, between two looks at what the disk has left
 
@@ -289,7 +284,8 @@ class _Work:
                     stream.finish()  # what cannot be read may have been altered on its way
                     raise
                 stream.finish()
-                alone = image.facts().stands_alone
+                facts = image.facts()
+            alone = facts.stands_alone
             for warning in stats.warnings:
                 self._told.tell(warning=f"layer {blob.digest[:19]}: {warning}")
             os.fsync(fd)
@@ -297,11 +293,12 @@ class _Work:
                 layer=names[0] if alone else names[1],
                 diff_id=diff_id,
                 size=os.fstat(fd).st_size,
-                digest=checksum(fd),
+                digest=files.checksum(fd),
                 entries=stats.entries,
                 bytes=stats.bytes,
                 alone=alone,
                 origins=self._origins(number),
+                markers=facts.markers,
             )
         finally:
             os.close(fd)
@@ -356,16 +353,7 @@ def missing(store: Store, wanted: Wanted) -> list[Descriptor]:
 
 def is_whole(store: Store, info: LayerInfo) -> bool:
     """Read a layer's image and tell whether it is what was written."""
-    try:
-        fd = os.open(site.layer_path(store, info.layer), os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return False
-    try:
-        return os.fstat(fd).st_size == info.size and checksum(fd) == info.digest
-    except OSError:
-        return False  # the disk cannot read it
-    finally:
-        os.close(fd)
+    return files.is_whole(site.layer_path(store, info.layer), info.size, info.digest)
 
 
 def _check_limits(infos: tuple[LayerInfo, ...]) -> None:
@@ -381,18 +369,9 @@ def _check_limits(infos: tuple[LayerInfo, ...]) -> None:
         raise errors.LayerError("the image's files exceed the limit of bytes")
 
 
-def checksum(fd: int) -> str:
-    """Return the checksum of a file, ``crc32:`` and eight hexadecimal digits."""
-    found, at = 0, 0
-    buffer = bytearray(PIECE)
-    while count := os.preadv(fd, [buffer], at):
-        found = isal_zlib.crc32(memoryview(buffer)[:count], found)
-        at += count
-    return f"crc32:{found:08x}"
-
-
 def quarantine(store: Store, name: str) -> None:
-    """Take a damaged layer out of use; who has it mounted keeps it."""
+    """Take a damaged layer out of use, and its indexes; who has it mounted keeps it."""
+    index.forget(store, name)
     for path in (site.layer_path(store, name), site.info_path(store, name)):
         try:
             os.rename(path, store.path("quarantine", os.path.basename(path)))

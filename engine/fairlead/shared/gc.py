@@ -6,6 +6,7 @@ Rules:
   answer, every lease of this boot holds: no job of this node is older.
 - A running container never needs its lease: an image file that is unlinked stays mounted. The lease
   is for the next step of the job.
+- An index goes when nobody uses it, like a layer, and with any of its layers.
 - Grants go before the layers that they name. A kill in between leaves garbage; a user who had the
   grant is asked to prove access once more.
 - A grant that is younger than the question holds, too: its lease is just about to be made.
@@ -23,7 +24,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from fairlead import errors, log
-from fairlead.shared import site, turn
+from fairlead.shared import index, site, turn
 from fairlead.store import fingerprint, gc, items, layout, leftovers, quarantine
 from fairlead.store.items import Item, Outcome
 from fairlead.store.layout import Lock, Store
@@ -193,23 +194,31 @@ def _inventory(store: Store, living: Living, alone: bool) -> tuple[Item, ...]:
     images: dict[str, set[str]] = {}
     used: dict[str, float] = {}
     for found in granted:
-        for layer in found.grant.layers if found.grant else ():
-            images.setdefault(layer, set()).add(found.manifest)
-            used[layer] = max(used.get(layer, 0.0), found.used)
-    layers = []
+        for name in (*found.grant.layers, found.grant.index_name) if found.grant else ():
+            images.setdefault(name, set()).add(found.manifest)
+            used[name] = max(used.get(name, 0.0), found.used)
+    files = []
+    for kind, name, path in _image_files(store):
+        with contextlib.suppress(FileNotFoundError):
+            info = os.lstat(path)
+            needed = tuple(sorted(images.get(name, ())))
+            who = next((held[image] for image in needed if image in held), "")
+            late = time.time() - info.st_mtime < LATELY_S
+            who = who or ("" if alone or (needed and not late) else "the storekeeper")
+            when = used.get(name, info.st_mtime)
+            files.append(Item(kind, name, 512 * info.st_blocks, when, needed, who))
+    garbage = _garbage(store, living, alone)
+    return (*files, *(_as_garbage(store, path) for path in garbage))
+
+
+def _image_files(store: Store) -> Iterator[tuple[str, str, str]]:
+    """Yield the kind, HEX and path of every layer and index."""
     for name in os.listdir(store.path("layers")):
         layer, _, kind = name.partition(".")
         if kind == "erofs":
-            with contextlib.suppress(FileNotFoundError):
-                info = os.lstat(site.layer_path(store, layer))
-                needed = tuple(sorted(images.get(layer, ())))
-                who = next((held[image] for image in needed if image in held), "")
-                late = time.time() - info.st_mtime < LATELY_S
-                who = who or ("" if alone or (needed and not late) else "the storekeeper")
-                when = used.get(layer, info.st_mtime)
-                layers.append(Item("layer", layer, 512 * info.st_blocks, when, needed, who))
-    garbage = _garbage(store, living, alone)
-    return (*layers, *(_as_garbage(store, path) for path in garbage))
+            yield "layer", layer, site.layer_path(store, layer)
+    for name in index.names(store):
+        yield "index", name, site.index_path(store, name)
 
 
 def _garbage(store: Store, living: Living, alone: bool) -> list[str]:
@@ -220,12 +229,18 @@ def _garbage(store: Store, living: Living, alone: bool) -> list[str]:
         if lease is not None and lease[1] not in held:
             found.append(store.path("leases", name))
     if alone:
-        names = set(os.listdir(store.path("layers")))
-        for name in names:
-            layer, _, kind = name.partition(".")
-            if kind == "json" and f"{layer}.erofs" not in names:
-                found.append(site.info_path(store, layer))
+        found += [path for folder in ("layers", "indexes") for path in _lone_records(store, folder)]
     return found
+
+
+def _lone_records(store: Store, folder: str) -> list[str]:
+    try:
+        names = set(os.listdir(store.path(folder)))
+    except FileNotFoundError:
+        return []
+    images = {name.removesuffix(".erofs") for name in names if name.endswith(".erofs")}
+    records = {name.removesuffix(".json") for name in names if name.endswith(".json")}
+    return [store.path(folder, f"{name}.json") for name in sorted(records - images)]
 
 
 def _as_garbage(store: Store, path: str) -> Item:
@@ -247,6 +262,10 @@ def _remove(store: Store, item: Item, living: Living) -> None:
     if item.kind == "garbage":
         layout.discard(store.path(item.name))
         return
+    if item.kind == "index":  # who is granted it may have the layers one by one
+        with Lock(store, index.lock_name(item.name), wait=False):
+            index.remove(store, item.name)
+        return
     with Lock(store, site.lock_name(_lock_of(store, item.name)), wait=False):
         # Asked again: a job may have begun meanwhile.
         held = in_use(store, living)
@@ -256,5 +275,7 @@ def _remove(store: Store, item: Item, living: Living) -> None:
                 raise errors.BusyError(f"{item.name}: is used by {held[found.manifest]}")
         for found in naming:
             layout.discard(found.path)
+        index.forget(store, item.name)
         layout.discard(site.layer_path(store, item.name))
         layout.discard(site.info_path(store, item.name))
+        index.forget(store, item.name)

@@ -40,7 +40,7 @@ from typing import TYPE_CHECKING, NoReturn
 from fairlead import config as settings
 from fairlead import errors, log
 from fairlead.image import manifest, reference
-from fairlead.shared import erofs, site, turn
+from fairlead.shared import erofs, index, site, turn
 from fairlead.shared import gc as shared_gc
 from fairlead.shared.wire import PROTOCOL, Message, Wire
 from fairlead.store import layout, leftovers, room
@@ -168,10 +168,26 @@ class _Keeper:
         )
         size = sum(info.bytes for info in infos)
         grant = site.Grant(self._uid, self._job, size, tuple(info.layer for info in infos))
+        whole = self._index(store, infos, image.floor_bytes, suspect=suspect)
+        if whole is not None:
+            total = whole.size + sum(info.size for info in infos)
+            grant = grant._replace(index_name=whole.name, index_bytes=total)
         _write_grant(store, grant, site.name_of(name.digest))
         asked = time.time()
         shared_gc.forget_leases(store, lambda: shared_gc.Living(self._living_jobs(), asked))
         return size
+
+    def _index(
+        self, store: Store, infos: tuple[site.LayerInfo, ...], floor_bytes: int, *, suspect: bool
+    ) -> site.IndexInfo | None:
+        """Return the index of the layers; without one they are mounted one by one."""
+        try:
+            return index.make(
+                store, infos, floor_bytes=floor_bytes, stop=self._gone, suspect=suspect
+            )
+        except (errors.Error, OSError) as error:
+            self.tell(warning=f"the layers are mounted one by one: {error}")
+            return None
 
     def _make_room(self, image: erofs.Wanted, config: settings.Config, store: Store) -> None:
         asked = time.time()

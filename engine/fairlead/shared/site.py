@@ -7,6 +7,9 @@
       layers/HEX.erofs         one EROFS image per layer; HEX: the layer's DiffID, or its ChainID
                                  if it depends on the layers below
       layers/HEX.json          what the image file must be (``LayerInfo``); there before the image
+      indexes/HEX.erofs        the merged tree of an image's layers, the files' data in theirs; HEX
+                                 names those layers, and the form (``index``). Nobody needs one
+      indexes/HEX.json         what that file must be (``IndexInfo``); there before it
       grants/UID/HEX           what a user may mount (``Grant``), HEX: digest of a manifest;
                                  mtime: when access was proven; atime: last use, by the broker
       leases/JOBID.HEX         empty: the job uses that manifest on this node; made by the broker
@@ -28,7 +31,7 @@ Rules:
 
 from __future__ import annotations
 
-from typing import NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from fairlead import errors, jsontext
 from fairlead.image.manifest import MAX_LAYERS
@@ -37,7 +40,7 @@ from fairlead.store.layout import Store
 
 ROOT = "/var/lib/fairlead"
 ACCOUNT = "fairlead"
-FOLDERS = ("layers", "grants", "leases", "tmp", "locks", "quarantine")
+FOLDERS = ("layers", "indexes", "grants", "leases", "tmp", "locks", "quarantine")
 
 MAX_GRANT_BYTES = 1 << 17  # MAX_LAYERS lines of 71 bytes, and the head
 MAX_INFO_BYTES = 1 << 16
@@ -72,6 +75,16 @@ def layer_path(store: Store, layer: str) -> str:
 def info_path(store: Store, layer: str) -> str:
     """Return the path of what is recorded about a layer."""
     return store.path("layers", f"{layer}.json")
+
+
+def index_path(store: Store, index: str) -> str:
+    """Return the path of an index, an EROFS image; index is its HEX."""
+    return store.path("indexes", f"{index}.erofs")
+
+
+def index_info_path(store: Store, index: str) -> str:
+    """Return the path of what is recorded about an index."""
+    return store.path("indexes", f"{index}.json")
 
 
 def grants_path(store: Store, uid: int) -> str:
@@ -114,19 +127,24 @@ class Grant(NamedTuple):
     """What one user may mount for one manifest.
 
     As text, of one line each, in this order: ``fairlead-grant 1``, ``uid N``, ``job N``,
-    ``size N``, then ``layer HEX`` once per layer, the lowest first.
+    ``size N``, ``index HEX N`` if there is one, then ``layer HEX`` per layer, the lowest first.
 
     Attributes:
         uid: whose grant it is.
         job: in which access was proven; 0 outside a job.
         size: bytes of the image's files, for people.
         layers: HEX of each layer, the lowest first; empty for an image without layers.
+        index_name: HEX of their index, by which all can be mounted at once; may be empty.
+        index_bytes: of the index's and the layers' files together: mounting an index does not look
+            at the layers, and would not notice that one was cut short.
     """
 
     uid: int
     job: int
     size: int
     layers: tuple[str, ...]
+    index_name: str = ""
+    index_bytes: int = 0
 
 
 class LayerInfo(NamedTuple):
@@ -141,6 +159,8 @@ class LayerInfo(NamedTuple):
         bytes: of the files in it.
         alone: it does not depend on the layers below, so that ``layer`` names its DiffID.
         origins: ``scheme://host:port BLOB`` of the registries that it came from, as which blob.
+        markers: how many whiteouts and opaque directories it has, which only an overlay or an index
+            hides. Records of before do not say: 1.
     """
 
     layer: str
@@ -151,6 +171,23 @@ class LayerInfo(NamedTuple):
     bytes: int
     alone: bool
     origins: tuple[str, ...]
+    markers: int = 1
+
+
+class IndexInfo(NamedTuple):
+    """What the storekeeper made: an index of layers.
+
+    Attributes:
+        name: its HEX.
+        size: bytes of the image file.
+        digest: checksum of the image file, as a layer's.
+        layers: HEX of those that it was made of, the lowest first.
+    """
+
+    name: str
+    size: int
+    digest: str
+    layers: tuple[str, ...]
 
 
 def parse_grant(text: str, where: str) -> Grant:
@@ -169,18 +206,30 @@ def parse_grant(text: str, where: str) -> Grant:
         _number(line, key, limit, where)
         for line, (key, limit) in zip(lines[1:4], limits, strict=True)
     ]
-    layers = tuple(line.removeprefix("layer ") for line in lines[4:])
+    index, total, lines = _index_line(lines[4:], where)
+    layers = tuple(line.removeprefix("layer ") for line in lines)
     if len(layers) > MAX_LAYERS:
         _damaged(where, f"has more than {MAX_LAYERS} layers")
-    for line, layer in zip(lines[4:], layers, strict=True):
+    for line, layer in zip(lines, layers, strict=True):
         if line != f"layer {layer}" or not is_name(layer):
             _damaged(where, f"has the line {line[:100]!r}")
-    return Grant(numbers[0], numbers[1], numbers[2], layers)
+    return Grant(numbers[0], numbers[1], numbers[2], layers, index, total)
+
+
+def _index_line(lines: list[str], where: str) -> tuple[str, int, list[str]]:
+    """Return what a line about an index says, and the lines behind it."""
+    if not lines or not lines[0].startswith("index "):
+        return "", 0, lines
+    name, _, total = lines[0].removeprefix("index ").partition(" ")
+    if not is_name(name) or not _is_number(total, MAX_SIZE):
+        _damaged(where, f"has the line {lines[0][:100]!r}")
+    return name, int(total), lines[1:]
 
 
 def format_grant(grant: Grant) -> str:
     """Return the grant as text."""
     head = [_MAGIC, f"uid {grant.uid}", f"job {grant.job}", f"size {grant.size}"]
+    head += [f"index {grant.index_name} {grant.index_bytes}"] if grant.index_name else []
     return "\n".join([*head, *(f"layer {layer}" for layer in grant.layers), ""])
 
 
@@ -190,17 +239,15 @@ def parse_info(data: bytes, where: str) -> LayerInfo:
     Raises:
         errors.StoreError: a key is missing, or of the wrong type, or malformed.
     """
-    try:
-        table = jsontext.loads(data) if len(data) <= MAX_INFO_BYTES else None
-    except (ValueError, RecursionError):
-        table = None
-    if not isinstance(table, dict) or set(table) != set(LayerInfo._fields):
+    table = _table(data)
+    table.setdefault("markers", 1)
+    if set(table) != set(LayerInfo._fields):
         _damaged(where, "does not describe a layer")
     origins = table["origins"]
     fine = (
         all(isinstance(table[key], str) for key in ("layer", "diff_id", "digest"))
-        and all(type(table[key]) is int for key in ("size", "entries", "bytes"))
-        and all(0 <= table[key] <= MAX_SIZE for key in ("size", "entries", "bytes"))
+        and all(type(table[key]) is int for key in ("size", "entries", "bytes", "markers"))
+        and all(0 <= table[key] <= MAX_SIZE for key in ("size", "entries", "bytes", "markers"))
         and type(table["alone"]) is bool
         and isinstance(origins, list)
         and all(isinstance(origin, str) for origin in origins)
@@ -210,7 +257,37 @@ def parse_info(data: bytes, where: str) -> LayerInfo:
     return LayerInfo(**{**table, "origins": tuple(origins)})
 
 
-def format_info(info: LayerInfo) -> bytes:
+def parse_index(data: bytes, where: str) -> IndexInfo:
+    """Read the JSON that ``format_info`` writes of an index; where names it in errors.
+
+    Raises:
+        errors.StoreError: a key is missing, or of the wrong type, or malformed.
+    """
+    table = _table(data)
+    if set(table) != set(IndexInfo._fields):
+        _damaged(where, "does not describe an index")
+    layers = table["layers"]
+    fine = (
+        all(isinstance(table[key], str) for key in ("name", "digest"))
+        and type(table["size"]) is int
+        and 0 <= table["size"] <= MAX_SIZE
+        and isinstance(layers, list)
+        and all(isinstance(layer, str) and is_name(layer) for layer in layers)
+    )
+    if not fine or not is_name(table["name"]) or not _is_checksum(table["digest"]):
+        _damaged(where, "has a value of the wrong type or form")
+    return IndexInfo(**{**table, "layers": tuple(layers)})
+
+
+def _table(data: bytes) -> dict[str, Any]:
+    try:
+        table = jsontext.loads(data) if len(data) <= MAX_INFO_BYTES else None
+    except (ValueError, RecursionError):
+        table = None
+    return table if isinstance(table, dict) else {}
+
+
+def format_info(info: LayerInfo | IndexInfo) -> bytes:
     """Return the description as JSON."""
     import json
 
