@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tarfile
@@ -125,6 +127,12 @@ class Podman:
         inside = ("podman", "unshare") if self.rootless else ()
         found: dict[str, list[object]] = json.loads(self.call(*inside, "sh", "-ec", script))
         return found
+
+    def end(self) -> None:
+        """End the process by which a rootless podman keeps its user namespace."""
+        for file in self.place.glob("xdg/**/pause.pid"):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(file.read_text()), signal.SIGKILL)
 
     def line(self, name: str) -> str:
         """Pull what must fail with one line; return it."""

@@ -31,7 +31,8 @@ def podman_of(driver, *, rootless):
 
 
 def ended(podman):
-    # Its files belong to subordinate ids, and its rootless process that keeps the namespace ends.
+    podman.end()
+    # By root: its files belong to subordinate ids.
     subprocess.run(["rm", "-rf", "--one-file-system", str(podman.place)], check=True)
 
 
