@@ -4,9 +4,9 @@
 
 #include "report.h"
 
-/* Move the calling process, which must have no other thread, into a new user and mount namespace in which it keeps
- * its uid and gid (single-id maps, setgroups denied, supplementary groups kept) and no mount propagates to the
- * host. 0 or -errno with a report. */
+/* Move the calling process, whose other threads have ended or are about to (that is waited for), into a new user and
+ * mount namespace in which it keeps its uid and gid (single-id maps, setgroups denied, supplementary groups kept) and no
+ * mount propagates to the host. 0 or -errno with a report. */
 int namespace_create(struct report *report);
 
 /* Join the user and mount namespaces behind two descriptors. */
