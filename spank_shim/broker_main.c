@@ -57,15 +57,17 @@ static void refuse(int err, const char *detail)
 	broker_answer(SOCKET_FD, &answer, NULL);
 }
 
-static int mount_layer(const struct broker *broker, const char *layer, int idmap)
+static int mount_layer(const struct broker *broker, const char *layer, int idmap, unsigned long long *total)
 {
+	unsigned long long size = 0;
 	char path[64 + BROKER_HEX];
 	int fd, mount;
 
 	snprintf(path, sizeof(path), "layers/%s.erofs", layer);
-	fd = site_file(&broker->site, path);
+	fd = site_file(&broker->site, path, &size);
 	if (fd < 0)
 		return fd;
+	*total += size;
 	mount = mount_image(fd, idmap);
 	close(fd);
 	return mount;
@@ -84,8 +86,18 @@ static void send_mounts(unsigned int count)
 	}
 }
 
+/* The kernel mounts an image that is cut short within its files' data, and gives errors only where they are read. */
+static void refuse_size(unsigned long long total)
+{
+	char detail[80];
+
+	snprintf(detail, sizeof(detail), "the layers have %llu bytes instead of %llu", total, grant.size);
+	refuse(-EUCLEAN, detail);
+}
+
 static void serve_mount(struct broker *broker, const char *image)
 {
+	unsigned long long total = 0;
 	unsigned int done = 0;
 	int idmap, err;
 
@@ -101,15 +113,17 @@ static void serve_mount(struct broker *broker, const char *image)
 		return;
 	}
 	for (; done < grant.count; done++) {
-		mounts[done] = mount_layer(broker, grant.layer[done], idmap);
+		mounts[done] = mount_layer(broker, grant.layer[done], idmap, &total);
 		if (mounts[done] < 0)
 			break;
 	}
 	close(idmap);
-	if (done == grant.count)
-		send_mounts(done);
-	else
+	if (done < grant.count)
 		refuse(mounts[done], grant.layer[done]);
+	else if (total != grant.size)
+		refuse_size(total);
+	else
+		send_mounts(done);
 	while (done > 0)
 		close(mounts[--done]);
 }

@@ -56,11 +56,17 @@ class Bed:
         self.own(path)
         return path
 
+    def size(self, *layers: str) -> int:
+        """Return the bytes of layers' images; 0 for those that are not there."""
+        paths = (f"{self.store}/layers/{layer}.erofs" for layer in layers)
+        return sum(os.stat(path).st_size for path in paths if os.path.exists(path))
+
     def grant(self, text: str | None = None, *, image: str = IMAGE, uid: int = USER) -> str:
         """Write a grant as the storekeeper does; returns its path."""
         path = f"{self.store}/grants/{uid}/{image}"
         if text is None:
-            text = f"fairlead-grant 1\nuid {uid}\njob {JOB}\nsize 1\nlayer {LAYER}\n"
+            size = self.size(LAYER)
+            text = f"fairlead-grant 1\nuid {uid}\njob {JOB}\nsize {size}\nlayer {LAYER}\n"
         with open(path, "w", encoding="ascii") as file:
             file.write(text)
         os.chmod(path, 0o600)

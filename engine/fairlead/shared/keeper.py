@@ -122,7 +122,7 @@ class _Keeper:
     # -- the request -------------------------------------------------------------------------------
 
     def serve(self, path: str) -> int:
-        """Answer the one request: make every layer ready, grant; returns the files' bytes."""
+        """Answer the one request: make every layer ready, grant; returns its size in bytes."""
         asked = self._wire.receive(REQUEST_S)
         if asked is None or asked.get("protocol") != PROTOCOL:
             raise errors.StoreError("the engine speaks another protocol than the storekeeper")
@@ -166,7 +166,7 @@ class _Keeper:
             suspect=suspect,
             shared=settled.shared_blobs,
         )
-        size = sum(info.bytes for info in infos)
+        size = sum(info.size for info in infos)
         grant = site.Grant(self._uid, self._job, size, tuple(info.layer for info in infos))
         _write_grant(store, grant, site.name_of(name.digest))
         asked = time.time()

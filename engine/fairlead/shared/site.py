@@ -150,7 +150,8 @@ class Grant(NamedTuple):
     Attributes:
         uid: whose grant it is.
         job: in which access was proven; 0 outside a job.
-        size: bytes of the image's files, for people.
+        size: bytes of the layers' images together. The broker compares it with what is there, since
+            the kernel mounts an image that is cut short, and whoever reads its end gets errors.
         layers: HEX of each layer, the lowest first; empty for an image without layers.
     """
 
