@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mount.h>
@@ -38,6 +39,13 @@ static int unshare_alone(int flags)
 		nanosleep(&pause, NULL);
 	}
 	return 0;
+}
+
+int namespace_end_with(pid_t parent)
+{
+	if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0)
+		return -errno;
+	return getppid() == parent ? 0 : -ESRCH; /* who had ended before the call sends no signal */
 }
 
 int namespace_create(struct report *report)
