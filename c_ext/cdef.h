@@ -57,6 +57,7 @@ struct report { int err; int step; char detail[1024]; };
 
 /* namespace.h, root.h, compose.h, exec.h */
 struct root_mounts { const int *fds; unsigned int count; };
+int namespace_end_with(int parent);
 int namespace_create(struct report *report);
 int namespace_join(int userns_fd, int mntns_fd, struct report *report);
 int compose_root(const void *block, size_t size, const int *mounts, unsigned int mount_count, struct report *report);

@@ -4,11 +4,15 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
+#include <time.h>
 #include <unistd.h>
+
+enum { THREADS_END_MS = 500 };
 
 static int write_file(const char *path, const char *text)
 {
@@ -23,6 +27,27 @@ static int write_file(const char *path, const char *text)
 	return err;
 }
 
+/* A process that has joined its threads may have them for a while longer: who waits is woken before the kernel has taken
+ * the thread off the process, and unshare() then refuses with EINVAL. One that stays refuses for good. */
+static int unshare_alone(int flags)
+{
+	const struct timespec pause = { .tv_nsec = 1000000 };
+
+	for (int i = 0; unshare(flags) < 0; i++) {
+		if (errno != EINVAL || i == THREADS_END_MS)
+			return -errno;
+		nanosleep(&pause, NULL);
+	}
+	return 0;
+}
+
+int namespace_end_with(pid_t parent)
+{
+	if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0)
+		return -errno;
+	return getppid() == parent ? 0 : -ESRCH; /* who had ended before the call sends no signal */
+}
+
 int namespace_create(struct report *report)
 {
 	uid_t uid = geteuid();
@@ -32,8 +57,9 @@ int namespace_create(struct report *report)
 
 	/* A process that changed its uid is not dumpable, and its /proc/self files then belong to root. */
 	prctl(PR_SET_DUMPABLE, 1, 0, 0, 0);
-	if (unshare(CLONE_NEWUSER | CLONE_NEWNS) < 0)
-		return report_set(report, STEP_USERNS, errno, "unshare(CLONE_NEWUSER|CLONE_NEWNS)");
+	err = unshare_alone(CLONE_NEWUSER | CLONE_NEWNS);
+	if (err < 0)
+		return report_set(report, STEP_USERNS, -err, "unshare(CLONE_NEWUSER|CLONE_NEWNS)");
 
 	/* The kernel wants setgroups denied before an unprivileged gid_map. */
 	err = write_file("/proc/self/setgroups", "deny");

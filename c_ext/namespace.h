@@ -2,11 +2,16 @@
 #ifndef FAIRLEAD_NAMESPACE_H
 #define FAIRLEAD_NAMESPACE_H
 
+#include <sys/types.h>
+
 #include "report.h"
 
-/* Move the calling process, which must have no other thread, into a new user and mount namespace in which it keeps
- * its uid and gid (single-id maps, setgroups denied, supplementary groups kept) and no mount propagates to the
- * host. 0 or -errno with a report. */
+/* Have the calling process killed when its parent, which made it, ends. 0, or -ESRCH if it has ended already. */
+int namespace_end_with(pid_t parent);
+
+/* Move the calling process, whose other threads have ended or are about to (that is waited for), into a new user and
+ * mount namespace in which it keeps its uid and gid (single-id maps, setgroups denied, supplementary groups kept) and no
+ * mount propagates to the host. 0 or -errno with a report. */
 int namespace_create(struct report *report);
 
 /* Join the user and mount namespaces behind two descriptors. */

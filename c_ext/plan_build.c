@@ -70,8 +70,7 @@ int plan_build(const struct plan *plan, const int *mounts, unsigned int mount_co
 		return -errno;
 	child = fork();
 	if (child == 0) {
-		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		if (getppid() == parent)
+		if (namespace_end_with(parent) == 0)
 			build(plan, mounts, mount_count, pair[1]);
 		_exit(0);
 	}

@@ -46,7 +46,7 @@ int site_open(struct site *site, const char *path, char *ret_detail, unsigned in
 	return 0;
 }
 
-int site_file(const struct site *site, const char *path)
+int site_file(const struct site *site, const char *path, unsigned long long *ret_size)
 {
 	struct stat st;
 	int fd = open_beneath(site, path, O_RDONLY | O_NONBLOCK | O_NOCTTY, 0);
@@ -57,6 +57,8 @@ int site_file(const struct site *site, const char *path)
 		close(fd);
 		return -EPERM;
 	}
+	if (ret_size)
+		*ret_size = (unsigned long long)st.st_size;
 	return fd;
 }
 
@@ -94,7 +96,7 @@ static int index_of(const char *line, struct grant *ret)
 /* Lines of a fixed order: what is missing, doubled or unknown makes the whole worthless. */
 static int parse(char *text, const struct site *site, unsigned int *ret_job, struct grant *ret)
 {
-	unsigned long long uid = 0, job = 0, size;
+	unsigned long long uid = 0, job = 0;
 	char *rest = text, *line;
 
 	ret->count = 0;
@@ -111,7 +113,7 @@ static int parse(char *text, const struct site *site, unsigned int *ret_job, str
 		else if (number == 2)
 			err = number_of(line, "job", &job) || job > UINT_MAX ? -EBADMSG : 0;
 		else if (number == 3)
-			err = number_of(line, "size", &size);
+			err = number_of(line, "size", &ret->size);
 		else if (number == 4 && strncmp(line, "index ", 6) == 0)
 			err = index_of(line, ret);
 		else if (strncmp(line, "layer ", 6) != 0 || !is_hex(line + 6) || ret->count == BROKER_MAX_LAYERS)
@@ -175,7 +177,7 @@ int grant_read(const struct site *site, const char *image, struct grant *ret_gra
 	if (!is_hex(image))
 		return -EINVAL;
 	snprintf(path, sizeof(path), "grants/%u/%s", site->uid, image);
-	fd = site_file(site, path);
+	fd = site_file(site, path, NULL);
 	if (fd < 0)
 		return fd;
 	text = malloc(GRANT_BYTES + 1);

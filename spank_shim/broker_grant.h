@@ -26,14 +26,16 @@ struct grant {
 	char index[BROKER_HEX + 1];	/* of the layers together; empty: there is none */
 	unsigned long long index_bytes; /* of its file and theirs together */
 	unsigned int count;
+	unsigned long long size; /* bytes of all layers' files together, when access was proven */
 	char layer[BROKER_MAX_LAYERS][BROKER_HEX + 1];
 };
 
 /* Open the store and see whose it is. 0 or -errno with detail. */
 int site_open(struct site *site, const char *path, char *ret_detail, unsigned int size);
 
-/* Open a file of the store that the service account wrote, O_RDONLY; or -errno: -EPERM when it is not what it must be. */
-int site_file(const struct site *site, const char *path);
+/* Open a file of the store that the service account wrote, O_RDONLY; or -errno: -EPERM when it is not what it must be.
+ * ret_size, if it is there: how many bytes the file has. */
+int site_file(const struct site *site, const char *path, unsigned long long *ret_size);
 
 /* Read this user's grant for an image. 0; -ENOENT: none, or its time is over; -EPERM, -EBADMSG: not to be trusted.
  * A grant that is used gets a new access time and its job a lease, which gc reads. */

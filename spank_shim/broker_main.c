@@ -63,17 +63,23 @@ static void refuse(int err, const char *detail)
 	broker_answer(SOCKET_FD, &answer, NULL);
 }
 
-static int open_image(const struct broker *broker, const char *folder, const char *name)
+static int open_image(const struct broker *broker, const char *folder, const char *name,
+		      unsigned long long *total)
 {
+	unsigned long long size = 0;
 	char path[64 + BROKER_HEX];
+	int fd;
 
 	snprintf(path, sizeof(path), "%s/%s.erofs", folder, name);
-	return site_file(&broker->site, path);
+	fd = site_file(&broker->site, path, &size);
+	if (fd >= 0)
+		*total += size;
+	return fd;
 }
 
-static int mount_layer(const struct broker *broker, const char *layer)
+static int mount_layer(const struct broker *broker, const char *layer, unsigned long long *total)
 {
-	int fd = open_image(broker, "layers", layer), mount;
+	int fd = open_image(broker, "layers", layer, total), mount;
 
 	if (fd < 0)
 		return fd;
@@ -88,17 +94,13 @@ static int mount_index(const struct broker *broker)
 	static int fds[MOUNT_MAX_FILES];
 	unsigned long long bytes = 0;
 	unsigned int have = 0;
-	struct stat st;
 	int mount = 0;
 
 	if (!grant.index[0])
 		return -ENOENT;
-	for (; have < 1 + grant.count && mount >= 0; have += mount >= 0) {
-		mount = fds[have] = have ? open_image(broker, "layers", grant.layer[have - 1]) :
-					   open_image(broker, "indexes", grant.index);
-		if (mount >= 0 && fstat(mount, &st) == 0)
-			bytes += (unsigned long long)st.st_size;
-	}
+	for (; have < 1 + grant.count && mount >= 0; have += mount >= 0)
+		mount = fds[have] = have ? open_image(broker, "layers", grant.layer[have - 1], &bytes) :
+					   open_image(broker, "indexes", grant.index, &bytes);
 	if (mount >= 0 && bytes != grant.index_bytes)
 		mount = -EUCLEAN;
 	if (mount >= 0)
@@ -108,28 +110,31 @@ static int mount_index(const struct broker *broker)
 	return mount;
 }
 
-/* Mount what the grant names; how many mounts, or -errno with the layer that was the last to be tried in *ret_detail.
- * Whatever is wrong with an index, its layers show the same. */
-static int mount_granted(const struct broker *broker, const char **ret_detail)
+/* Mount what the grant names; how many mounts, or -errno with what is wrong. Whatever is wrong with an index, its layers
+ * show the same. The kernel mounts an image that is cut short within its files' data, and gives errors only where they
+ * are read: hence the sum of the sizes. */
+static int mount_granted(const struct broker *broker, char *ret_detail, size_t size)
 {
+	unsigned long long total = 0;
 	unsigned int done = 0;
-	int err;
+	int err = 0;
 
 	mounts[0] = mount_index(broker);
 	if (mounts[0] >= 0)
 		return 1;
-	for (; done < grant.count; done++) {
-		mounts[done] = mount_layer(broker, grant.layer[done]);
-		if (mounts[done] < 0)
-			break;
+	for (; done < grant.count && !err; done += !err) {
+		mounts[done] = mount_layer(broker, grant.layer[done], &total);
+		err = mounts[done] < 0 ? mounts[done] : 0;
 	}
-	if (done == grant.count)
+	if (!err && total == grant.size)
 		return (int)done;
-	*ret_detail = grant.layer[done];
-	err = mounts[done];
+	if (err)
+		snprintf(ret_detail, size, "%s", grant.layer[done]);
+	else
+		snprintf(ret_detail, size, "the layers have %llu bytes instead of %llu", total, grant.size);
 	while (done > 0)
 		close(mounts[--done]);
-	return err;
+	return err ? err : -EUCLEAN;
 }
 
 static void send_mounts(unsigned int count)
@@ -147,7 +152,7 @@ static void send_mounts(unsigned int count)
 
 static void serve_mount(struct broker *broker, const char *image)
 {
-	const char *detail = "";
+	char detail[BROKER_HEX + 64] = "";
 	int err, count;
 
 	err = broker->store_err ? broker->store_err : grant_read(&broker->site, image, &grant);
@@ -160,7 +165,7 @@ static void serve_mount(struct broker *broker, const char *image)
 		refuse(broker->idmap, "user namespace for the idmapped mount");
 		return;
 	}
-	count = mount_granted(broker, &detail);
+	count = mount_granted(broker, detail, sizeof(detail));
 	if (count < 0)
 		refuse(count, detail);
 	else

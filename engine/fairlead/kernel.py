@@ -70,6 +70,11 @@ def _report(result: int, report: Any) -> None:
         raise Failure(_STEPS[report.step], report.err, detail)
 
 
+def end_with(parent: int) -> bool:
+    """Have this process killed when its parent ends; tell whether that is still there."""
+    return bool(lib.namespace_end_with(parent) == 0)
+
+
 def create_namespace() -> tuple[int, int]:
     """Move this process, which must have one thread only, into a new user and mount namespace.
 

@@ -102,7 +102,7 @@ def test_podmans_store_is_read_without_podman(bench, tmp_path, box):
     with pytest.raises(errors.DigestError):
         bench.pull("containers-storage:box:1")
     name.unlink()
-    refused(bench, "containers-storage:box:1", errors.ArchiveError, "podman save")
+    refused(bench, "containers-storage:box:1", errors.ArchiveError, "etc/name: No such file")
 
 
 def test_file_of_a_subordinate_uid_is_an_error_with_the_way_out(user, box):

@@ -239,6 +239,16 @@ def cut_short(path):
     os.truncate(path, path.stat().st_size // 2)
 
 
+def cut_at_the_end(path):
+    """Less than a block of a file's data: the kernel mounts it."""
+    os.truncate(path, path.stat().st_size - 1)
+
+
+def grown(path):
+    with path.open("ab") as file:
+        file.write(b"x")
+
+
 def emptied(path):
     os.truncate(path, 0)
 
@@ -270,7 +280,9 @@ def test_flipped_bit_that_no_reader_meets_stops_nobody(shared, faulty, built, na
     assert faulty.count("GET", built.layer_digests[1]) == 1
 
 
-@pytest.mark.parametrize("damage", [flip, cut_short, emptied, nonsense, undescribed, gone])
+@pytest.mark.parametrize(
+    "damage", [flip, cut_short, cut_at_the_end, grown, emptied, nonsense, undescribed, gone]
+)
 def test_damaged_image_is_fetched_again_once_without_a_word_from_the_user(
     shared, faulty, built, name, damage
 ):

@@ -11,6 +11,7 @@ import os
 import re
 import signal
 import socket
+import subprocess
 import threading
 import time
 
@@ -443,3 +444,29 @@ def test_user_can_signal_neither_broker_nor_storekeeper(shared, line, number):
     thread.start()
     thread.join()
     assert refused == [7, 7]
+
+
+def test_storekeepers_memory_is_closed_to_its_own_account(shared, faulty, built):
+    """Another user's storekeeper that was taken over would read the login there."""
+    name = faulty.add("x/y", "1", built)
+    faulty.fault(built.layer_digests[2], stall(1000), method="GET")
+    launch = shared.start(ALICE, name)
+    try:
+        keeper = launch.keeper()
+        until(lambda: faulty.count("GET", built.layer_digests[2]))
+        for file in ("mem", "environ", "fd"):
+            assert readable(f"/proc/{keeper.pid}/{file}", SERVICE) == "Permission denied"
+            # The same is open for a process that did not close it.
+            assert readable("/proc/self/" + file, SERVICE) == ""
+    finally:
+        launch.kill()
+
+
+def readable(path, uid):
+    """Open a file or directory as a user in a process of its own; returns what went wrong."""
+    code = "import os, sys\ntry: os.open(sys.argv[1], os.O_RDONLY)\nexcept OSError as e: print(e.strerror, end='')"
+    command = ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups"]
+    done = subprocess.run(
+        [*command, "/usr/bin/python3", "-c", code, path], check=True, capture_output=True, text=True
+    )
+    return done.stdout

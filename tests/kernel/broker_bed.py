@@ -85,18 +85,25 @@ class Bed:
         kernel.write_index(fd, scratch, fds)
         self.own(path)
         total = sum(os.fstat(each).st_size for each in (fd, *fds))
+        sizes = sum(os.fstat(each).st_size for each in fds)
         for each in (fd, scratch, *fds):
             os.close(each)
         lines = "".join(f"layer {name}\n" for name in names)
         return names, (
-            f"fairlead-grant 1\nuid {USER}\njob {JOB}\nsize 1\nindex {index} {total}\n{lines}"
+            f"fairlead-grant 1\nuid {USER}\njob {JOB}\nsize {sizes}\nindex {index} {total}\n{lines}"
         )
+
+    def size(self, *layers: str) -> int:
+        """Return the bytes of layers' images; 0 for those that are not there."""
+        paths = (f"{self.store}/layers/{layer}.erofs" for layer in layers)
+        return sum(os.stat(path).st_size for path in paths if os.path.exists(path))
 
     def grant(self, text: str | None = None, *, image: str = IMAGE, uid: int = USER) -> str:
         """Write a grant as the storekeeper does; returns its path."""
         path = f"{self.store}/grants/{uid}/{image}"
         if text is None:
-            text = f"fairlead-grant 1\nuid {uid}\njob {JOB}\nsize 1\nlayer {LAYER}\n"
+            size = self.size(LAYER)
+            text = f"fairlead-grant 1\nuid {uid}\njob {JOB}\nsize {size}\nlayer {LAYER}\n"
         with open(path, "w", encoding="ascii") as file:
             file.write(text)
         os.chmod(path, 0o600)

@@ -17,7 +17,7 @@ from fairlead.plan import request as launch
 from fairlead.run import block, namespace
 
 
-def main(tree, command, *, env=(), workdir="", request=None, layer="", passwd="", thread=False):
+def main(tree, command, *, env=(), workdir="", request=None, layer="", passwd="", thread_s=0.0):
     """Plan, enter, execute; returns the exit status of a failure."""
     config = manifest.ImageConfig(
         "sha256:" + "0" * 64,
@@ -40,8 +40,8 @@ def main(tree, command, *, env=(), workdir="", request=None, layer="", passwd=""
             source, launch.check(asked), facts.read(os.environ, (asked.cwd,)), plan.Injection(layer)
         )
         data = block.compile_plan(made)
-        if thread:
-            threading.Thread(target=time.sleep, args=(5,), daemon=True).start()
+        if thread_s:
+            threading.Thread(target=time.sleep, args=(thread_s,), daemon=True).start()
         namespace.enter(data)
         namespace.execute(data, made.command)
     except errors.Error as error:

@@ -39,7 +39,7 @@ def test_the_user_builds_a_writable_container_on_the_layers(bed):
     for layer in layers:
         bed.layer(layer, f"layer {int(layer, 16)}")
     lines = "".join(f"layer {layer}\n" for layer in layers)
-    bed.grant(f"fairlead-grant 1\nuid {USER}\njob {JOB}\nsize 1\n{lines}")
+    bed.grant(f"fairlead-grant 1\nuid {USER}\njob {JOB}\nsize {bed.size(*layers)}\n{lines}")
     answer = bed.ask(look="container")
     assert answer["texts"] == ["layer 0", "layer 1", "layer 2"]
     assert answer["container"] == "layer 2, then mine, drwxr-xr-x"
@@ -68,7 +68,7 @@ def test_where_a_file_cannot_be_mounted_a_loop_device_serves_and_vanishes(progra
 def test_more_layers_than_one_message_holds_all_arrive(bed):
     bed.layer()
     lines = f"layer {LAYER}\n" * 300
-    bed.grant(f"fairlead-grant 1\nuid {USER}\njob {JOB}\nsize 1\n{lines}")
+    bed.grant(f"fairlead-grant 1\nuid {USER}\njob {JOB}\nsize {300 * bed.size(LAYER)}\n{lines}")
     assert bed.ask()["count"] == 300
 
 
@@ -211,6 +211,19 @@ def test_a_plan_for_other_mounts_is_refused(bed):
     assert "other mounts than the plan has" in os.read(read, 4096).decode()
     for fd in (read, *fds):
         os.close(fd)
+
+
+@pytest.mark.parametrize("change", [-1, 1])
+def test_image_of_another_size_than_was_granted_is_not_mounted(bed, change):
+    """The kernel would mount it, and whoever reads its end would find errors or nothing."""
+    path = bed.layer(content="text " * 10_000)
+    bed.grant()
+    size = os.stat(path).st_size
+    os.truncate(path, size + change)
+    answer = bed.ask()
+    assert answer["errno"] == errno.EUCLEAN
+    os.truncate(path, size)
+    assert bed.ask()["count"] == 1
 
 
 def test_without_a_grant_there_is_no_mount(bed):

@@ -282,9 +282,14 @@ def test_layer_over_the_image_wins(contained, place):
 
 
 def test_live_thread_is_an_error_and_not_an_uncontained_run(contained):
-    result = contained("true", thread=True)
+    result = contained("true", thread_s=5)
     assert result.returncode == 125
     assert "error [namespace]" in result.stderr
+
+
+def test_thread_that_is_about_to_end_is_waited_for(contained):
+    """As those of a pull, which the kernel still counts when they have been joined."""
+    assert output(contained("echo", "up", thread_s=0.1)) == "up\n"
 
 
 def test_disabled_user_namespaces_name_the_setting(place, tree):

@@ -389,3 +389,100 @@ def test_store_that_cannot_serve_is_a_warning_and_the_users_own_is_used(server, 
 def test_rest_of_this_floor_runs_from_the_shared_store():
     output(srun("true", container=SMALL))
     assert os.listdir(f"{site_store()}/grants/{jobs.USER.pw_uid}")
+
+
+# -- root's own command --------------------------------------------------------------------------
+
+
+def root_store(*words):
+    """Run root's ``fairlead store``, the installed one; returns what it printed as JSON."""
+    command = [f"{installed_prefix()}/bin/fairlead", "store", *words, "--json"]
+    environ = {"PATH": jobs.PATH, "HOME": "/root", "LANG": "C.UTF-8"}
+    done = subprocess.run(command, cwd="/", env=environ, capture_output=True, text=True)
+    assert done.stderr == "", done.stderr
+    assert done.returncode == 0, done.stdout
+    return json.loads(done.stdout)
+
+
+def names_of(built):
+    table = json.loads(built.blobs[built.config_digest])
+    return {diff_id.partition(":")[2] for diff_id in table["rootfs"]["diff_ids"]}
+
+
+def held():
+    return {item["name"]: item["in_use_by"] for item in root_store("ls") if item["in_use_by"]}
+
+
+def others():
+    return images.image([images.layer({f"{n}": os.urandom(50_000)}) for n in range(2)])
+
+
+def leave_grant(server, built, tag):
+    """Bring an image into the store by a job that has ended; it has no program to run."""
+    result = srun("true", container=server.add("x/y", tag, built))
+    assert "error [command-not-found]" in result.stderr
+
+
+@pytest.fixture
+def job(server, built):
+    """A job with a running step that has read nothing of its image's noise yet; and its number."""
+    name = server.add("x/y", "1", built)
+    flag = os.path.join(jobs.USER.pw_dir, f"fairlead-go-{uuid.uuid4().hex}")
+    script = f"srun --container={name} sh -c 'echo $SLURM_JOB_ID; while ! test -e {flag}; do sleep 0.1; done; cat /0 /1 /2; cat /id'"
+    process = jobs.start(
+        "salloc", "-Q", "-w", "n1", "sh", "-c", f"{script}; srun --container={name} cat /id"
+    )
+    try:
+        yield process, process.stdout.readline().strip(), flag
+    finally:
+        with open(flag, "w", encoding="utf-8"):
+            pass
+        process.wait(timeout=60)
+        os.unlink(flag)
+
+
+def test_roots_gc_spares_what_a_job_runs_from_and_its_next_step_needs(server, built, job):
+    process, number, flag = job
+    gone = others()
+    leave_grant(server, gone, "2")
+    dead = os.path.join(site_store(), "leases", f"4000000000.{gone.digest.partition(':')[2]}")
+    with open(dead, "w", encoding="utf-8"):  # a lease of a job that nobody knows
+        pass
+    os.chown(dead, SERVICE, -1)
+    mine, theirs = names_of(built), names_of(gone)
+    shown = held()
+    assert {shown[name] for name in mine} == {f"job {number}"}
+    assert not theirs & set(shown)
+    assert root_store("check") == []
+    before = root_store("df")
+    done = root_store("gc", "--all")
+    removed = {item["name"] for item in done["removed"]}
+    assert theirs <= removed
+    assert f"leases/{os.path.basename(dead)}" in removed
+    assert mine <= {item["name"] for item in done["spared"]}
+    assert before["used_bytes"] - root_store("df")["used_bytes"] == done["freed_bytes"]
+    fetched = gets(server, built)
+    with open(flag, "w", encoding="utf-8"):
+        pass
+    out, err = process.communicate(timeout=60)
+    # The step read on, and the next one of the job was fetched for no more.
+    assert process.returncode == 0, err
+    assert len(re.findall("[0-9a-f]{32}", out)) == 2
+    assert gets(server, built) == fetched == [1] * 4
+    jobs.wait_for(lambda: not held().keys() & mine)
+    assert mine <= {item["name"] for item in root_store("gc", "--all")["removed"]}
+
+
+def test_roots_gc_keeps_a_quota_and_takes_the_least_recently_used(server):
+    root_store("gc", "--all")
+    older, newer = others(), others()
+    leave_grant(server, older, "1")
+    time.sleep(1.1)  # the uses are told apart by file times
+    leave_grant(server, newer, "2")
+    jobs.wait_for(lambda: not held().keys() & (names_of(older) | names_of(newer)))
+    used = root_store("df")["used_bytes"]
+    size = sum(item["size_bytes"] for item in root_store("ls") if item["name"] in names_of(newer))
+    root_store("gc", "--max-size", str(used - size))
+    left = {item["name"] for item in root_store("ls")}
+    assert names_of(newer) <= left
+    assert not names_of(older) & left

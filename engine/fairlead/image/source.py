@@ -202,9 +202,9 @@ def stamp(ref: Reference, environ: Mapping[str, str]) -> str:
         errors.ImageNotFoundError, errors.ArchiveError: there is nothing, or it cannot be looked at.
     """
     if ref.transport == reference.STORAGE:
-        from fairlead.image import storage
+        from fairlead.image import graphroot
 
-        found = files.look(storage.images_file(environ))
+        found = files.look(*graphroot.find(environ).images())
     else:
         found = look(ref)
     return found.text if found.settled else ""

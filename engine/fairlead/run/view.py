@@ -64,9 +64,11 @@ def _show(directory: str, mounts: Callable[[], tuple[int, ...]] | None) -> str:
 
 def _in_child(work: Callable[[], object]) -> None:
     reading, writing = os.pipe()
+    parent = os.getpid()
     child = os.fork()
     if child == 0:
-        os._exit(_work(work, writing))
+        # A step that is killed kills the engine alone; what it forked must not read on for nobody.
+        os._exit(_work(work, writing) if kernel.end_with(parent) else 1)
     os.close(writing)
     with open(reading, "rb") as pipe:
         answer = pipe.read(_PIPE_BYTES)

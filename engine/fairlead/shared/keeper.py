@@ -18,6 +18,7 @@ Rules:
 - A registry's answers change nothing but this user's grants, and layers that carry their digests.
 - Nothing of what the store holds is told to somebody whose registry has not shown it to them: the
   image's configuration, too, is read from the registry, each time.
+- No process of the same account can read its memory (it is not dumpable): a user's header is there.
 - Other users may be waiting for what this process has locked, so it waits for its own user nowhere
   but for a login, and there not long.
 - It ends when the engine hangs up or the broker says so, within two seconds, whatever it is doing;
@@ -56,6 +57,7 @@ SOCKET_FD = 3
 REQUEST_S = 10.0  # the engine has its request ready before it asks for a storekeeper
 LOGIN_S = 60.0  # a credential helper has half of it (``auth``)
 END_S = 1.0
+_PR_SET_DUMPABLE = 4
 MAX_ANSWERS = 4  # unread; nobody who is honest has two
 
 
@@ -64,6 +66,7 @@ def main(argv: list[str], living_jobs: Callable[[], frozenset[int] | None]) -> i
 
     living_jobs asks Slurm which jobs have not ended: only if room must be made.
     """
+    _close_memory()
     path, uid, job = argv[0], int(argv[1]), int(argv[2])
     keeper = _Keeper(Wire(SOCKET_FD), uid, job, living_jobs)
     signal.signal(signal.SIGTERM, keeper.terminated)
@@ -78,6 +81,18 @@ def main(argv: list[str], living_jobs: Callable[[], frozenset[int] | None]) -> i
         return failure.status
     keeper.say(done=size)
     return 0
+
+
+def _close_memory() -> None:
+    """Take this process's memory out of reach of others of its account, before anything is heard.
+
+    There will be a user's login in it; another storekeeper, which serves another user, must gain
+    nothing by being taken over. Source: prctl(2) PR_SET_DUMPABLE, ptrace(2) "access mode checking".
+    """
+    import ctypes
+
+    if ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) != 0:
+        os._exit(errors.StoreError.status)
 
 
 class _Keeper:
@@ -122,7 +137,7 @@ class _Keeper:
     # -- the request -------------------------------------------------------------------------------
 
     def serve(self, path: str) -> int:
-        """Answer the one request: make every layer ready, grant; returns the files' bytes."""
+        """Answer the one request: make every layer ready, grant; returns its size in bytes."""
         asked = self._wire.receive(REQUEST_S)
         if asked is None or asked.get("protocol") != PROTOCOL:
             raise errors.StoreError("the engine speaks another protocol than the storekeeper")
@@ -166,7 +181,7 @@ class _Keeper:
             suspect=suspect,
             shared=settled.shared_blobs,
         )
-        size = sum(info.bytes for info in infos)
+        size = sum(info.size for info in infos)
         grant = site.Grant(self._uid, self._job, size, tuple(info.layer for info in infos))
         whole = self._index(store, infos, image.floor_bytes, suspect=suspect)
         if whole is not None:

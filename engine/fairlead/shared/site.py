@@ -132,7 +132,8 @@ class Grant(NamedTuple):
     Attributes:
         uid: whose grant it is.
         job: in which access was proven; 0 outside a job.
-        size: bytes of the image's files, for people.
+        size: bytes of the layers' images together. The broker compares it with what is there, since
+            the kernel mounts an image that is cut short, and whoever reads its end gets errors.
         layers: HEX of each layer, the lowest first; empty for an image without layers.
         index_name: HEX of their index, by which all can be mounted at once; may be empty.
         index_bytes: of the index's and the layers' files together: mounting an index does not look

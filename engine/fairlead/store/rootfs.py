@@ -112,7 +112,10 @@ def _unpack(
     finally:
         os.close(fd)
     if kind == source.SIF:
-        log.note("a SIF's environment and run scripts are not run: name the command, use --env")
+        log.note(
+            "a SIF's environment and run scripts are not run; begin the command with "
+            "/.singularity.d/actions/exec, or /.singularity.d/actions/run, to run them"
+        )
 
 
 def _digest(fd: int, part: sif.Partition, path: str, progress: log.Progress | None) -> str:

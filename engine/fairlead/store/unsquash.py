@@ -17,10 +17,9 @@ import os
 import shutil
 import stat
 import subprocess
-from collections.abc import Callable
 from typing import NamedTuple
 
-from fairlead import errors, log
+from fairlead import errors, kernel, log
 from fairlead.image.squashfs import Superblock
 
 PROGRAM = "unsquashfs"
@@ -77,6 +76,12 @@ def unpack(fd: int, offset: int, block: Superblock, target: str, where: str) -> 
 
 def _run(command: list[str], fd: int) -> tuple[int, bytes]:
     """Run a program that ends with this process; return its status and its first complaints."""
+    parent = os.getpid()
+
+    def end_with_parent() -> None:
+        if not kernel.end_with(parent):
+            os._exit(1)
+
     process = subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
@@ -84,7 +89,7 @@ def _run(command: list[str], fd: int) -> tuple[int, bytes]:
         stderr=subprocess.PIPE,
         pass_fds=(fd,),
         env={"LC_ALL": "C"},
-        preexec_fn=_end_with_parent(),  # noqa: PLW1509 - this process has one thread here
+        preexec_fn=end_with_parent,  # noqa: PLW1509 - this process has one thread here
     )
     try:
         assert process.stderr is not None
@@ -97,18 +102,6 @@ def _run(command: list[str], fd: int) -> tuple[int, bytes]:
         process.kill()
         process.wait()
         raise
-
-
-def _end_with_parent() -> Callable[[], None]:
-    # Before fork, since loading a library is no work for a child. Source: prctl(2).
-    import ctypes
-
-    prctl = ctypes.CDLL(None).prctl
-
-    def end_with_parent() -> None:
-        prctl(1, 9, 0, 0, 0)  # PR_SET_PDEATHSIG, SIGKILL
-
-    return end_with_parent
 
 
 def _settle(root: str, *, has_xattrs: bool) -> Unpacked:
