@@ -13,7 +13,7 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable, Mapping
 from typing import NamedTuple
 
 from fairlead.glibc import arch, rules, versions
@@ -164,63 +164,78 @@ def plan(
     closure = tuple(closure)
     refusal = _refusal(closure, family)
     if refusal:
+        words = (refusal.reason,)
         return Decision(
-            "impossible",
-            family.name,
-            family.machine,
-            obstacles=(refusal,),
-            reasons=(refusal.reason,),
+            "impossible", family.name, family.machine, (), (), (), (refusal,), reasons=words
         )
     asked, elsewhere = _missing(closure, family)
     redirect, dropped, obstacles = _versions(closure, family)
     lacking = frozenset().union(*(item.libraries for item in closure)) - family.libraries.keys()
-    marks = {mark for _, mark in dropped}
-    expand = "GLIBC_ABI_DT_RELR" in marks or (
-        any(item.relative for item in closure) and family.release < (2, 36)
-    )
+    expand = any(item.relative for item in closure) and not _has_relative(family)
     if not (asked or elsewhere or redirect or dropped or lacking or expand or obstacles):
         why = f"nothing above {family.name} is asked for"
         return Decision("nothing", family.name, family.machine, reasons=(why,))
-    bindings: list[Binding] = []
-    absent: list[Obstacle] = []
-    for (symbol, version), how in sorted(asked.items()):
-        found = _bind(symbol, version, how, family, offered.symbols)
-        if isinstance(found, Binding):
-            bindings.append(found)
-        elif how.weak:
-            absent.append(found)
-        else:
-            obstacles.append(found)
+    bindings, absent, refused = _bind_all(asked, family, offered.symbols)
     imports: tuple[Binding, ...] = ()
     if any(item.kind == "new" for item in bindings):
         imports, lost = _imports(family, offered)
         obstacles += lost
-    remap = frozenset(
-        (library, item.version, item.symbol)
-        for item in bindings
-        for library in asked[item.symbol, item.version].libraries
-        if (library, item.version) not in redirect
-    )
-    libraries = set(elsewhere.values()) | {
-        item.library for item in (*bindings, *imports) if item.library
-    }
+    obstacles += refused
+    libraries = {item.library for item in (*bindings, *imports)} | set(elsewhere.values())
     decision = Decision(
-        "impossible" if obstacles else "down-bind",
-        family.name,
-        family.machine,
-        bindings=tuple(bindings),
+        action="impossible" if obstacles else "down-bind",
+        family=family.name,
+        machine=family.machine,
+        bindings=bindings,
         imports=imports,
-        libraries=tuple(sorted(libraries | {"libc.so.6"})),
+        libraries=tuple(sorted(libraries - {""} | {"libc.so.6"})),
         obstacles=tuple(obstacles),
-        absent=tuple(absent),
+        absent=absent,
         redirect=frozenset(redirect),
-        remap=remap,
+        remap=_remap(bindings, asked, redirect),
         elsewhere=frozenset(elsewhere),
         dropped=frozenset(dropped),
         unneeded=lacking,
         expand=expand,
     )
     return decision._replace(reasons=_reasons(decision))
+
+
+def _has_relative(family: versions.Family) -> bool:
+    """Tell whether the image's loader knows DT_RELR; its libc says so by a mark."""
+    return "GLIBC_ABI_DT_RELR" in family.libraries["libc.so.6"]
+
+
+def _remap(
+    bindings: Iterable[Binding],
+    asked: Mapping[tuple[str, str], _Asked],
+    redirect: Container[tuple[str, str]],
+) -> frozenset[tuple[str, str, str]]:
+    """Return the symbols that the image lacks although it has their version."""
+    return frozenset(
+        (library, item.version, item.symbol)
+        for item in bindings
+        for library in asked[item.symbol, item.version].libraries
+        if (library, item.version) not in redirect
+    )
+
+
+def _bind_all(
+    asked: Mapping[tuple[str, str], _Asked],
+    family: versions.Family,
+    implementations: frozenset[str],
+) -> tuple[tuple[Binding, ...], tuple[Obstacle, ...], list[Obstacle]]:
+    """Return what is bound, what stays undefined (only weakly asked), what is impossible."""
+    bindings: list[Binding] = []
+    absent: list[Obstacle] = []
+    refused: list[Obstacle] = []
+    for (symbol, version), how in sorted(asked.items()):
+        found = _bind(symbol, version, how, family, implementations)
+        if isinstance(found, Binding):
+            bindings.append(found)
+        else:
+            (absent if how.weak else refused).append(found)
+    return tuple(bindings), tuple(absent), refused
 
 
 def _refusal(closure: tuple[versions.Needs, ...], family: versions.Family) -> Obstacle | None:
@@ -319,8 +334,10 @@ def _bind(
             if not meaning:
                 return Binding(symbol, version, "moved", name, best.version, best.library)
     number = "_".join(map(str, wanted))
-    for name in (f"{symbol}__{number}", symbol):
-        if name in implementations and (name != symbol or not meaning):
+    for name in rules.older_names(symbol):
+        if f"{name}__{number}" in implementations:
+            return Binding(symbol, version, "new", f"{IMPLEMENTED}{name}__{number}")
+        if name in implementations and not meaning:
             return Binding(symbol, version, "new", IMPLEMENTED + name)
     return Obstacle(symbol, version, how.by, meaning or rules.reason(symbol))
 
@@ -328,7 +345,7 @@ def _bind(
 def _default(family: versions.Family, name: str) -> versions.Definition | None:
     """Return what a program linked in the image gets for a function's name.
 
-    A default version before a hidden one; libpthread's own before the stand-in that libc has for it.
+    A default version before a hidden one; libpthread's own before what libc has in its place.
     """
     return max(
         (

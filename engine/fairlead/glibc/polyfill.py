@@ -33,6 +33,7 @@ from fairlead.host import elf
 SONAME = "libfairlead-polyfill.so"
 IMPLEMENTATION = "libfairlead-glibc.so"
 _RESERVED = "FAIRLEAD_1"  # takes version index 2, see above
+_SEGMENTS = 7
 _ALIGN = 0x1000  # in the file; addresses keep arch.page apart
 _FUNCTION, _OBJECT = 0x12, 0x11  # STB_GLOBAL with STT_FUNC, STT_OBJECT
 _SYMBOL = struct.Struct("<IBBHQQ")
@@ -95,65 +96,58 @@ def write(decision: Decision, search: str = "") -> bytes:
     assert processor
     names = _names(decision)
     needed = _needed(decision, names)
-    texts = {SONAME, _RESERVED, search, *names.numbers, *needed}
-    texts |= {text for target in names.targets for text in target}
-    texts |= {item.symbol for item in names.defined}
-    strings, table = _strings(texts)
-    count = sum(item.kind != "data" for item in names.defined)
-    symbols = 1 + len(names.targets) + len(names.defined)
-    frame_size = len(_frame(processor, 0, 0, count))
-    sizes = {
-        "symbols": _SYMBOL.size * symbols,
-        "hash": len(_hash_table(names)),
-        "versym": 2 * symbols,
-        "verdef": 28 * (len(names.numbers) + 2),
-        "verneed": len(_verneed(names, strings)),
-        "rela": dynamic.RELA.size * len(names.targets),
-        "frame": frame_size,
-        "strings": len(table),
-    }
-    at, end = _place(sizes, dynamic.EHDR.size + 7 * dynamic.PHDR.size)
-    code_offset = _up(end, _ALIGN)
-    code = code_offset + processor.page
-    data_offset = _up(code_offset + arch.STUB * count, _ALIGN)
-    data = data_offset + 2 * processor.page
+    strings, text = _strings(names, needed, search)
+    at, read_end = _place(processor, names, strings, len(text))
+    stubs = arch.STUB * sum(item.kind != "data" for item in names.defined)
     tags = _tags(at, names, needed, strings, search)
-    slots = data + dynamic.DYN.size * (len(tags) + 1)
-    data_end = slots + 8 * len(names.targets)
-    objects = _up(data_end, processor.page)
-    values, memory_end = _values(names, code, objects)
-    segments = _segments(
-        processor,
-        end,
-        (code_offset, code, arch.STUB * count),
-        (data_offset, data, data_end),
-        len(tags),
-        memory_end,
-        at["frame"],
-    )
-    image = bytearray(data_offset + data_end - data)
-    image[: dynamic.EHDR.size] = _header(decision.machine, len(segments))
-    for index, segment in enumerate(segments):
-        dynamic.PHDR.pack_into(image, dynamic.EHDR.size + index * dynamic.PHDR.size, *segment)
+    places = _places(processor, read_end, stubs, len(tags), len(names.targets))
+    values, memory_end = _values(names, places.code, places.objects)
+    segments = _segments(processor, places, read_end, memory_end, at["frame"])
     blocks = {
-        "symbols": _symbol_table(names, strings, values),
-        "hash": _hash_table(names),
-        "versym": _versym(names),
-        "verdef": _verdef(names, strings),
-        "verneed": _verneed(names, strings),
-        "rela": b"".join(
-            dynamic.RELA.pack(slots + 8 * i, (i + 1) << 32 | processor.glob_dat, 0)
+        0: _header(decision.machine, segments),
+        at["symbols"].address: _symbol_table(names, strings, values),
+        at["hash"].address: _hash_table(names),
+        at["versym"].address: _versym(names),
+        at["verdef"].address: _verdef(names, strings),
+        at["verneed"].address: _verneed(names, strings),
+        at["rela"].address: b"".join(
+            dynamic.RELA.pack(places.slots + 8 * i, (i + 1) << 32 | processor.glob_dat, 0)
             for i in range(len(names.targets))
         ),
-        "frame": _frame(processor, at["frame"].address, code, count),
-        "strings": table,
+        at["frame"].address: _frame(processor, at["frame"].address, places.code, stubs),
+        at["strings"].address: text,
+        places.code_offset: _stubs(processor, names, places.code, places.slots),
+        places.data_offset: b"".join(dynamic.DYN.pack(*tag) for tag in tags),
     }
-    for name, content in blocks.items():
-        image[at[name].address : at[name].address + len(content)] = content
-    image[code_offset : code_offset + arch.STUB * count] = _stubs(processor, names, code, slots)
-    for index, (tag, value) in enumerate((*tags, (0, 0))):
-        dynamic.DYN.pack_into(image, data_offset + index * dynamic.DYN.size, tag, value)
+    image = bytearray(places.data_offset + places.data_end - places.data)
+    for offset, content in blocks.items():
+        image[offset : offset + len(content)] = content
     return bytes(image)
+
+
+class _Places(NamedTuple):
+    """Where code and data lie: offsets in the file, addresses in memory."""
+
+    code_offset: int
+    code: int
+    code_size: int
+    data_offset: int
+    data: int
+    slots: int
+    data_end: int
+    objects: int
+
+
+def _places(processor: arch.Arch, start: int, stubs: int, tags: int, slots: int) -> _Places:
+    """Lay out code and data after the tables; segments never share a page of memory."""
+    code_offset = _up(start, _ALIGN)
+    data_offset = _up(code_offset + stubs, _ALIGN)
+    data = data_offset + 2 * processor.page
+    first_slot = data + dynamic.DYN.size * tags
+    end = first_slot + 8 * slots
+    objects = _up(end, processor.page)
+    code = code_offset + processor.page
+    return _Places(code_offset, code, stubs, data_offset, data, first_slot, end, objects)
 
 
 def _up(value: int, align: int) -> int:
@@ -187,7 +181,11 @@ def _needed(decision: Decision, names: _Names) -> tuple[str, ...]:
     return (*own, *others, "libc.so.6")
 
 
-def _strings(texts: set[str]) -> tuple[dict[str, int], bytes]:
+def _strings(names: _Names, needed: tuple[str, ...], search: str) -> tuple[dict[str, int], bytes]:
+    """Return the string table, and where each string lies in it."""
+    texts = {SONAME, _RESERVED, search, *names.numbers, *needed}
+    texts |= {text for target in names.targets for text in target}
+    texts |= {item.symbol for item in names.defined}
     table, strings = bytearray(b"\0"), {"": 0}
     for text in sorted(texts - {""}):
         strings[text] = len(table)
@@ -195,8 +193,23 @@ def _strings(texts: set[str]) -> tuple[dict[str, int], bytes]:
     return strings, bytes(table)
 
 
-def _place(sizes: dict[str, int], start: int) -> tuple[dict[str, _Block], int]:
+def _place(
+    processor: arch.Arch, names: _Names, strings: dict[str, int], text_size: int
+) -> tuple[dict[str, _Block], int]:
+    """Return where each table of the first segment lies, and where they end."""
+    symbols = 1 + len(names.targets) + len(names.defined)
+    sizes = {
+        "symbols": _SYMBOL.size * symbols,
+        "hash": len(_hash_table(names)),
+        "versym": 2 * symbols,
+        "verdef": (_VERDEF.size + 8) * (len(names.numbers) + 2),
+        "verneed": len(_verneed(names, strings)),
+        "rela": dynamic.RELA.size * len(names.targets),
+        "frame": len(_frame(processor, 0, 0, 0)),
+        "strings": text_size,
+    }
     at = {}
+    start = dynamic.EHDR.size + _SEGMENTS * dynamic.PHDR.size
     for name, size in sizes.items():
         start = _up(start, 8)
         at[name] = _Block(start, size)
@@ -238,87 +251,74 @@ def _tags(
             (elf.DT_VERNEED, at["verneed"].address),
             (elf.DT_VERNEEDNUM, len({library for library, _ in names.asked})),
         ]
-    return tags
+    return [*tags, (0, 0)]
 
 
-def _header(machine: int, segments: int) -> bytes:
-    return dynamic.EHDR.pack(
-        b"\x7fELF\x02\x01\x01".ljust(16, b"\0"),
+def _header(machine: int, segments: list[dynamic.Segment]) -> bytes:
+    ident = b"\x7fELF\x02\x01\x01".ljust(16, b"\0")
+    size = dynamic.EHDR.size
+    header = dynamic.EHDR.pack(
+        ident,
         elf.ET_DYN,
         machine,
         1,
         0,
-        dynamic.EHDR.size,
+        size,
         0,
         0,
-        dynamic.EHDR.size,
+        size,
         dynamic.PHDR.size,
-        segments,
+        len(segments),
         0,
         0,
         0,
     )
+    return header + b"".join(dynamic.PHDR.pack(*segment) for segment in segments)
 
 
 def _segments(
-    processor: arch.Arch,
-    read_end: int,
-    code: tuple[int, int, int],
-    data: tuple[int, int, int],
-    tags: int,
-    memory_end: int,
-    frame: _Block,
+    processor: arch.Arch, places: _Places, read_end: int, memory_end: int, frame: _Block
 ) -> list[dynamic.Segment]:
-    """Return the program headers; code is (offset, address, size), data (offset, address, end)."""
-    page = processor.page
-    data_offset, start, end = data
-    size = dynamic.DYN.size * (tags + 1)
-    found = [dynamic.Segment(dynamic.PT_LOAD, dynamic.PF_R, 0, 0, 0, read_end, read_end, page)]
-    if code[2]:
-        found.append(
-            dynamic.Segment(
-                dynamic.PT_LOAD,
-                dynamic.PF_R | dynamic.PF_X,
-                code[0],
-                code[1],
-                code[1],
-                code[2],
-                code[2],
-                page,
-            )
-        )
-    writable = dynamic.PF_R | dynamic.PF_W
-    protected = _up(end, page) - start
+    page, data = processor.page, places.data
+    writable, code = dynamic.PF_R | dynamic.PF_W, dynamic.PF_R | dynamic.PF_X
+    size = places.data_end - data
+
+    def segment(
+        kind: int, flags: int, offset: int, address: int, size: int, memory: int, align: int
+    ) -> dynamic.Segment:
+        return dynamic.Segment(kind, flags, offset, address, address, size, memory, align)
+
+    load = dynamic.PT_LOAD
+    found = [segment(load, dynamic.PF_R, 0, 0, read_end, read_end, page)]
+    if places.code_size:
+        where = places.code_offset, places.code, places.code_size, places.code_size
+        found.append(segment(load, code, *where, page))
     found += [
-        dynamic.Segment(
-            dynamic.PT_LOAD,
+        segment(load, writable, places.data_offset, data, size, memory_end - data, page),
+        segment(
+            dynamic.PT_DYNAMIC,
             writable,
-            data_offset,
-            start,
-            start,
-            end - start,
-            memory_end - start,
-            page,
+            places.data_offset,
+            data,
+            places.slots - data,
+            places.slots - data,
+            8,
         ),
-        dynamic.Segment(dynamic.PT_DYNAMIC, writable, data_offset, start, start, size, size, 8),
-        dynamic.Segment(
-            dynamic.PT_GNU_RELRO, dynamic.PF_R, data_offset, start, start, end - start, protected, 1
+        segment(
+            dynamic.PT_GNU_RELRO,
+            dynamic.PF_R,
+            places.data_offset,
+            data,
+            size,
+            places.objects - data,
+            1,
         ),
-        dynamic.Segment(dynamic.PT_GNU_STACK, writable, 0, 0, 0, 0, 0, 16),
+        segment(dynamic.PT_GNU_STACK, writable, 0, 0, 0, 0, 16),
     ]
-    if code[2]:
-        place = frame.address
+    if places.code_size:
+        at = frame.address
         found.append(
-            dynamic.Segment(
-                dynamic.PT_GNU_EH_FRAME,
-                dynamic.PF_R,
-                place,
-                place,
-                place,
-                frame.size,
-                frame.size,
-                4,
-            )
+            segment(dynamic.PT_GNU_EH_FRAME, dynamic.PF_R, at, at, frame.size, frame.size, 4)
         )
     return found
 
@@ -427,7 +427,7 @@ def _hash_table(names: _Names) -> bytes:
     )
 
 
-def _frame(processor: arch.Arch, address: int, code: int, count: int) -> bytes:
+def _frame(processor: arch.Arch, address: int, code: int, size: int) -> bytes:
     """Return .eh_frame_hdr and .eh_frame for all stubs; their size does not depend on addresses."""
     code_align, data_align, return_column, instructions = processor.frame
     pc_relative = 0x1B  # DW_EH_PE_pcrel | DW_EH_PE_sdata4
@@ -438,7 +438,7 @@ def _frame(processor: arch.Arch, address: int, code: int, count: int) -> bytes:
     header = 20
     start = address + header  # of .eh_frame
     fde = start + len(cie)
-    text = struct.pack("<iiI", len(cie) + 4, code - (fde + 8), arch.STUB * count) + b"\0"
+    text = struct.pack("<iiI", len(cie) + 4, code - (fde + 8), size) + b"\0"
     text = text.ljust(_up(len(text) + 4, 8) - 4, b"\0")
     table = struct.pack("<BBBB", 1, pc_relative, 0x03, 0x3B)  # count: udata4; table: datarel sdata4
     table += struct.pack("<iIii", header - 4, 1, code - address, fde - address)

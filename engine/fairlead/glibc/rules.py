@@ -42,6 +42,9 @@ RENAMED = {
     "fts64_set": "fts_set",
     "fts64_close": "fts_close",
     "__memcmpeq": "memcmp",  # promises less than memcmp does
+    "logp1": "log1p",
+    "logp1f": "log1pf",
+    "logp1l": "log1pl",
     # %b and the prefix 0b under %i are the only difference, and no older scanf reads them.
     **{
         f"__isoc23_{name}": f"__isoc99_{name}"
@@ -103,13 +106,18 @@ MARKERS = {
 # Why there is no polyfill, by pattern; the first that matches speaks.
 _REASONS = (
     (r"_ZGV", "vector function of libmvec, made for the compiler"),
-    (r".*f128", "128-bit floating point, which this glibc has not"),
+    (r".*f128", "128-bit floating point, which nothing here computes"),
+    (r"(?:d|f|f32x?|f64)(?:sqrt|fma|add|sub|mul|div)(?:l|f32x?|f64x?)?$",
+     "rounds once to a narrower type"),
+    (r"(?:compoundn|pown|powr|rootn)", "C23 function of libm with no older counterpart"),
+    (r"(?:exp|log|a?(?:cos|sin|tan|tan2)|r)\w*(?:l|64x)$",
+     "over long double, with nothing wider to round from"),
     (r"(?:mbrtoc8|c8rtomb)$", "needs the conversion state of a newer glibc's locale code"),
     (r"pthread_attr_[gs]etsigmask_np$", "an older pthread_create does not read it"),
     (r"posix_spawn", "an older posix_spawn does not carry it out"),
     (r"pthread_gettid_np$", "reads a newer glibc's thread descriptor"),
     (r"__signgam$", "one variable with signgam, which an older lgamma sets"),
-    (r"GLIBC_", "the linker's mark for a newer loader"),
+    (r"GLIBC_|__\w+_version_placeholder$", "a mark for linkers and loaders, no function"),
 )  # fmt: skip
 
 
@@ -121,7 +129,8 @@ def older_names(symbol: str) -> tuple[str, ...]:
     match = _FLOATN.match(symbol)
     if match:
         stem, kind, tail = match.group("stem", "kind", "tail")
-        names.append(stem + _STRINGS.get(stem, _SUFFIX)[kind] + (tail or ""))
+        name = stem + _STRINGS.get(stem, _SUFFIX)[kind] + (tail or "")
+        names += [name, RENAMED[name]] if name in RENAMED else [name]
     return tuple(names)
 
 
