@@ -191,7 +191,13 @@ def _injection(
         )
     staged = stage.ready(target, verdict)
     if staged is None:
-        files.read(lambda rootfs: stage.compose(verdict, found, rootfs, target))
+        try:
+            files.read(lambda rootfs: stage.compose(verdict, found, rootfs, target))
+        except errors.MpiError as error:
+            if request.mpi == "host":
+                raise
+            why = f"the image's own MPI runs: {error.message}"
+            return launch_plan.Injection("", _pmix_client(request.environ), (why,), (why,))
         staged = _made(stage.ready(target, verdict), target)
     variables = (*((name, None) for name in staged.unset), *staged.env)
     return launch_plan.Injection(staged.directory, variables, verdict.warnings, staged.report)
