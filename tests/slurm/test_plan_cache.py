@@ -12,7 +12,7 @@ import urllib.request
 import jobs
 import pytest
 from installation import installed_prefix, plugin_line, prefix, replace_engine
-from jobs import BULLSEYE, MPI, MPICH, REGISTRY, SMALL, error_lines, output
+from jobs import MPI, MPICH, REGISTRY, SMALL, error_lines, output
 
 from fairlead import kernel
 from fairlead.run import block
