@@ -12,7 +12,7 @@ import urllib.request
 import jobs
 import pytest
 from installation import installed_prefix, plugin_line, prefix, replace_engine
-from jobs import BULLSEYE, MPI, MPICH, REGISTRY, SMALL, error_lines, output
+from jobs import MPI, MPICH, REGISTRY, SMALL, error_lines, output
 
 from fairlead import kernel
 from fairlead.run import block
@@ -190,16 +190,29 @@ def test_steps_of_a_job_and_of_the_next_one_use_the_same_plan(own):
     assert len(LINE.findall(shown)) == 6
 
 
-def test_note_is_said_at_every_launch(own):
-    image = frozen(BULLSEYE)
+@pytest.fixture
+def half_an_mpi():
+    """A prefix with the host's OpenMPI for C alone: it cannot stand in for an image that has Fortran, too."""
+    place = f"/var/tmp/fairlead-half-{os.getpid()}"
+    os.makedirs(f"{place}/lib")
+    shutil.copy("/usr/lib/x86_64-linux-gnu/libmpi.so.40", f"{place}/lib")
+    yield place
+    shutil.rmtree(place)
+
+
+def test_note_is_said_at_every_launch(own, half_an_mpi):
+    image = frozen(MPI)
     notes = []
     for starts in (2, 0):
-        result = srun("--mpi=pmix", "-n2", "./hello_mpi", nodes="n1,n2", container=image)
+        result = srun(
+            "--mpi=pmix", "-n2", "./hello_mpi", nodes="n1,n2", container=image, MPI_HOME=half_an_mpi
+        )
         output(result)
         notes.append([line for line in result.stderr.splitlines() if "fairlead:" in line])
         assert own.starts() == starts
     assert notes[0] == notes[1]
     assert len(notes[0]) == 1
+    assert "has no Fortran library" in notes[0][0]
 
 
 def test_command_that_is_not_there_is_said_by_the_engine_every_time(own):

@@ -38,9 +38,9 @@ def test_loader_variables_of_the_host_are_dropped_unless_the_image_sets_them():
     assert changed(host, (("LD_LIBRARY_PATH", "/image/lib"),))["LD_LIBRARY_PATH"] == "/image/lib"
 
 
-def test_injected_libraries_come_before_the_images():
-    result = changed({}, (("LD_LIBRARY_PATH", "/image"),), (("LD_LIBRARY_PATH", "/.fairlead/mpi"),))
-    assert result["LD_LIBRARY_PATH"] == "/.fairlead/mpi:/image"
+def test_what_the_injection_sets_wins_over_the_image():
+    result = changed({}, (("OPAL_PREFIX", "/image"),), (("OPAL_PREFIX", "/host"),))
+    assert result["OPAL_PREFIX"] == "/host"
 
 
 def test_what_the_user_asks_for_wins_over_all():

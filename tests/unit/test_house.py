@@ -17,6 +17,7 @@ FLOORS = (
     ("store",),
     ("shared",),
     ("host",),
+    ("glibc",),
     ("plan",),
     ("run",),
     ("cli", "bundle"),

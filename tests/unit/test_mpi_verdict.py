@@ -219,3 +219,49 @@ def test_newer_library_of_the_image_that_is_overridden_is_reported():
         profile, {"libpmix.so.2": frozenset("a")}, {"libpmix.so.2": frozenset("ab")}
     )
     assert "the image's offers 1 that the host's lacks, e.g. b" in item.reason
+
+
+def test_libraries_that_each_offer_something_of_their_own_are_both_kept():
+    names = ["libevent_core-2.1.so.7", "libevent_pthreads-2.1.so.7"]
+    profile = host(closure=tuple((name, f"/host/{name}") for name in names))
+    chosen = inject.choose(
+        profile,
+        {names[0]: frozenset("ab"), names[1]: frozenset("a")},
+        {names[0]: frozenset("ac"), names[1]: frozenset("a")},
+    )
+    assert [(item.source, item.name) for item in chosen] == [
+        ("private", f"fairlead-{name}") for name in names
+    ]
+    assert "libevent_core-2.1.so.7 lacks b, the host's libevent_core" in chosen[0].reason
+
+
+def test_there_is_one_runtime_library_of_a_compiler():
+    name = "libstdc++.so.6"
+    assert kept([name], {name: "ab"}, {name: "ac"}) == {name: "host"}
+
+
+# -- an older glibc in the image
+
+OLDER = image(library(), versions=GLIBC_31)
+BOUND = {"id": inject.Glibc("down-bind", "68 symbols above GLIBC_2.31 down-bound")}
+LOST = {"id": inject.Glibc("impossible", "nothing offers frob@GLIBC_2.40")}
+
+
+def test_only_those_are_asked_about_that_the_image_needs_and_cannot_serve():
+    assert inject.asks_more(OLDER, [host(), HOST_MPICH]) == (host(),)
+    assert inject.asks_more(image(library()), [host(), HOST_MPICH]) == ()
+
+
+def test_installation_that_is_bound_to_the_images_glibc_runs_and_says_so():
+    for mode in ("auto", "host"):
+        verdict = inject.decide(mode, OLDER, [host()], BOUND)
+        assert verdict.choice == "host"
+        assert verdict.reasons[1] == (
+            "the host's OpenMPI 4.1.4: 68 symbols above GLIBC_2.31 down-bound"
+        )
+
+
+def test_installation_that_cannot_be_bound_is_refused_with_the_symbol():
+    verdict = inject.decide("host", OLDER, [host()], LOST)
+    assert verdict.refused == "host OpenMPI 4.1.4: nothing offers frob@GLIBC_2.40"
+    assert inject.decide("auto", OLDER, [host()], LOST).choice == "image"

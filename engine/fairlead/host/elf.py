@@ -22,7 +22,7 @@ import os
 import re
 import stat
 import struct
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from itertools import islice
 from types import TracebackType
 from typing import NamedTuple, Self
@@ -41,11 +41,13 @@ DT_NEEDED, DT_HASH, DT_STRTAB, DT_SYMTAB, DT_STRSZ, DT_SONAME, DT_RPATH, DT_RUNP
     15,
     29,
 )
+DT_RELR = 36
 DT_GNU_HASH, DT_VERSYM, DT_FLAGS_1 = 0x6FFFFEF5, 0x6FFFFFF0, 0x6FFFFFFB
 DT_VERDEF, DT_VERDEFNUM, DT_VERNEED, DT_VERNEEDNUM = 0x6FFFFFFC, 0x6FFFFFFD, 0x6FFFFFFE, 0x6FFFFFFF
 DF_1_PIE = 0x08000000
 NT_GNU_BUILD_ID = 3
-STT_OBJECT = 1
+STT_OBJECT, STT_TLS = 1, 6
+HIDDEN = 0x8000  # in a versym entry: not what a reference without a version gets
 
 MAX_FILE = 4 << 30
 MAX_HEADERS = 256
@@ -112,7 +114,10 @@ class Need(NamedTuple):
 
 
 class Symbol(NamedTuple):
-    """One dynamic symbol. ``version`` may be empty; ``library`` is set for undefined ones only."""
+    """One dynamic symbol. ``version`` may be empty; ``library`` is set for undefined ones only.
+
+    ``hidden`` definitions (``name@version``, not ``name@@version``) are for old programs only.
+    """
 
     name: str
     version: str
@@ -122,17 +127,48 @@ class Symbol(NamedTuple):
     is_object: bool
     size: int
     value: int
+    hidden: bool = False
+    thread_local: bool = False
+
+
+class Want(NamedTuple):
+    """One versioned symbol that a file asks of a library."""
+
+    library: str
+    version: str
+    symbol: str
+    weak: bool
+    thread_local: bool
 
 
 class Reader:
     """An open ELF file. Use as a context manager; the values it returned stay valid afterwards.
 
+    Args:
+        path: the file, or what to call it in messages.
+        data: its content, if it has been read already; the file is not opened then.
+
     Raises:
         NotElf, Damaged: from any method. OSError: the file cannot be opened.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, data: bytes | None = None) -> None:
         self.path = path
+        self._data: mmap.mmap | bytes = self._map(path) if data is None else data
+        if self._data[:6] != b"\x7fELF\x02\x01" or len(self._data) < _EHDR.size:
+            raise NotElf(f"{path}: not ELF64 little-endian")
+        self.size = len(self._data)
+        self._loads: list[tuple[int, int, int, int]] = []
+        self._tags: dict[int, int] = {}
+        self._strings = -1
+        try:
+            self.elf = self._parse()
+        except ElfError:
+            self._close()
+            raise
+
+    @staticmethod
+    def _map(path: str) -> mmap.mmap:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
         try:
             status = os.fstat(descriptor)
@@ -142,20 +178,15 @@ class Reader:
             if os.pread(descriptor, 6, 0) != b"\x7fELF\x02\x01":
                 raise NotElf(f"{path}: not ELF64 little-endian")
             try:
-                self._data = mmap.mmap(descriptor, status.st_size, prot=mmap.PROT_READ)
+                return mmap.mmap(descriptor, status.st_size, prot=mmap.PROT_READ)
             except ValueError as error:  # cut short since fstat
                 raise Damaged(f"{path}: {error}") from error
         finally:
             os.close(descriptor)
-        self.size = status.st_size
-        self._loads: list[tuple[int, int, int, int]] = []
-        self._tags: dict[int, int] = {}
-        self._strings = -1
-        try:
-            self.elf = self._parse()
-        except ElfError:
+
+    def _close(self) -> None:
+        if isinstance(self._data, mmap.mmap):
             self._data.close()
-            raise
 
     def __enter__(self) -> Self:
         return self
@@ -166,7 +197,7 @@ class Reader:
         value: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._data.close()
+        self._close()
 
     # -- bounded access ---------------------------------------------------------------------
 
@@ -347,7 +378,35 @@ class Reader:
                 info & 15 == STT_OBJECT,
                 size,
                 value,
+                bool(versions and versions[index] & HIDDEN),
+                info & 15 == STT_TLS,
             )
+
+    def wants(self, libraries: Container[str]) -> Iterator[tuple[int, Want]]:
+        """Yield the versioned symbols that this file asks of some libraries, with their indexes.
+
+        The same as picking from ``symbols()``, at a tenth of its price.
+        """
+        needed = {need.number: need for need in self.needs() if need.library in libraries}
+        if not needed or not {DT_SYMTAB, DT_VERSYM} <= self._tags.keys():
+            return
+        count = self._symbol_count()
+        table = self._offset(self._tags[DT_SYMTAB])
+        raw = self._bytes(self._offset(self._tags[DT_VERSYM]), count * 2)
+        for index, number in enumerate(struct.unpack(f"<{count}H", raw)):
+            need = needed.get(number & 0x7FFF)
+            if not need:
+                continue
+            name, info, _other, section, _value, _size = self._at(_SYM, table + index * _SYM.size)
+            if not section and info >> 4:
+                weak, thread_local = info >> 4 == 2, info & 15 == STT_TLS
+                text = self._string(name)
+                yield index, Want(need.library, need.version, text, weak, thread_local)
+
+    @property
+    def relative(self) -> bool:
+        """Tell whether the file has compressed relative relocations (DT_RELR, glibc 2.36)."""
+        return DT_RELR in self._tags
 
     def _symbol_count(self) -> int:
         """Return the length of the symbol table, which only the hash tables tell."""

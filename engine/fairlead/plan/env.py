@@ -48,8 +48,7 @@ def changes(
     Args:
         environ: the job's environment.
         image: the image configuration's Env.
-        injected: what the MPI injection sets or, with None, unsets; an LD_LIBRARY_PATH goes before
-            the image's own.
+        injected: what the MPI injection sets or, with None, unsets.
         asked: what the user asked for on the command line.
         container: the image's reference with digest, for FAIRLEAD_CONTAINER.
     """
@@ -64,9 +63,7 @@ def changes(
     if "PATH" not in result:
         result["PATH"] = Variable("PATH", DEFAULT_PATH, "the image sets none")
     for name, text in injected:
-        before = result.get(name)
-        joined = name == "LD_LIBRARY_PATH" and before and before.value
-        result[name] = Variable(name, f"{text}:{joined}" if joined else text, "MPI")
+        result[name] = Variable(name, text, "MPI")
     result["FAIRLEAD_CONTAINER"] = Variable(
         "FAIRLEAD_CONTAINER", container, "tells programs where they run"
     )

@@ -58,6 +58,8 @@ GROUPS = (
 # The messages' way to the wire is the site's: an image's libfabric may define every symbol and lack
 # the provider.
 WIRE = frozenset(GROUPS[:6])
+# Run-time libraries of compilers: one per process, and each release offers all that older ones did.
+TOOLCHAIN = ("libstdc++.", "libgcc_s.", "libgfortran.", "libquadmath.", "libgomp.")
 
 
 class Verdict(NamedTuple):
@@ -78,21 +80,48 @@ class Verdict(NamedTuple):
     warnings: tuple[str, ...] = ()
 
 
+class Glibc(NamedTuple):
+    """How an installation of the host runs on an image's glibc, which lacks what it asks for.
+
+    Attributes:
+        action: ``nothing``, ``down-bind`` or ``impossible`` (``glibc.binding``).
+        reason: in words.
+    """
+
+    action: str
+    reason: str
+
+
 class Kept(NamedTuple):
-    """Whose copy of one library is taken, and why. ``source`` is ``host`` or ``image``."""
+    """Whose copy of one library is taken, and why.
+
+    ``source`` is ``host``, ``image`` or ``private``: both, the host's under a name of its own.
+    """
 
     soname: str
     source: str
     reason: str
 
+    @property
+    def name(self) -> str:
+        """The SONAME under which the host's copy comes."""
+        return f"fairlead-{self.soname}" if self.source == "private" else self.soname
 
-def decide(mode: str, index: Index, profiles: Iterable[Profile]) -> Verdict:
+
+def decide(
+    mode: str,
+    index: Index,
+    profiles: Iterable[Profile],
+    glibc: Mapping[str, Glibc] | None = None,
+) -> Verdict:
     """Return whose MPI runs.
 
     Args:
         mode: ``auto``, ``host`` or ``image``.
         index: what the image brings.
         profiles: what the host has, preferred first.
+        glibc: identity of a profile → how it runs on the image's glibc, for those that
+            ``asks_more`` names. Without it, what the image's glibc lacks is an obstacle.
     """
     own = _own(index)
     if mode == "image":
@@ -103,6 +132,7 @@ def decide(mode: str, index: Index, profiles: Iterable[Profile]) -> Verdict:
         )
     if not index.libraries:
         return _without_library(mode, index)
+    glibc = glibc or {}
     by_class: dict[str, Profile] = {}
     for profile in profiles:
         by_class.setdefault(profile.abi_class, profile)
@@ -113,7 +143,7 @@ def decide(mode: str, index: Index, profiles: Iterable[Profile]) -> Verdict:
     for abi_class in _classes(index):
         described = _describe(index, abi_class)
         candidate = by_class.get(abi_class)
-        obstacle = _obstacle(index, abi_class, candidate, by_class, chosen)
+        obstacle = _obstacle(index, abi_class, candidate, by_class, chosen, glibc)
         unproven = "" if obstacle or not candidate else _unproven(index, abi_class, candidate)
         if obstacle or not candidate or (unproven and mode == "auto"):
             refusals.append(obstacle or unproven)
@@ -125,6 +155,8 @@ def decide(mode: str, index: Index, profiles: Iterable[Profile]) -> Verdict:
         reasons.append(
             f"the host's {candidate.name} replaces the image's {described} ({abi_class})"
         )
+        if candidate.identity in glibc:
+            reasons.append(f"the host's {candidate.name}: {glibc[candidate.identity].reason}")
     if chosen:
         reasons.sort(key=lambda reason: not reason.startswith("the host's"))
         return Verdict("host", tuple(chosen), tuple(reasons), "", tuple(warnings))
@@ -172,6 +204,7 @@ def _obstacle(
     profile: Profile | None,
     host: Mapping[str, Profile],
     chosen: Iterable[Profile],
+    glibc: Mapping[str, Glibc],
 ) -> str:
     """Return why the host's MPI cannot stand in for the image's of one class; empty if it can."""
     libraries = [library for library in index.libraries if library.abi_class == abi_class]
@@ -194,7 +227,22 @@ def _obstacle(
     if lacking:
         binding = lacking[0]
         return f"host {profile.name} has no {BINDINGS[binding.role]} library for {binding.path}"
-    return _glibc_obstacle(index, profile) or _clash(profile, chosen)
+    bound = glibc.get(profile.identity)
+    if bound is None or bound.action == "impossible":
+        short = _glibc_obstacle(index, profile)
+        if short:
+            return f"host {profile.name}: {bound.reason}" if bound else short
+    return _clash(profile, chosen)
+
+
+def asks_more(index: Index, profiles: Iterable[Profile]) -> tuple[Profile, ...]:
+    """Return the installations that an image has use for and whose glibc is newer than its own."""
+    classes = set(_classes(index))
+    return tuple(
+        profile
+        for profile in profiles
+        if profile.abi_class in classes and _glibc_obstacle(index, profile)
+    )
 
 
 def _glibc_obstacle(index: Index, profile: Profile) -> str:
@@ -303,24 +351,7 @@ def choose(
         groups.setdefault(group(soname), []).append(soname)
     kept: list[Kept] = []
     for members in groups.values():
-        lacking = {
-            name: host.get(name, frozenset()) - image[name] for name in members if name in image
-        }
-        if any(name in fixed for name in members):
-            source, reason = (
-                "host",
-                "part of the host's MPI or of its way to the wire, or goes with its plugins",
-            )
-        elif not lacking:
-            source, reason = "host", "the image has none"
-        elif any(lacking.values()):
-            name = next(name for name, symbols in lacking.items() if symbols)
-            source, reason = "host", f"the image's {name} lacks {min(lacking[name])}"
-        elif len(lacking) < len(members):
-            absent = next(name for name in members if name not in image)
-            source, reason = "host", f"goes with {absent}, which the image lacks"
-        else:
-            source, reason = "image", "offers all that the host's does"
+        source, reason = _whose(members, fixed, host, image)
         for name in members:
             extra = image.get(name, frozenset()) - host.get(name, frozenset())
             odd = (
@@ -330,3 +361,28 @@ def choose(
             )
             kept.append(Kept(name, source, reason + odd))
     return tuple(sorted(kept))
+
+
+def _whose(
+    members: Iterable[str],
+    fixed: frozenset[str],
+    host: Mapping[str, frozenset[str]],
+    image: Mapping[str, frozenset[str]],
+) -> tuple[str, str]:
+    """Return whose copy of a group's libraries is taken, and why."""
+    if any(name in fixed for name in members):
+        return "host", "part of the host's MPI or of its way to the wire, or goes with its plugins"
+    both = [name for name in members if name in image]
+    if not both:
+        return "host", "the image has none"
+    lacking = {name: host.get(name, frozenset()) - image[name] for name in both}
+    lacks = next((name for name, symbols in lacking.items() if symbols), "")
+    absent = next((name for name in members if name not in image), "")
+    if not lacks and not absent:
+        return "image", "offers all that the host's does"
+    why = f"the image's {lacks} lacks {min(lacking[lacks])}" if lacks else f"goes with {absent}"
+    extra = next((name for name in both if image[name] - host.get(name, frozenset())), "")
+    if extra and not extra.startswith(TOOLCHAIN):
+        more = min(image[extra] - host.get(extra, frozenset()))
+        return "private", f"{why}, the host's {extra} lacks {more}: each keeps its own"
+    return "host", why

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Mapping
-from typing import NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import fairlead
 from fairlead import config as settings
@@ -20,6 +20,10 @@ from fairlead.plan import request as launch_request
 from fairlead.run import view
 from fairlead.shared import site
 from fairlead.store import fetch, layers, layout
+
+if TYPE_CHECKING:
+    from fairlead.host import index, mpi
+    from fairlead.plan import inject
 
 T = TypeVar("T")
 _ETC_FILE_LIMIT = 1 << 20
@@ -172,7 +176,11 @@ def _injection(
         files.read(lambda rootfs: index.load(rootfs, kept))
         found = _made(index.cached(kept), kept)
     profiles = mpi.profiles(request.environ, store.path("host"))
-    verdict = inject.decide(request.mpi, found, profiles)
+    glibc = {
+        profile.identity: _on_glibc(files, found, profile)
+        for profile in inject.asks_more(found, profiles)
+    }
+    verdict = inject.decide(request.mpi, found, profiles, glibc)
     if request.mpi == "host" and verdict.refused:
         raise errors.MpiError(f"the host's MPI cannot run in {image}: {verdict.refused}")
     target = f"{files.place}/mpi-{fairlead.__version__}-{stage.key(verdict)}"
@@ -183,10 +191,28 @@ def _injection(
         )
     staged = stage.ready(target, verdict)
     if staged is None:
-        files.read(lambda rootfs: stage.compose(verdict, found, rootfs, target))
+        try:
+            files.read(lambda rootfs: stage.compose(verdict, found, rootfs, target))
+        except errors.MpiError as error:
+            if request.mpi == "host":
+                raise
+            why = f"the image's own MPI runs: {error.message}"
+            return launch_plan.Injection("", _pmix_client(request.environ), (why,), (why,))
         staged = _made(stage.ready(target, verdict), target)
     variables = (*((name, None) for name in staged.unset), *staged.env)
     return launch_plan.Injection(staged.directory, variables, verdict.warnings, staged.report)
+
+
+def _on_glibc(files: view.View, found: index.Index, profile: mpi.Profile) -> inject.Glibc:
+    """Return how an installation of the host runs on the image's glibc."""
+    from fairlead.run import fit
+
+    kept = fit.path(files.place, profile)
+    answer = fit.cached(kept)
+    if answer is None:
+        files.read(lambda rootfs: fit.keep(rootfs, profile, found, kept))
+        answer = _made(fit.cached(kept), kept)
+    return answer
 
 
 def _made(found: T | None, path: str) -> T:

@@ -8,11 +8,15 @@ the image.
 from __future__ import annotations
 
 import os
+from typing import NamedTuple
 
+from fairlead.glibc import polyfill
+from fairlead.glibc.binding import Decision
 from fairlead.host import elf, ldso, plugins
 from fairlead.host.index import Index
 from fairlead.host.mpi import Plugins, Profile
 from fairlead.plan import inject
+from fairlead.run import fit
 from fairlead.run.stage import ROOT, Entry
 
 # The two names of the MPICH ABI's libraries: upstream's (the ABI initiative) and Debian's, older
@@ -21,25 +25,69 @@ ALIASES = {"c": ("libmpi.so.12", "libmpich.so.12"), "cxx": ("libmpicxx.so.12", "
            "fortran": ("libmpifort.so.12", "libmpichfort.so.12")}  # fmt: skip
 
 
+_WHOSE = {"image": "the image's is kept", "host": "the host's", "private": "both, under two names"}
+
+
+class Rewriting(NamedTuple):
+    """What is changed in the copies of one installation's libraries (``glibc.patch``).
+
+    Attributes:
+        decision: how they run on the image's glibc.
+        search: the directory where they look for each other, whatever the environment says.
+        names: SONAMEs that become others.
+    """
+
+    decision: Decision
+    search: str
+    names: dict[str, str]
+
+
+class Layout(NamedTuple):
+    """What a layer will hold.
+
+    Attributes:
+        entries: each path with its source and reason.
+        rewriting: ABI class → what is changed in its libraries.
+        made: path → content, of files that no host file is the source of.
+        report: what was decided about libraries, in words.
+    """
+
+    entries: tuple[Entry, ...]
+    rewriting: dict[str, Rewriting]
+    made: dict[str, bytes]
+    report: tuple[str, ...]
+
+
 class _Sheet:
     """The entries so far: one per path, one copy per host file."""
 
     def __init__(self, image: ldso.Loader) -> None:
         self.image = image
+        self.rewriting: dict[str, Rewriting] = {}
+        self.made: dict[str, bytes] = {}
         ours = "nothing of the image's under this name"
         self.entries: dict[str, Entry] = {"/.fairlead": Entry("opaque", "/.fairlead", "", ours)}
         self.copies: dict[str, str] = {}
         self.report: list[str] = []
 
-    def file(self, path: str, source: str, reason: str) -> None:
-        """Put a host file at a path: the first time as a copy, then as a symlink to that."""
+    def file(self, path: str, source: str, reason: str, abi_class: str = "") -> None:
+        """Put a host file at a path: the first time as a copy, then as a symlink to that.
+
+        With an ABI class it is a library, rewritten as the others of that class.
+        """
         if path in self.entries:
             return
         if source in self.copies:
             self.link(path, self.copies[source], reason)
         else:
             self.copies[source] = path
-            self.entries[path] = Entry("copy", path, source, reason)
+            kind = "library" if abi_class else "copy"
+            self.entries[path] = Entry(kind, path, source, reason, abi_class)
+
+    def content(self, path: str, content: bytes, reason: str) -> None:
+        """Put a file that is made here at a path."""
+        self.entries[path] = Entry("made", path, "", reason)
+        self.made[path] = content
 
     def link(self, path: str, target: str, reason: str) -> None:
         """Put a symlink at a path unless something of ours is there already."""
@@ -64,73 +112,73 @@ class _Sheet:
         )
 
 
-def plan(
-    verdict: inject.Verdict, index: Index, rootfs: str
-) -> tuple[tuple[Entry, ...], tuple[str, ...]]:
-    """Return the layer's entries and report lines.
+def plan(verdict: inject.Verdict, index: Index, rootfs: str) -> Layout:
+    """Return what the layer will hold.
 
     Raises:
-        elf.ElfError: a symlink loop in the image where something must go.
+        elf.ElfError: a symlink loop in the image where something must go; a library that cannot run
+            on the image's glibc.
         OSError: a host file cannot be read.
     """
     sheet = _Sheet(ldso.Loader(rootfs))
     for profile in verdict.profiles:
-        kept = inject.choose(profile, *_symbols(sheet.image, profile, index))
-        ours = {item.soname for item in kept if item.source == "host"}
+        found = fit.work_out(sheet.image, profile, index)
         sheet.report += [
-            f"{item.soname}: the image's is kept: {item.reason}"
-            for item in kept
-            if item.source == "image"
+            f"{item.soname}: {_WHOSE[item.source]}: {item.reason}"
+            for item in found.kept
+            if item.source != "host" or "; the image's offers" in item.reason
         ]
-        sheet.report += [
-            f"{item.soname}: the host's: {item.reason}"
-            for item in kept
-            if "; the image's offers" in item.reason
-        ]
-        _libraries(
-            sheet, profile, {item.soname: item.reason for item in kept if item.source == "host"}
-        )
-        _directories(sheet, profile, ours)
+        _libraries(sheet, profile, found)
+        _glibc(sheet, profile, found.decision)
+        _directories(sheet, profile, set(found.ours))
         _replace_mpi(sheet, profile, index)
-        _replace_others(sheet, profile, index, ours)
-    return tuple(sheet.entries.values()), tuple(sheet.report)
+        _replace_others(sheet, profile, index, found)
+    return Layout(tuple(sheet.entries.values()), sheet.rewriting, sheet.made, tuple(sheet.report))
 
 
-def _symbols(
-    image: ldso.Loader, profile: Profile, index: Index
-) -> tuple[dict[str, frozenset[str]], dict[str, frozenset[str]]]:
-    """Return what the libraries that both sides have define, host's and image's, by SONAME."""
-    found = dict(index.libraries_found)
-    host: dict[str, frozenset[str]] = {}
-    theirs: dict[str, frozenset[str]] = {}
-    own = {soname for _, soname, _ in profile.libraries}
-    for soname, path in profile.closure:
-        if soname in found and soname not in own and image.usable(found[soname]):
-            host[soname] = _defined(path)
-            theirs[soname] = _defined(image.host(found[soname]))
-    return host, theirs
-
-
-def _defined(path: str) -> frozenset[str]:
-    try:
-        with elf.Reader(path) as reader:
-            return frozenset(
-                f"{symbol.name}@{symbol.version}" for symbol in reader.symbols() if symbol.defined
-            )
-    except elf.ElfError:  # a damaged library of the image offers nothing
-        return frozenset()
-
-
-def _libraries(sheet: _Sheet, profile: Profile, reasons: dict[str, str]) -> None:
-    """Fill the directory that LD_LIBRARY_PATH names."""
+def _libraries(sheet: _Sheet, profile: Profile, found: fit.Fit) -> None:
+    """Fill the directory in which the host's libraries find each other."""
     base = f"{ROOT}/{profile.abi_class}/lib"
+    names = {old: new for old, new in found.ours.items() if old != new}
+    sheet.rewriting[profile.abi_class] = Rewriting(found.decision, base, names)
+    reasons = {item.soname: item.reason for item in found.kept}
     for soname, path in profile.closure:
-        if soname in reasons:
-            sheet.file(f"{base}/{soname}", path, reasons[soname])
-    if profile.abi_class == "mpich-abi":
-        for role, soname, _ in profile.libraries:
-            for alias in ALIASES.get(role, ()):
-                sheet.link(f"{base}/{alias}", f"{base}/{soname}", f"the other name of {soname}")
+        if soname in found.ours:
+            name = found.ours[soname]
+            sheet.file(f"{base}/{name}", path, reasons[soname], profile.abi_class)
+    for alias, soname in _aliases(profile):
+        sheet.link(f"{base}/{alias}", f"{base}/{soname}", f"the other name of {soname}")
+
+
+def _aliases(profile: Profile) -> list[tuple[str, str]]:
+    """Return (other name, SONAME) of the libraries that have two."""
+    if profile.abi_class != "mpich-abi":
+        return []
+    return [
+        (alias, soname)
+        for role, soname, _ in profile.libraries
+        for alias in ALIASES.get(role, ())
+        if alias != soname
+    ]
+
+
+def _glibc(sheet: _Sheet, profile: Profile, decision: Decision) -> None:
+    """Put what stands in for a newer glibc beside the libraries that ask for one.
+
+    Raises:
+        elf.ElfError: nothing can.
+    """
+    if decision.action == "impossible":
+        raise elf.ElfError(f"{profile.name}: {'; '.join(decision.reasons)}")
+    if decision.action == "nothing":
+        return
+    base = f"{ROOT}/{profile.abi_class}/lib"
+    text = "; ".join(decision.reasons)
+    sheet.report.append(text)
+    sheet.content(f"{base}/{polyfill.SONAME}", polyfill.write(decision, base), text)
+    with open(fit.IMPLEMENTATIONS, "rb") as file:
+        name = os.path.basename(fit.IMPLEMENTATIONS)
+        sheet.content(f"{base}/{name}", file.read(), "functions that the image's glibc lacks")
 
 
 def _directories(sheet: _Sheet, profile: Profile, ours: set[str]) -> None:
@@ -144,7 +192,7 @@ def _directories(sheet: _Sheet, profile: Profile, ours: set[str]) -> None:
             continue
         reason = f"plugins of {item.owner}"
         sheet.opaque(path, f"{reason}: none of the image's")
-        _plugins(sheet, path, item, reason)
+        _plugins(sheet, path, item, reason, profile.abi_class)
         if os.path.realpath(os.path.dirname(item.path)) == places.get(item.owner):
             # UCX and libfabric look beside the file that was loaded before they look at the
             # compiled-in path.
@@ -161,10 +209,10 @@ def _directories(sheet: _Sheet, profile: Profile, ours: set[str]) -> None:
                 )
 
 
-def _plugins(sheet: _Sheet, path: str, item: Plugins, reason: str) -> None:
+def _plugins(sheet: _Sheet, path: str, item: Plugins, reason: str, abi_class: str) -> None:
     for name, target in item.files:
         if target.startswith("/"):
-            sheet.file(f"{path}/{name}", target, reason)
+            sheet.file(f"{path}/{name}", target, reason, abi_class)
         else:
             sheet.link(f"{path}/{name}", target, reason)
 
@@ -191,14 +239,15 @@ def _replace_mpi(sheet: _Sheet, profile: Profile, index: Index) -> None:
         sheet.link(f"{base}/{library.soname}", f"{base}/{soname}", f"the image's name of {soname}")
 
 
-def _replace_others(sheet: _Sheet, profile: Profile, index: Index, ours: set[str]) -> None:
-    """Lead what must not be split from the host's MPI to it, whatever LD_LIBRARY_PATH says."""
+def _replace_others(sheet: _Sheet, profile: Profile, index: Index, fitted: fit.Fit) -> None:
+    """Lead what belongs to the host's MPI to it, and MPI's names to where programs look."""
+    ours = {item.soname for item in fitted.kept if item.source == "host"}
     base = f"{ROOT}/{profile.abi_class}/lib"
     found = dict(index.libraries_found)
     wanted = [(path, soname, "internal to OpenMPI") for path, soname in index.private]
     wanted += [
         (found[soname], soname, "goes with the host's MPI")
-        for soname in inject.pinned(profile)
+        for soname in sorted(ours)
         if soname in found
     ]
     for directory, names in index.neighbours:
@@ -215,5 +264,7 @@ def _replace_others(sheet: _Sheet, profile: Profile, index: Index, ours: set[str
     libc = sheet.image.find("libc.so.6", [])
     if libc:
         directory = os.path.dirname(sheet.image.place(libc))
-        for soname in sorted(ours - found.keys()):
-            sheet.link(f"{directory}/{soname}", f"{base}/{soname}", "the image has none")
+        own = [soname for _, soname, _ in profile.libraries]
+        for soname in (*own, *(alias for alias, _ in _aliases(profile))):
+            if soname not in found:
+                sheet.link(f"{directory}/{soname}", f"{base}/{soname}", "the image has none")

@@ -3,7 +3,8 @@
 What a staged directory holds::
 
     TARGET/layer/            the overlay layer, to be mounted with userxattr over the image's tree
-      .fairlead/mpi/CLASS/lib    copies of the host's libraries by SONAME, for LD_LIBRARY_PATH
+      .fairlead/mpi/CLASS/lib    the host's libraries by SONAME: copies that find each other by
+                                   DT_RPATH and run on the image's glibc (``fairlead.glibc``)
       ...                        symlinks in place of every libmpi, plugin and data directories
     TARGET/staged.json       what a launch needs to know: environment, report lines
     TARGET/manifest.json     every entry with its source and its reason
@@ -28,12 +29,15 @@ import errno
 import json
 import os
 import stat
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from fairlead import errors, kernel
 from fairlead.host.index import Index
 from fairlead.host.mpi import RELOCATIONS, Profile, tuples
 from fairlead.plan import inject
+
+if TYPE_CHECKING:
+    from fairlead.run.layer import Layout, Rewriting
 
 ROOT = "/.fairlead/mpi"
 MARKER = "FAIRLEAD_MPI_INJECTED"
@@ -56,7 +60,7 @@ class Staged(NamedTuple):
 
     Attributes:
         directory: to be the upper of two lower layers; empty when nothing is injected.
-        env: variables to set; LD_LIBRARY_PATH is to be put before what the container has.
+        env: variables to set; none of them leads the loader.
         unset: variables of the image that must not reach the program.
         report: lines that say what was done and why.
     """
@@ -68,12 +72,17 @@ class Staged(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """One thing in the layer: a copy (of source), a link (to source) or an opaque directory."""
+    """One thing in the layer.
+
+    ``kind`` is ``copy`` (of source), ``library`` (source, rewritten as ``rewriting`` says),
+    ``made`` (its content is in the layout), ``link`` (to source) or ``opaque`` (a directory).
+    """
 
     kind: str
     path: str
     source: str
     reason: str
+    rewriting: str = ""
 
 
 def key(verdict: inject.Verdict) -> str:
@@ -159,10 +168,10 @@ def _build_once(verdict: inject.Verdict, index: Index, rootfs: str, target: str)
         shutil.rmtree(temporary, ignore_errors=True)
         from fairlead.run import layer
 
-        entries, report = layer.plan(verdict, index, rootfs)
+        layout = layer.plan(verdict, index, rootfs)
         os.makedirs(f"{temporary}/layer", mode=0o700)
-        write(entries, rootfs, f"{temporary}/layer")
-        _describe(temporary, verdict, entries, report)
+        write(layout, rootfs, f"{temporary}/layer")
+        _describe(temporary, verdict, layout.entries, layout.report)
         _flush(temporary)
         kernel.rename_noreplace(temporary, target)
         _sync(parent)
@@ -189,21 +198,21 @@ def _describe(
 
 def environment(profiles: tuple[Profile, ...]) -> tuple[tuple[str, str], ...]:
     """Return the variables that the host's MPI needs in the container."""
-    path = ":".join(f"{ROOT}/{profile.abi_class}/lib" for profile in profiles)
     marker = ",".join(f"{profile.abi_class}={profile.name}" for profile in profiles)
     own = {name: value for profile in reversed(profiles) for name, value in profile.env}
-    return (("LD_LIBRARY_PATH", path), (MARKER, marker), *sorted(own.items()))
+    return ((MARKER, marker), *sorted(own.items()))
 
 
 # -- writing --------------------------------------------------------------------------------
 
 
-def write(entries: tuple[Entry, ...], rootfs: str, directory: str) -> None:
-    """Write the entries below a new directory.
+def write(layout: Layout, rootfs: str, directory: str) -> None:
+    """Write a layout below a new directory.
 
     Raises:
-        OSError.
+        OSError. elf.ElfError: a library cannot be rewritten.
     """
+    entries = layout.entries
     os.chmod(directory, _mode(rootfs))
     for entry in sorted(entries, key=lambda item: item.kind != "opaque"):
         path = directory + entry.path
@@ -217,6 +226,10 @@ def write(entries: tuple[Entry, ...], rootfs: str, directory: str) -> None:
             )
         elif entry.kind == "link":
             os.symlink(entry.source, path)
+        elif entry.kind == "made":
+            _put(layout.made[entry.path], path)
+        elif entry.kind == "library":
+            _put(_rewritten(entry.source, layout.rewriting[entry.rewriting]), path)
         else:
             _copy(entry.source, path)
 
@@ -258,6 +271,24 @@ def _make_opaque(path: str, rootfs: str, directory: str, inside: list[Entry]) ->
         names = os.listdir(rootfs + path) if os.path.isdir(rootfs + path) else []
         for name in set(names) - ours:
             os.mknod(f"{directory}{path}/{name}", stat.S_IFCHR | 0o600, os.makedev(0, 0))
+
+
+def _rewritten(source: str, how: Rewriting) -> bytes:
+    from fairlead.glibc import patch
+
+    reading = os.open(source, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    with open(reading, "rb") as file:
+        if not stat.S_ISREG(os.fstat(reading).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file any more", source)
+        data = file.read()
+    return patch.patch(data, source, how.decision, how.search, how.names)
+
+
+def _put(content: bytes, path: str) -> None:
+    writing = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o755)
+    with open(writing, "wb") as file:
+        os.fchmod(writing, 0o755)
+        file.write(content)
 
 
 def _copy(source: str, path: str) -> None:

@@ -1,0 +1,115 @@
+"""How an MPI installation of the host fits into an image: whose libraries, and on which glibc.
+
+Reads both sides; writes only what it is told to keep.
+
+A launch needs of this one word and one line (``inject.Glibc``), and only where the image's glibc
+lacks something; they are kept beside the image's index, one file per installation. The layer's
+builder needs all of it and works it out again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import NamedTuple
+
+from fairlead import glibc, log
+from fairlead.glibc import binding, versions
+from fairlead.host import elf, ldso, mpi
+from fairlead.host.index import Index
+from fairlead.host.mpi import Profile
+from fairlead.plan import inject
+
+FORMAT = 1  # of the kept file, and of what down-binding can do: raise it when either changes
+IMPLEMENTATIONS = os.path.join(os.path.dirname(glibc.__file__), "libfairlead-glibc.so")
+
+
+class Fit(NamedTuple):
+    """Whose copy of every library of the closure is taken, and the decision about glibc."""
+
+    kept: tuple[inject.Kept, ...]
+    decision: binding.Decision
+
+    @property
+    def ours(self) -> dict[str, str]:
+        """SONAMEs of the libraries that come from the host → the name under which they come."""
+        return {item.soname: item.name for item in self.kept if item.source != "image"}
+
+
+def work_out(image: ldso.Loader, profile: Profile, index: Index) -> Fit:
+    """Return how an installation fits into an image's tree.
+
+    Raises:
+        elf.ElfError, OSError: a file of the host, or the image's glibc, cannot be read.
+    """
+    kept = inject.choose(profile, *_symbols(image, profile, index))
+    taken = {item.soname for item in kept if item.source != "image"}
+    files = [(soname, path) for soname, path in profile.closure if soname in taken]
+    for item in profile.plugin_dirs:
+        if item.owner in taken:
+            files += [(name, path) for name, path in item.files if path.startswith("/")]
+    with elf.Reader(IMPLEMENTATIONS) as reader:
+        offers = binding.offers(reader)
+    return Fit(
+        kept, binding.plan(versions.read_needs(dict(files).items()), versions.read(image), offers)
+    )
+
+
+def _symbols(
+    image: ldso.Loader, profile: Profile, index: Index
+) -> tuple[dict[str, frozenset[str]], dict[str, frozenset[str]]]:
+    """Return what the libraries that both sides have define, host's and image's, by SONAME."""
+    found = dict(index.libraries_found)
+    host: dict[str, frozenset[str]] = {}
+    theirs: dict[str, frozenset[str]] = {}
+    own = {soname for _, soname, _ in profile.libraries}
+    for soname, path in profile.closure:
+        if soname in found and soname not in own and image.usable(found[soname]):
+            host[soname] = _defined(path)
+            theirs[soname] = _defined(image.host(found[soname]))
+    return host, theirs
+
+
+def _defined(path: str) -> frozenset[str]:
+    try:
+        with elf.Reader(path) as reader:
+            return frozenset(
+                f"{symbol.name}@{symbol.version}" for symbol in reader.symbols() if symbol.defined
+            )
+    except elf.ElfError:  # a damaged library of the image offers nothing
+        return frozenset()
+
+
+# -- kept for launches ------------------------------------------------------------------------
+
+
+def path(place: str, profile: Profile) -> str:
+    """Return the file in an image's place that holds what a launch must know."""
+    return f"{place}/mpi-glibc-{FORMAT}-{profile.identity}.json"
+
+
+def cached(path: str) -> inject.Glibc | None:
+    """Return what ``keep`` kept, None if there is nothing or it is damaged."""
+    try:
+        with open(path, "rb") as file:
+            action, reason = json.loads(file.read())
+        return inject.Glibc(str(action), str(reason))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError) as error:
+        log.debug(f"{path}: not used: {error}")
+        return None
+
+
+def keep(rootfs: str, profile: Profile, index: Index, path: str) -> None:
+    """Work out whether an installation runs on an image's glibc, and keep the answer.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    try:
+        decision = work_out(ldso.Loader(rootfs), profile, index).decision
+        answer = inject.Glibc(decision.action, "; ".join(decision.reasons))
+    except elf.ElfError as error:
+        answer = inject.Glibc("impossible", str(error))
+    mpi.write(path, answer)
