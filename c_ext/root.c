@@ -55,9 +55,10 @@ static int attach_layer(int stage, unsigned int number, int fd, char *ret_name, 
 }
 
 /* A block that was kept from another launch may be for an image's layers one by one, and now they came as one. */
-static int check_mounts(const struct block_record *record, const struct root_mounts *mounts, struct report *report)
+static int check_mounts(const struct block_record *record, const struct root_mounts *mounts,
+			const struct root_upper *upper, struct report *report)
 {
-	unsigned int named = 0;
+	unsigned int named = upper->mount ? 1 : 0;
 
 	for (unsigned int i = 0; i < record->count; i++)
 		named += mount_number(record->string[i]) >= 0;
@@ -252,7 +253,7 @@ int root_mount(const struct block_record *record, const struct root_mounts *moun
 		return report_set(report, STEP_STAGE, ENOMEM, "layers");
 	for (unsigned int i = 0; i < record->count; i++)
 		lowers[i] = -1;
-	err = check_mounts(record, mounts, report);
+	err = check_mounts(record, mounts, upper, report);
 	if (!err)
 		err = open_lowers(record, lowers, report);
 	if (!err)

@@ -3,7 +3,7 @@
 The folder list is the data flow; a module imports only what stands above it in this list:
 
     errors, log, config     what failed and why; stderr lines; settings that know their origin
-    kernel                  the only importer of the C extension
+    kernel, sinks           the C extension, which kernel alone imports
     image                   reference, credentials, registry, manifest
     store                   blobs and layers on node-local disk
     host                    what this node has

@@ -61,7 +61,7 @@ class Bed:
 
     def stack(self, contents: list[str]) -> tuple[list[str], str]:
         """Publish layers as the storekeeper writes them, and their index; returns their names."""
-        from fairlead import kernel
+        from fairlead import sinks
 
         flags, names = (
             os.O_RDWR | os.O_CREAT | os.O_EXCL,
@@ -72,7 +72,7 @@ class Bed:
         for name, content in zip(names, contents, strict=True):
             path = f"{self.store}/layers/{name}.erofs"
             fds.append(os.open(path, flags, 0o400))
-            with kernel.LayerImage(fds[-1], scratch) as image:
+            with sinks.LayerImage(fds[-1], scratch) as image:
                 image.begin_layer()
                 entries = tarmaker.directory(b"etc"), tarmaker.file(b"etc/motd", content.encode())
                 image.feed(tarmaker.archive(*entries, tarmaker.file(b"etc/" + name[-4:].encode())))
@@ -82,7 +82,7 @@ class Bed:
         index = "e" * 64
         path = f"{self.store}/indexes/{index}.erofs"
         fd = os.open(path, flags, 0o400)
-        kernel.write_index(fd, scratch, fds)
+        sinks.write_index(fd, scratch, fds)
         self.own(path)
         total = sum(os.fstat(each).st_size for each in (fd, *fds))
         sizes = sum(os.fstat(each).st_size for each in fds)

@@ -25,7 +25,7 @@ from layer_worker import ROOT_MTIME, Answer, Request
 from sandbox import CLONE_NEWNS, CLONE_NEWUSER, MS_PRIVATE, MS_REC, checked
 from tarmaker import DIR
 
-from fairlead import errors, kernel
+from fairlead import errors, sinks
 
 SYS_MOVE_MOUNT, SYS_FSOPEN, SYS_FSCONFIG, SYS_FSMOUNT = 429, 430, 431, 432
 FSCONFIG_SET_FLAG, FSCONFIG_SET_STRING, FSCONFIG_CMD_CREATE = 0, 1, 6
@@ -112,7 +112,7 @@ def snapshot(fd: int, path: bytes, first: dict[tuple[int, int], bytes]) -> Snaps
     return result
 
 
-def overlay(mounts: list[int], facts: list[kernel.ImageFacts]) -> Snapshot:
+def overlay(mounts: list[int], facts: list[sinks.ImageFacts]) -> Snapshot:
     """Stack the images, the topmost last, and look; called in a process of its own."""
     enter_namespace()
     checked(_libc.mount(b"none", b"/mnt", b"tmpfs", 0, b"mode=0755"))
@@ -150,7 +150,7 @@ def index(place: str, layers: list[int]) -> Snapshot:
     for name in ("index", "again"):
         fd = os.open(f"{place}/{name}", os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         scratch = os.open(place, os.O_RDWR | os.O_TMPFILE)
-        size = kernel.write_index(fd, scratch, layers).size
+        size = sinks.write_index(fd, scratch, layers).size
         os.close(scratch)
         with open(fd, "rb") as file:
             file.seek(0)
@@ -198,12 +198,12 @@ def differences(index: Snapshot, overlay: Snapshot) -> str:
 
 def convert(
     layer: bytes, path: str, lower: list[int], request: Request
-) -> tuple[kernel.LayerStats, kernel.ImageFacts]:
+) -> tuple[sinks.LayerStats, sinks.ImageFacts]:
     """Write one image; the lower ones are handed over only when they are asked for."""
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
     scratch = os.open(os.path.dirname(path), os.O_RDWR | os.O_TMPFILE)
     try:
-        with kernel.LayerImage(fd, scratch, request.limits) as image:
+        with sinks.LayerImage(fd, scratch, request.limits) as image:
             image.begin_layer()
             if request.early:
                 image.set_lower(lower)

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from layer_model import Snapshot
 from tarmaker import DIR, FIFO, FILE, SYMLINK
 
-from fairlead import errors, kernel
+from fairlead import errors, sinks
 
 ROOT_MTIME = 10**9
 
@@ -26,7 +26,7 @@ class Request(NamedTuple):
 
     layers: tuple[bytes, ...]
     piece: int = 0
-    limits: kernel.Limits = kernel.Limits()
+    limits: sinks.Limits = sinks.Limits()
     umask: int = 0o022
     look: bool = True  # send the tree back
     keep: bool = False  # leave the tree for the next request
@@ -39,12 +39,12 @@ class Answer(NamedTuple):
 
     error: str
     kind: str
-    stats: tuple[kernel.LayerStats, ...]
+    stats: tuple[sinks.LayerStats, ...]
     tree: Snapshot
     canary: bool
     removed: bool
     seconds: float
-    facts: tuple[kernel.ImageFacts, ...] = ()  # of images only, as what follows
+    facts: tuple[sinks.ImageFacts, ...] = ()  # of images only, as what follows
     digests: tuple[str, ...] = ()
 
 
@@ -139,7 +139,7 @@ def serve(request: Request) -> Answer:
     stats, error, kind = [], "", ""
     started = time.monotonic()
     try:
-        with kernel.LayerTree(fd, request.limits) as tree:
+        with sinks.LayerTree(fd, request.limits) as tree:
             for layer in request.layers:
                 tree.begin_layer()
                 step = request.piece or len(layer) or 1
@@ -157,7 +157,7 @@ def serve(request: Request) -> Answer:
     os.close(fd)
     untouched = canary() == before
     if not request.keep:
-        kernel.remove_tree("root")
+        sinks.remove_tree("root")
     removed = not os.path.lexists("root")
     return Answer(error, kind, tuple(stats), found, untouched, removed, seconds)
 

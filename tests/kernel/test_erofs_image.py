@@ -13,7 +13,7 @@ import tarmaker as tar
 from sandbox import CLONE_NEWNS, MS_PRIVATE, MS_REC, checked
 from tarmaker import directory, file, hardlink, symlink
 
-from fairlead import errors, kernel
+from fairlead import errors, sinks
 
 TAIL = 1984  # the largest that stands behind its inode
 
@@ -36,7 +36,7 @@ def write(place, pieces, name="image"):
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
     scratch = os.open(place, os.O_RDWR | os.O_TMPFILE)
     try:
-        with kernel.LayerImage(fd, scratch) as image:
+        with sinks.LayerImage(fd, scratch) as image:
             image.begin_layer()
             for piece in pieces:
                 image.feed(piece)
@@ -70,7 +70,7 @@ def indexed(place, fds):
         os.open(place, os.O_RDWR | os.O_TMPFILE),
     )
     try:
-        kernel.write_index(fd, scratch, fds)
+        sinks.write_index(fd, scratch, fds)
     finally:
         os.close(fd)
         os.close(scratch)
@@ -321,7 +321,7 @@ def test_an_image_that_is_not_finished_does_not_mount(place):
     path = str(place / "torn")
     fd = os.open(path, os.O_RDWR | os.O_CREAT)
     scratch = os.open(place, os.O_RDWR | os.O_TMPFILE)
-    with kernel.LayerImage(fd, scratch) as image:
+    with sinks.LayerImage(fd, scratch) as image:
         image.begin_layer()
         image.feed(layer)
     assert os.path.getsize(path) > 1 << 20
@@ -332,11 +332,11 @@ def test_an_image_that_is_not_finished_does_not_mount(place):
 FULL = """
 import os, sys
 import tarmaker as tar
-from fairlead import errors, kernel
+from fairlead import errors, sinks
 layer = tar.archive(*(tar.file(b"d%d/%d" % (n // 10, n), b"x" * 30_000) for n in range(100)))
 fd = os.open("image", os.O_RDWR | os.O_CREAT)
 scratch = os.open(sys.argv[1], os.O_RDWR | os.O_TMPFILE)
-with kernel.LayerImage(fd, scratch) as image:
+with sinks.LayerImage(fd, scratch) as image:
     try:
         image.begin_layer()
         image.feed(layer)
@@ -365,7 +365,7 @@ def test_a_full_disk_is_a_space_error_and_leaves_no_superblock(space_kib, scratc
 def test_a_layer_that_asks_cannot_end_without_an_answer(place):
     fd = os.open(place / "image", os.O_RDWR | os.O_CREAT)
     scratch = os.open(place, os.O_RDWR | os.O_TMPFILE)
-    with kernel.LayerImage(fd, scratch) as image:
+    with sinks.LayerImage(fd, scratch) as image:
         image.begin_layer()
         assert not image.needs_lower
         image.feed(tar.archive(file(b"d/f")))
@@ -379,7 +379,7 @@ def test_what_is_no_image_of_ours_is_no_lower_layer(place):
         other.write(os.urandom(8192))
     fd = os.open(place / "image", os.O_RDWR | os.O_CREAT)
     lower = os.open(place / "other", os.O_RDONLY)
-    with kernel.LayerImage(fd, os.open(place, os.O_RDWR | os.O_TMPFILE)) as image:
+    with sinks.LayerImage(fd, os.open(place, os.O_RDWR | os.O_TMPFILE)) as image:
         image.begin_layer()
         with pytest.raises(errors.StoreError, match="lower layers"):
             image.set_lower([lower])
@@ -389,7 +389,7 @@ def test_a_file_that_is_not_empty_is_not_written(place):
     (place / "image").write_bytes(b"precious")
     fd = os.open(place / "image", os.O_RDWR)
     scratch = os.open(place, os.O_RDWR | os.O_TMPFILE)
-    with kernel.LayerImage(fd, scratch) as image, pytest.raises(errors.StoreError):
+    with sinks.LayerImage(fd, scratch) as image, pytest.raises(errors.StoreError):
         image.begin_layer()
     assert (place / "image").read_bytes() == b"precious"
 
@@ -398,14 +398,14 @@ def test_memory_does_not_grow_with_the_layer(place):
     script = """
 import os, sys
 import tarmaker as tar
-from fairlead import kernel
+from fairlead import sinks
 place, count = sys.argv[1], int(sys.argv[2])
 fd = os.open(place + "/image", os.O_RDWR | os.O_CREAT)
 scratch = os.open(place, os.O_RDWR | os.O_TMPFILE)
 def grown():
     return int(open("/proc/self/status").read().split("VmHWM:")[1].split()[0]) >> 10
 header, body = bytearray(tar.header(b"f" * 20, size=100)), b"x" * 100 + bytes(412)
-with kernel.LayerImage(fd, scratch) as image:
+with sinks.LayerImage(fd, scratch) as image:
     image.begin_layer()
     before = grown()
     for number in range(count):

@@ -13,13 +13,13 @@ import pytest
 BOTH = """
 import os, subprocess, sys
 import layer_worker
-from fairlead import kernel
+from fairlead import sinks
 data = sys.stdin.buffer.read()
 for name in ("theirs", "ours"):
     os.mkdir(name); os.chmod(name, 0o755); os.utime(name, (5, 5))
 subprocess.run(["tar", "-xpPf", "-", "--no-same-owner", "--xattrs", "--delay-directory-restore", "-C", "theirs"], input=data, check=True)
 fd = os.open("ours", os.O_RDONLY)
-with kernel.LayerTree(fd) as tree:
+with sinks.LayerTree(fd) as tree:
     tree.begin_layer()
     for at in range(0, len(data), 1 << 18):
         tree.feed(data[at : at + (1 << 18)])
@@ -154,13 +154,13 @@ def test_memory_does_not_grow_with_the_layer():
     script = """
 import os
 import tarmaker as tar
-from fairlead import kernel
+from fairlead import sinks
 os.mkdir("root")
 fd = os.open("root", os.O_RDONLY)
 piece = bytes(1 << 20)
 def grown():
     return int(open("/proc/self/status").read().split("VmHWM:")[1].split()[0]) >> 10
-with kernel.LayerTree(fd) as tree:
+with sinks.LayerTree(fd) as tree:
     tree.begin_layer()
     before = grown()
     tree.feed(tar.header(b"big", size=1 << 28))

@@ -1,4 +1,4 @@
-"""``kernel.remove_tree``: everything goes that is ours, and nothing else."""
+"""``sinks.remove_tree``: everything goes that is ours, and nothing else."""
 
 import layer_box
 import pytest
@@ -7,12 +7,12 @@ import pytest
 SETUP = """
 import os, resource
 import layer_worker
-from fairlead import kernel
+from fairlead import sinks
 
 def attempt(path="root"):
     before = layer_worker.canary()
     try:
-        kernel.remove_tree(path)
+        sinks.remove_tree(path)
     except (OSError, ValueError) as error:
         return type(error).__name__
     assert layer_worker.canary() == before, "something else was touched"

@@ -14,7 +14,7 @@ import threading
 import pytest
 import zstandard
 
-from fairlead import errors, kernel
+from fairlead import errors, sinks
 from fairlead.store import convert
 
 GZIP = "application/vnd.oci.image.layer.v1.tar+gzip"
@@ -69,7 +69,7 @@ def apply(tmp_path):
         fd = os.open(root, os.O_RDONLY)
         stream = blob if isinstance(blob, io.RawIOBase | str) else io.BytesIO(blob)
         try:
-            with kernel.LayerTree(fd) as tree:
+            with sinks.LayerTree(fd) as tree:
                 stats = convert.apply(stream, media_type, wanted, tree, **options)
         finally:
             os.close(fd)
@@ -177,7 +177,7 @@ def test_what_follows_the_archive_is_hashed(apply):
 
 
 def test_zero_bytes_are_an_empty_layer(apply):
-    assert apply(b"", diff_id(b"")) == (kernel.LayerStats(0, 0, 0, ()), {})
+    assert apply(b"", diff_id(b"")) == (sinks.LayerStats(0, 0, 0, ()), {})
     with pytest.raises(errors.DigestError):
         apply(b"", diff_id(TAR))
 
@@ -296,7 +296,7 @@ def test_progress_ends_also_with_an_error(apply):
 def test_memory_does_not_depend_on_the_layer(tmp_path):
     script = """
 import hashlib, io, os, sys
-from fairlead import kernel
+from fairlead import sinks
 from fairlead.store import convert
 
 class Zeros(io.RawIOBase):
@@ -313,7 +313,7 @@ digest = hashlib.sha256()
 for _ in range(int(sys.argv[2]) >> 20):
     digest.update(bytes(1 << 20))
 fd = os.open(sys.argv[1], os.O_RDONLY)
-with kernel.LayerTree(fd) as tree:
+with sinks.LayerTree(fd) as tree:
     convert.apply(Zeros(), "", "sha256:" + digest.hexdigest(), tree)
 # Not ru_maxrss: that starts with what the forking parent had.
 print(open("/proc/self/status").read().split("VmHWM:")[1].split()[0])
@@ -330,7 +330,7 @@ def test_closing_waits_for_a_thread_that_is_still_feeding(tmp_path):
     """As after an interrupt: freeing the reader under a running call would be a use after free."""
     fd = os.open(tmp_path, os.O_RDONLY)
     data = archive(**{f"f{number}": bytes(20_000) for number in range(300)})
-    tree = kernel.LayerTree(fd)
+    tree = sinks.LayerTree(fd)
     tree.begin_layer()
     started = threading.Event()
     outcome = []

@@ -13,6 +13,7 @@ PACKAGE = os.path.join(ROOT, "engine/fairlead")
 FLOORS = (
     ("errors", "jsontext", "standin", "log", "config", "_c_ext"),
     ("kernel",),
+    ("sinks",),
     ("image",),
     ("store",),
     ("shared",),

@@ -11,7 +11,7 @@ from typing import NamedTuple, NoReturn
 from fairlead import errors
 
 SUPERBLOCK_BYTES = 96
-MAX_INODES = 10_000_000  # as many entries as an image's layers may have (``kernel.Limits``)
+MAX_INODES = 10_000_000  # as many entries as an image's layers may have (``sinks.Limits``)
 _FIELDS = struct.Struct("<4sIIIIHHHHHHQQQQQQQQ")
 _NO_TABLE = (1 << 64) - 1
 

@@ -4,7 +4,7 @@ Rules:
 - No copy of a layer on its way: bytes are hashed, decompressed, hashed again and written into the
   image as they arrive (``convert``); nothing gets its name before both digests are right.
 - An image is named by the layer's DiffID, unless writing it took a look at the layers below
-  (``kernel.LayerImage.needs_lower``): then by its ChainID. It waits for them only then.
+  (``sinks.LayerImage.needs_lower``): then by its ChainID. It waits for them only then.
 - One process fetches a layer at a time; others wait for the lock and find it done. The lock is the
   stack's and the registry's (``_making``): a registry of somebody's own cannot keep others waiting
   who want the same layer from theirs, and stacks that hold the same layers in another order cannot
@@ -23,7 +23,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from fairlead import errors, kernel, log
+from fairlead import errors, log, sinks
 from fairlead.image.manifest import Descriptor, Manifest
 from fairlead.image.reference import Reference
 from fairlead.shared import files, index, site
@@ -273,7 +273,7 @@ class _Work:
         fd, scratch_fd = os.open(staged, flags, 0o400), os.open(scratch, flags, 0o600)
         os.unlink(scratch)
         try:
-            with kernel.LayerImage(fd, scratch_fd) as image:
+            with sinks.LayerImage(fd, scratch_fd) as image:
                 floor = self._wanted.floor_bytes
                 lower = _Lower(self._store, image, lambda: self.below(number), floor)
                 try:
@@ -362,7 +362,7 @@ def _check_limits(infos: tuple[LayerInfo, ...]) -> None:
     Raises:
         errors.LayerError: the image is too large.
     """
-    limits = kernel.Limits()
+    limits = sinks.Limits()
     if sum(info.entries for info in infos) > limits.entries:
         raise errors.LayerError("the image holds more entries than the limit")
     if sum(info.bytes for info in infos) > limits.bytes:
@@ -397,7 +397,7 @@ class _Lower:
     def __init__(
         self,
         store: Store,
-        image: kernel.LayerImage,
+        image: sinks.LayerImage,
         below: Callable[[], list[LayerInfo]],
         floor_bytes: int,
     ) -> None:
@@ -417,7 +417,7 @@ class _Lower:
                 )
         self._image.feed(data)
 
-    def end_layer(self) -> kernel.LayerStats:
+    def end_layer(self) -> sinks.LayerStats:
         fds: list[int] = []
         try:
             if self._image.needs_lower:

@@ -20,7 +20,7 @@ import os
 import threading
 from collections.abc import Sequence
 
-from fairlead import errors, kernel
+from fairlead import errors, sinks
 from fairlead.shared import files, site
 from fairlead.shared.site import IndexInfo, LayerInfo
 from fairlead.store import blobs, layout
@@ -145,7 +145,7 @@ def _write(store: Store, stage: Stage, name: str, infos: Sequence[LayerInfo]) ->
         os.unlink(scratch)
         paths = [site.layer_path(store, info.layer) for info in infos]
         fds = [open_file(path, os.O_RDONLY | os.O_CLOEXEC) for path in paths]
-        made = kernel.write_index(fd, scratch_fd, fds)
+        made = sinks.write_index(fd, scratch_fd, fds)
         os.fsync(fd)
         digest = files.checksum(fd)
     record = IndexInfo(name, made.size, digest, tuple(info.layer for info in infos))

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol, Self
 
 from isal import igzip, igzip_lib
 
-from fairlead import errors, kernel, log
+from fairlead import errors, log, sinks
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -45,7 +45,7 @@ _REFUSED = {b"\xfd7zXZ\x00": "xz", b"BZh": "bzip2"}
 
 
 class Target(Protocol):
-    """Where a layer goes: a tree (``kernel.LayerTree``), or an image of its own (``erofs``)."""
+    """Where a layer goes: a tree (``sinks.LayerTree``), or an image of its own (``erofs``)."""
 
     def begin_layer(self) -> None:
         """Start."""
@@ -53,7 +53,7 @@ class Target(Protocol):
     def feed(self, data: memoryview) -> None:
         """Take the next bytes of the archive."""
 
-    def end_layer(self) -> kernel.LayerStats:
+    def end_layer(self) -> sinks.LayerStats:
         """Finish, and say what was in it."""
 
 
@@ -65,7 +65,7 @@ def apply(
     progress: log.Progress | None = None,
     *,
     size: int | None = None,
-) -> kernel.LayerStats:
+) -> sinks.LayerStats:
     """Apply one layer to a tree.
 
     Args:
@@ -108,7 +108,7 @@ def _apply(
     tree: Target,
     progress: log.Progress | None,
     key: str,
-) -> kernel.LayerStats:
+) -> sinks.LayerStats:
     algorithm, _, wanted = diff_id.partition(":")
     digest = hashlib.new(algorithm)
 

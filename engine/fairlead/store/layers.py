@@ -25,7 +25,7 @@ from fairlead.store import blobs, layout
 from fairlead.store.layout import Stage, Store
 
 if TYPE_CHECKING:
-    from fairlead import kernel
+    from fairlead import sinks
 
 _MAX_DESCRIPTION = 1 << 20
 # By the name, not the whole path: mountinfo escapes blanks, and shows a path in the file system,
@@ -197,12 +197,12 @@ def _apply(
     layer: Callable[[int], io.RawIOBase],
     applied: Callable[[int], None],
     progress: log.Progress | None,
-) -> list[kernel.LayerStats]:
-    from fairlead import kernel
+) -> list[sinks.LayerStats]:
+    from fairlead import sinks
     from fairlead.store import convert
 
     stats = []
-    with kernel.LayerTree(root_fd) as tree:
+    with sinks.LayerTree(root_fd) as tree:
         pairs = zip(manifest.layers, config.diff_ids, strict=True)
         for number, (descriptor, diff_id) in enumerate(pairs):
             kind, size = descriptor.media_type, descriptor.size

@@ -341,10 +341,10 @@ def discard(path: str) -> None:
 
 def remove(path: str) -> None:
     """Remove a tree of ours whatever its modes; one that is gone already is no error."""
-    from fairlead import kernel
+    from fairlead import sinks
 
     try:
-        kernel.remove_tree(path)
+        sinks.remove_tree(path)
     except FileNotFoundError:
         return
 
