@@ -6,7 +6,7 @@
  *	         flags 1: the archive is the next layer of the tree, or stack of images, that stands; otherwise a new one
  *	         flags 2: it becomes an image, not part of a tree; flags 4: the bytes begin with a count and as many pairs
  *	         of offset and mask, uint32 all, by which the topmost image is damaged first; the rest is the archive
- *	         Of every stack of images an index is written, too, and thrown away.
+ *	         flags 8: of the stack of images an index is written, too, and thrown away
  *	stdout:  one line for each: "ok ENTRIES BYTES DEVICES", of an image also " SIZE CRC asked|alone", or
  *	         "refused|failed ERRNO ENTRY: DETAIL"
  *
@@ -25,7 +25,7 @@
 #include "../../c_ext/layer.h"
 #include "../../c_ext/tree.h"
 
-enum { CONTINUES = 1, IMAGE = 2, DAMAGE = 4, IMAGES = 128 };
+enum { CONTINUES = 1, IMAGE = 2, DAMAGE = 4, INDEX = 8, IMAGES = 128 };
 
 static const struct layer_limits limits = {
 	.entries = 50000, .bytes = 1 << 24, .depth = 64, .extended_bytes = 1 << 20, .sparse_regions = 1 << 12,
@@ -175,7 +175,6 @@ static void make_image(const unsigned char *data, size_t size, size_t piece)
 		close(fd);
 	else
 		images[image_count++] = fd;
-	make_index();
 }
 
 int main(void)
@@ -202,6 +201,8 @@ int main(void)
 			skip = damage(data);
 		if (head[1] & IMAGE) {
 			make_image(data + skip, head[2] - skip, piece);
+			if (head[1] & INDEX)
+				make_index();
 		} else {
 			int rc;
 

@@ -28,8 +28,8 @@ SOURCES = [
 FLAGS = ("-std=gnu17", "-g", "-O1", "-D_GNU_SOURCE", "-fsanitize=address,undefined", "-fno-sanitize-recover=all",
          "-fno-omit-frame-pointer", "-Wall", "-Wextra", "-Werror")  # fmt: skip
 EXAMPLES = int(os.environ.get("FAIRLEAD_EXAMPLES", "600"))
-CONTINUES, IMAGE, DAMAGE = 1, 2, 4
-SINKS = {"tree": 0, "image": IMAGE}
+CONTINUES, IMAGE, DAMAGE, INDEX = 1, 2, 4, 8
+SINKS = {"tree": 0, "image": IMAGE | INDEX}
 
 
 class Driver:
@@ -53,7 +53,7 @@ class Driver:
         """Convert a layer above one image, the topmost, in which bits were turned at offsets."""
         words = [len(flips), *(word for flip in flips for word in flip)]
         head = struct.pack(f"={len(words)}I", *words)
-        return self.feed(head + archive, 0, IMAGE | CONTINUES | DAMAGE)
+        return self.feed(head + archive, 0, IMAGE | CONTINUES | DAMAGE | INDEX)
 
 
 def build(compiler):
