@@ -8,8 +8,10 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import subprocess
+import sys
 from collections import Counter
 
 import psutil
@@ -28,7 +30,7 @@ from faulty_registry import (
     unlike_range,
 )
 from images import encoded, folder, hardlink, image, layer, symlink
-from shared_bed import ALICE, BOB, SERVICE, USERS, until
+from shared_bed import ALICE, BOB, ROOT, SERVICE, USERS, until
 
 
 @pytest.fixture
@@ -348,6 +350,59 @@ def test_full_disk_is_one_error_that_names_it(shared, faulty):
         assert str(shared.root) in answer.error[1]
         assert shared.leftovers() == []
         assert shared.layers() == []
+
+
+READ_BIG = """
+data = b""
+fd = os.open("/big", os.O_RDONLY)
+try:
+    while piece := os.read(fd, 1 << 16):
+        data += piece
+    seen = f"whole {len(data)}"
+except OSError as error:
+    seen = f"{error.strerror} after {len(data)}"
+"""
+
+
+def test_image_that_the_disk_cannot_read_is_found_and_fetched_again(shared, faulty):
+    """A loop device whose file ends in the middle of a layer's image: the kernel gives EIO there."""
+    shared.trust(faulty.host)
+    name = faulty.add("x/y", "1", image([layer({"big": os.urandom(8 << 20)})]))
+    disk = shared.place / "disk"
+    disk.touch()
+    os.truncate(disk, 64 << 20)
+    subprocess.run(
+        ["mkfs.ext4", "-q", "-O", "^has_journal", "-E", "lazy_itable_init=0", disk], check=True
+    )
+    with mounted(shared, "-o", "loop", str(disk)):
+        os.chown(shared.root, SERVICE, SERVICE)
+        shared.root.chmod(0o700)
+        words = {"look": "container", "script": READ_BIG}
+        first = shared.run(ALICE, name, **words)
+        assert first.seen == f"whole {8 << 20}", first
+        (path,) = shared.root.glob("layers/*.erofs")
+        shown = subprocess.run(["filefrag", "-v", path], check=True, capture_output=True, text=True)
+        ends = [int(found[1]) for found in re.finditer(r"\.\. *(\d+): +\d+:", shown.stdout)]
+        block = os.statvfs(shared.root).f_bsize
+        assert ends
+        # While it is mounted: nobody would mount it afterwards.
+        os.sync()
+        os.truncate(disk, (max(ends) - 100) * block)
+        with path.open("rb") as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        environ = {
+            **os.environ,
+            "PYTHONPATH": str(ROOT / "engine"),
+            "FAIRLEAD_SITE_STORE": str(shared.root),
+        }
+        command = [sys.executable, "-m", "fairlead.cli.main", "store", "check"]
+        done = subprocess.run(command, env=environ, capture_output=True, text=True)
+        assert done.returncode == 1, done.stderr
+        assert f"damaged: {path}: its content is not what was written" in done.stdout
+        # Its description is at its end: it cannot be mounted, and is fetched again.
+        answer = shared.run(ALICE, name, **words)
+        assert answer.seen == f"whole {8 << 20}", answer
+        assert "was damaged on disk and is fetched again" in answer.said
 
 
 def test_layer_that_unpacks_to_more_than_its_forecast_leaves_the_disk_room(shared, faulty):

@@ -416,7 +416,8 @@ def _make(store: Store, folders: tuple[str, ...]) -> None:
         os.mkdir(store.root, 0o700)
     except FileExistsError:
         _check_root(store.root)
-        known = {folder.partition("/")[0] for folder in folders} | {"version"}
+        # A file system of its own brings lost+found.
+        known = {folder.partition("/")[0] for folder in folders} | {"version", "lost+found"}
         foreign = sorted(set(os.listdir(store.root)) - known)
         if foreign:
             raise errors.StoreError(
