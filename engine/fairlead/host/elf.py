@@ -385,7 +385,8 @@ class Reader:
     def wants(self, libraries: Container[str]) -> Iterator[tuple[int, Want]]:
         """Yield the versioned symbols that this file asks of some libraries, with their indexes.
 
-        The same as picking from ``symbols()``, at a tenth of its price.
+        A program's copy of a library's variable counts: it is defined, under a needed version. Much
+        faster than ``symbols()``.
         """
         needed = {need.number: need for need in self.needs() if need.library in libraries}
         if not needed or not {DT_SYMTAB, DT_VERSYM} <= self._tags.keys():
@@ -397,8 +398,8 @@ class Reader:
             need = needed.get(number & 0x7FFF)
             if not need:
                 continue
-            name, info, _other, section, _value, _size = self._at(_SYM, table + index * _SYM.size)
-            if not section and info >> 4:
+            name, info, *_ = self._at(_SYM, table + index * _SYM.size)
+            if info >> 4:
                 weak, thread_local = info >> 4 == 2, info & 15 == STT_TLS
                 text = self._string(name)
                 yield index, Want(need.library, need.version, text, weak, thread_local)
