@@ -79,7 +79,8 @@ def as_old_as(found, release):
     """Return a family without what came after a release: the same glibc, taken for an older one."""
 
     def old(version):
-        return versions.number(version) <= release
+        number = versions.number(version)
+        return number <= release if number else version == versions.PRIVATE
 
     return versions.Family(
         release,

@@ -87,7 +87,7 @@ def pair(request, base, space):
 def test_implemented_functions_do_what_the_newer_glibc_does(pair):
     program = pair.compile("calls", bed.CALLS, "-lm")
     native, bound = pair.both(["/bin/sh", "-c", "cd /tmp && exec /mnt/calls"], {program: "calls"})
-    assert native.endswith("end 0\n")
+    assert "end 0\n" in native
     assert bound.splitlines() == native.splitlines()
 
 
@@ -103,9 +103,7 @@ def test_callers_threads_signals_and_fork_are_as_they_were(pair):
     # A search path of its own for the library only: the program must not find what is there.
     bed.put(decision, f"{layer}{bed.DOWN}", {program: "callers"})
     bed.put(decision, f"{layer}{bed.DOWN}", {library: "libcaller.so"}, f"{bed.DOWN}/own:{bed.DOWN}")
-    bed.put(decision, f"{layer}{bed.DOWN}/own", {inner: "libinner.so"}, bed.DOWN)
-    bed.put(decision, f"{layer}{bed.DOWN}", {})
-    os.unlink(f"{layer}{bed.DOWN}/own/{polyfill.SONAME}")
+    bed.put(decision, f"{layer}{bed.DOWN}", {inner: "own/libinner.so"})
     programs = f"{pair.place}/programs"
     native = bed.native(pair.release, programs, ["/mnt/callers", "word"], pair.space, ORDINARY)
     bound = mpi_images.run(layer, pair.image, programs, [f"{bed.DOWN}/callers", "word"],
@@ -151,7 +149,7 @@ def test_every_implementation_does_what_this_glibc_does(base, space):
     there = {
         name
         for name, found in own.symbols.items()
-        if any((2, 17) < versions.number(item.version) for item in found)
+        if any(versions.number(item.version) > (2, 17) for item in found)
     }
     assert offered & there - {item.symbol for item in decision.new} == UNREACHED
     bed.put(decision, f"{programs}/down", {program: "calls"}, f"{programs}/down")
@@ -168,52 +166,60 @@ UNREACHED = set()
 # -- the host's MPI -----------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def injected(base, space):
-    """This host's MPI installations bound to bullseye, as a layer over a tree that has none of its own."""
-    tree = bed.image("bullseye", base)
-    profiles = mpi.profiles({"PATH": "/usr/bin"}, f"{base}/cache")
-    assert {profile.family for profile in profiles} == {"openmpi", "mpich"}
-    files, names = {}, {}
+def host_files(profiles):
+    """Return where each file of the host's MPI and its launchers goes: libraries, plugins, programs."""
+    plugins, libraries = {}, {}
     for profile in profiles:
-        for soname, path in profile.closure:
-            files[path] = f"{bed.DOWN}/{soname}"
+        libraries |= {path: f"{bed.DOWN}/{soname}" for soname, path in profile.closure}
         for item in profile.plugin_dirs:
-            names |= {path: f"{item.path}/{name}" for name, path in item.files if path[0] == "/"}
-    places = {**names, **files}
+            plugins |= {path: f"{item.path}/{name}" for name, path in item.files if path[0] == "/"}
     tools = [f"/usr/bin/{name}" for name in ("orterun", "mpiexec.hydra", "hydra_pmi_proxy")]
     for name, found in ldso.Loader("/").closure(tools).libraries.items():
         if name not in ldso.GLIBC and found.real not in tools:
-            places.setdefault(found.real, f"{bed.DOWN}/{name}")
-    places |= {path: f"{bed.DOWN}/bin/{os.path.basename(path)}" for path in tools}
-    programs = f"{base}/mpi-programs"
-    os.makedirs(programs)
-    for family in ("openmpi", "mpich"):
-        subprocess.run(
-            [f"mpicc.{family}", "-o", f"{programs}/{family}", f"{bed.SOURCES}/mpi.c"], check=True
-        )
-        places[f"{programs}/{family}"] = f"{bed.DOWN}/bin/{family}"
-    release = bed.Host("own", "")
-    places[bed.compile_for(release, f"{programs}/load", ["load.c"], "-ldl")] = f"{bed.DOWN}/load"
-    decision = bed.decide(bed.family(tree), places)
-    layer = f"{base}/mpi-layer"
-    bed.put(decision, f"{layer}{bed.DOWN}", {})
-    bed.put(decision, layer, places)
+            libraries.setdefault(found.real, f"{bed.DOWN}/{name}")
+    return libraries, plugins, {path: f"{bed.DOWN}/bin/{os.path.basename(path)}" for path in tools}
+
+
+def put_directories(profiles, layer):
+    """Write what goes with the files: links, the mark that the image's plugins vanish, data."""
     for profile in profiles:
         for item in profile.plugin_dirs:
+            os.makedirs(f"{layer}{item.path}", exist_ok=True)
+            os.setxattr(f"{layer}{item.path}", "user.overlay.opaque", b"y")
             for name, target in item.files:
                 link = f"{layer}{item.path}/{name}"
                 if target[0] != "/" and not os.path.lexists(link):
                     os.symlink(target, link)
-            os.makedirs(f"{layer}{item.path}", exist_ok=True)
-            os.setxattr(f"{layer}{item.path}", "user.overlay.opaque", b"y")
         for path, _ in profile.data_dirs:
             if not os.path.exists(f"{layer}{path}"):
                 shutil.copytree(
                     path, f"{layer}{path}", symlinks=True, ignore_dangling_symlinks=True
                 )
-    plugins = [place for path, place in places.items() if path in names and path not in files]
-    return tree, layer, programs, decision, sorted(files.values()), sorted(plugins)
+
+
+@pytest.fixture(scope="module")
+def injected(base):
+    """This host's MPI installations bound to bullseye, as a layer over a tree that has none of its own."""
+    tree = bed.image("bullseye", base)
+    profiles = mpi.profiles({"PATH": "/usr/bin"}, f"{base}/cache")
+    assert {profile.family for profile in profiles} == {"openmpi", "mpich"}
+    libraries, plugins, programs = host_files(profiles)
+    built = f"{base}/mpi-programs"
+    os.makedirs(built)
+    for family in ("openmpi", "mpich"):
+        command = [f"mpicc.{family}", "-o", f"{built}/{family}", f"{bed.SOURCES}/mpi.c"]
+        subprocess.run(command, check=True)
+        programs[f"{built}/{family}"] = f"{bed.DOWN}/bin/{family}"
+    load = bed.compile_for(bed.Host("own", ""), f"{built}/load", ["load.c"], "-ldl")
+    programs[load] = f"{bed.DOWN}/load"
+    places = {**plugins, **libraries, **programs}
+    decision = bed.decide(bed.family(tree), places)
+    layer = f"{base}/mpi-layer"
+    bed.put(decision, f"{layer}{bed.DOWN}", {})
+    bed.put(decision, layer, places)
+    put_directories(profiles, layer)
+    opened = [place for path, place in plugins.items() if path not in libraries]
+    return tree, layer, built, decision, sorted(libraries.values()), sorted(opened)
 
 
 def in_image(injected, space, *command):

@@ -2,7 +2,9 @@
 
 #include <arpa/inet.h>
 #include <malloc.h>
+#include <search.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <wchar.h>
 
 /* What fortified programs call. */
@@ -40,7 +42,7 @@ static void names(void)
 #if SINCE(32)
 	int i;
 
-	for (i = -1; i < (SINCE(43) ? 140 : 134); i++) {
+	for (i = -1; i < 134; i++) {
 		const char *name = strerrorname_np(i), *text = strerrordesc_np(i);
 
 		printf("%d %s %s\n", i, name ? name : "-", text ? text : "-");
@@ -95,8 +97,48 @@ static void memory(void)
 #endif
 }
 
+static int compare(const void *one, const void *other)
+{
+	return strcmp(one, other);
+}
+
+static void visit(const void *node, VISIT order, void *text)
+{
+	sprintf((char *)text + strlen(text), "%s%d ", *(const char *const *)node, order);
+}
+
+static void trees(void)
+{
+	char text[500] = "";
+	const char *words[] = { "d", "b", "f", "a", "c", "e", "g", "h" };
+	void *root = NULL;
+	int i;
+
+	twalk_r(root, visit, text);
+	for (i = 0; i < 8; i++)
+		tsearch(words[i], &root, compare);
+	twalk_r(root, visit, text);
+	printf("%s\n", text);
+}
+
+static void floats(void)
+{
+	static const char *const formats[] = { "%g", "%.3f", "%e", "%a", "%.0G", "%.20f", "%A" };
+	char text[80];
+	int i;
+
+	for (i = 0; i < 7; i++) {
+		printf("%d ", strfromd(text, 80, formats[i], 1234.5678));
+		printf("%s %d ", text, strfromf(text, 80, formats[i], -0.1f));
+		printf("%s %d ", text, strfroml(text, 4, formats[i], 1e30L));
+		printf("%s\n", text);
+	}
+}
+
 void calls_strings(void)
 {
+	trees();
+	floats();
 	copies();
 	names();
 	memory();

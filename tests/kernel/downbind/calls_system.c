@@ -174,6 +174,14 @@ static void memory_and_time(void)
 
 	TOLD(mlock2(page, 4096, 0));
 	TOLD(mlock2(page, 4096, 1 << 10));
+	TOLD(pkey_get(99));
+	TOLD(pkey_set(99, 0));
+	{
+		int key = pkey_alloc(0, PKEY_DISABLE_WRITE); /* not every processor has them */
+
+		HOLDS(key < 0 || pkey_get(key) == PKEY_DISABLE_WRITE);
+		HOLDS(key < 0 || (pkey_set(key, PKEY_DISABLE_ACCESS) == 0 && pkey_get(key) == PKEY_DISABLE_ACCESS));
+	}
 	TOLD(pkey_free(1000));
 	TOLD(pkey_alloc(1, 0));
 	TOLD(pkey_mprotect(page, 4096, PROT_READ, 1000));

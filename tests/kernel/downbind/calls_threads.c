@@ -168,6 +168,34 @@ static int wakes(void *unused)
 	return mtx_unlock(&woken_lock);
 }
 
+extern int __cxa_thread_atexit_impl(void (*)(void *), void *, void *);
+extern void *__dso_handle;
+
+static void told(void *name)
+{
+	printf("destructor %s\n", (const char *)name);
+	if (*(const char *)name == 'b')
+		__cxa_thread_atexit_impl(told, "of a destructor", &__dso_handle);
+}
+
+static void *registers(void *unused)
+{
+	__cxa_thread_atexit_impl(told, "a", &__dso_handle);
+	__cxa_thread_atexit_impl(told, "b", &__dso_handle);
+	__cxa_thread_atexit_impl(told, "c", &__dso_handle);
+	return unused;
+}
+
+static void destructors(void)
+{
+	pthread_t thread;
+
+	pthread_create(&thread, NULL, registers, NULL);
+	pthread_join(thread, NULL);
+	__cxa_thread_atexit_impl(told, "main's first", &__dso_handle);
+	__cxa_thread_atexit_impl(told, "main's second", &__dso_handle);
+}
+
 void calls_threads(void)
 {
 	pthread_t thread;
@@ -197,6 +225,15 @@ void calls_threads(void)
 #endif
 	}
 	c11();
+	{
+		pthread_attr_t attributes;
+		int detached = -1;
+
+		TOLD(pthread_getattr_default_np(&attributes));
+		TOLD(pthread_attr_getdetachstate(&attributes, &detached));
+		HOLDS(detached == PTHREAD_CREATE_JOINABLE);
+		destructors();
+	}
 	cnd_init(&woken);
 	mtx_init(&woken_lock, mtx_plain);
 	mtx_lock(&woken_lock);
