@@ -107,8 +107,8 @@ def slots(written):
     with open(written, "rb") as file:
         data = file.read()
     found = dynamic.parse(data, "polyfill")
-    size = found.tag(dynamic.DT_RELASZ)
-    start = found.offset(found.tag(dynamic.DT_RELA), size)
+    size = found.tag(elf.DT_RELASZ)
+    start = found.offset(found.tag(elf.DT_RELA), size)
     kind = arch.of(found.machine).glob_dat
     rows = list(dynamic.RELA.iter_unpack(data[start : start + size]))
     assert all(info & 0xFFFFFFFF == kind and addend == 0 for _, info, addend in rows)

@@ -204,12 +204,12 @@ def _relocations(data: bytes, old: dynamic.Dynamic, processor: arch.Arch) -> byt
         )
         for place in places
     )
-    own, size = old.tag(dynamic.DT_RELA), old.tag(dynamic.DT_RELASZ) or 0
+    own, size = old.tag(elf.DT_RELA), old.tag(elf.DT_RELASZ) or 0
     if own is None or not size:
         return table
     if old.tag(dynamic.DT_RELAENT) != dynamic.RELA.size or size % dynamic.RELA.size:
         raise elf.Damaged(f"{old.file}: relocation table of {size} bytes")
-    jumps, jumps_size = old.tag(dynamic.DT_JMPREL), old.tag(dynamic.DT_PLTRELSZ) or 0
+    jumps, jumps_size = old.tag(elf.DT_JMPREL), old.tag(elf.DT_PLTRELSZ) or 0
     if jumps is not None and own <= jumps < own + size:
         if jumps + jumps_size != own + size:  # ld.so knows them only at the end
             raise elf.Damaged(f"{old.file}: its relocation tables overlap")
@@ -243,7 +243,7 @@ def _expanded(
     tags: list[tuple[int, int]], relocations: bytes, processor: arch.Arch
 ) -> list[tuple[int, int]]:
     """Return the dynamic section with the written-out table in place of DT_RELR."""
-    gone = {*_RELR, dynamic.DT_RELA, dynamic.DT_RELASZ, dynamic.DT_RELAENT, dynamic.DT_RELACOUNT}
+    gone = {*_RELR, elf.DT_RELA, elf.DT_RELASZ, dynamic.DT_RELAENT, dynamic.DT_RELACOUNT}
     leading = 0
     for _, kind, _ in dynamic.RELA.iter_unpack(relocations):
         if kind != processor.relative:
@@ -254,8 +254,8 @@ def _expanded(
         return found
     return [
         *found,
-        (dynamic.DT_RELA, 0),
-        (dynamic.DT_RELASZ, len(relocations)),
+        (elf.DT_RELA, 0),
+        (elf.DT_RELASZ, len(relocations)),
         (dynamic.DT_RELAENT, dynamic.RELA.size),
         (dynamic.DT_RELACOUNT, leading),
     ]
@@ -288,7 +288,7 @@ def _append(
         elf.DT_VERNEED: address + at_verneed,
     }
     if relocations:
-        pointers[dynamic.DT_RELA] = address + at_relocations
+        pointers[elf.DT_RELA] = address + at_relocations
     segments = _segments(old, (offset, address, end), size, at_headers, processor.page)
     blob = bytearray(end)
     for index, (tag, value) in enumerate(tags):
