@@ -17,7 +17,7 @@ POLYFILL_FLAGS = shlex.split("""
     -std=gnu17 -O2 -D_GNU_SOURCE -U_FORTIFY_SOURCE -Wall -fPIC -fvisibility=hidden -ffreestanding
     -fexceptions -fno-stack-protector -ffp-contract=off -shared -nostdlib
     -Wl,-soname,libfairlead-glibc.so -Wl,-z,now -Wl,-z,relro -Wl,-z,noexecstack
-    -Wl,--hash-style=gnu -Wl,--build-id=sha1 -Wl,-s
+    -Wl,--hash-style=gnu -Wl,--build-id=sha1 -Wl,--exclude-libs,ALL -Wl,-s
 """)
 
 
@@ -32,7 +32,8 @@ class Build(build_ext):
         compiler = shlex.split(os.environ.get("CC", "cc"))
         sources = sorted(glob.glob("c_ext/polyfill/*.c"))
         # Under another name first: a library that is in use must not be written to.
-        command = [*compiler, *POLYFILL_FLAGS, "-o", f"{place}.new", *sources]
+        # libgcc.a has the arithmetic of types that the processor has not (long double on aarch64).
+        command = [*compiler, *POLYFILL_FLAGS, "-o", f"{place}.new", *sources, "-lgcc"]
         subprocess.run(command, check=True)
         os.replace(f"{place}.new", place)
 
