@@ -68,7 +68,9 @@ def build(command, environ, directory):
     flags = ["-O1", "-w", "-D_GNU_SOURCE", "-fno-builtin", "-pthread"]
     calls = [f"{bed.SOURCES}/{name}" for name in bed.CALLS]
     subprocess.run(
-        [*command, *flags, "-o", f"{directory}/calls", *calls, "-lm"], check=True, env=environ
+        [*command, *flags, "-o", f"{directory}/calls", *calls, "-lrt", "-lresolv", "-lm"],
+        check=True,
+        env=environ,
     )
     return library
 

@@ -19,7 +19,7 @@ PACKAGE = os.path.dirname(os.path.abspath(polyfill.__file__))
 IMPLEMENTATION = f"{PACKAGE}/{polyfill.IMPLEMENTATION}"
 DOWN = "/down"
 CALLS = [f"calls{part}.c" for part in
-         ("", "_files", "_strings", "_system", "_threads", "_numbers", "_math", "_bits")]  # fmt: skip
+         ("", "_files", "_strings", "_system", "_threads", "_numbers", "_math", "_bits", "_moved")]  # fmt: skip
 # What a program of the release is compiled with and runs on.
 HOST = ("libc6", "libc6-dev", "libc-bin", "libstdc++6", "libgcc-s1", "coreutils", "dash")
 IMAGE = ("libc6", "libc-bin", "coreutils", "dash")
@@ -62,6 +62,8 @@ def compile_for(release, target, sources, *flags):
         place = [f"--sysroot={release.root}", f"-B{libraries}/", f"-L{libraries}"]
     paths = [f"{SOURCES}/{name}" for name in sources]
     command = [compiler, *place, "-O1", "-w", "-D_GNU_SOURCE", "-fno-builtin", "-pthread"]
+    if "calls.c" in sources:
+        flags = (*flags, "-lrt", "-lutil", "-lresolv", "-ldl", "-lm")
     subprocess.run([*command, "-o", str(target), *paths, *flags], check=True)
     return str(target)
 

@@ -10,8 +10,8 @@ import downbind_bed as bed
 import mpi_images
 import pytest
 
-from fairlead.glibc import polyfill, versions
-from fairlead.host import ldso, mpi
+from fairlead.glibc import binding, polyfill, versions
+from fairlead.host import elf, ldso, mpi
 
 ORDINARY = 54321 if os.getuid() == 0 else None
 LIBRARIES = f"/{mpi_images.LIBRARIES}"
@@ -89,6 +89,33 @@ def test_implemented_functions_do_what_the_newer_glibc_does(pair):
     native, bound = pair.both(["/bin/sh", "-c", "cd /tmp && exec /mnt/calls"], {program: "calls"})
     assert "end 0\n" in native
     assert bound.splitlines() == native.splitlines()
+
+
+def test_every_binding_of_all_symbols_is_found_by_the_images_loader(pair, space):
+    """One polyfill for all that the newer glibc defines and that can be had: bound at once when it is loaded."""
+    newer = bed.family(pair.release.root or "/")
+    wants = tuple(
+        elf.Want(item.library, item.version, name, True, False)
+        for name, found in newer.symbols.items()
+        for item in found
+        if versions.number(item.version) > (2, 17)
+    )
+    asked = frozenset((want.library, want.version) for want in wants)
+    needs = versions.Needs("all", newer.machine, asked, wants, frozenset(), False)
+    decision = binding.plan([needs], pair.glibc, bed.offers())
+    assert decision.action == "down-bind"
+    assert len(decision.bindings) > 60
+    layer = f"{pair.place}/all"
+    load = pair.compile("load", ["load.c"], "-ldl")
+    decision_of_load = bed.decide(pair.glibc, [load])
+    bed.put(decision_of_load, f"{layer}/own", {load: "load"}, "/own")
+    bed.put(decision, f"{layer}{bed.DOWN}", {})
+    os.rename(f"{layer}{bed.DOWN}/{polyfill.SONAME}", f"{layer}{bed.DOWN}/all.so")
+    done = mpi_images.run(
+        layer, pair.image, pair.place, ["/own/load", f"{bed.DOWN}/all.so"],
+        user=ORDINARY, space=pair.space,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, "1 of 1\n"), done.stdout + done.stderr
 
 
 def test_callers_threads_signals_and_fork_are_as_they_were(pair):

@@ -14,6 +14,7 @@ int main(void)
 	calls_numbers();
 	calls_math();
 	calls_bits();
+	calls_moved();
 	printf("end %d\n", failures);
 	return failures != 0;
 }

@@ -45,4 +45,5 @@ void calls_threads(void);
 void calls_numbers(void);
 void calls_math(void);
 void calls_bits(void);
+void calls_moved(void);
 #endif
