@@ -174,7 +174,7 @@ NAMES = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(NAMES, st.data())
 def test_any_set_of_symbols_is_found_through_the_hash_table(tmp_path_factory, names, data):
     """The table is walked as ld.so does: filter, bucket, chain."""
