@@ -234,3 +234,27 @@ def test_loader_takes_it_and_an_unversioned_search_does_not_find_it(tmp_path):
         assert not low <= address < high
     assert not any("w" in line[1] and "x" in line[1] for line in lines)
     assert any(line[1] == "r--p" for line in lines)
+
+
+def test_stub_is_called_by_version_and_known_to_the_unwinder(tmp_path):
+    path = tmp_path / polyfill.SONAME
+    asked = forge.needs(
+        "libc.so.6:sem_getvalue@GLIBC_2.34", "libc.so.6:pthread_getconcurrency@GLIBC_2.34"
+    )
+    found = binding.plan([asked], forge.as_old_as((2, 17)), forge.offers())
+    path.write_bytes(polyfill.write(found))
+    library = ctypes.CDLL(str(path))
+    search = ctypes.CDLL(None).dlvsym
+    search.restype = ctypes.c_void_p
+    search.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_char_p]
+    stub = search(library._handle, b"pthread_getconcurrency", b"GLIBC_2.34")
+    with open("/proc/self/maps", encoding="utf-8") as file:
+        code = [line for line in file if str(path) in line and "r-xp" in line]
+    low, high = (int(text, 16) for text in code[0].split()[0].split("-"))
+    assert low <= stub < high
+    assert ctypes.CFUNCTYPE(ctypes.c_int)(stub)() == 0
+    find = ctypes.CDLL("libgcc_s.so.1")._Unwind_Find_FDE
+    find.restype = ctypes.c_void_p
+    bases = (ctypes.c_void_p * 3)()
+    assert find(ctypes.c_void_p(stub + 4), bases)
+    assert bases[2] == low  # where the code begins that the description covers

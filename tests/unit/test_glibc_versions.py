@@ -7,7 +7,7 @@ import subprocess
 import elf_forge
 import glibc_forge as forge
 
-from fairlead.glibc import binding, rules, versions
+from fairlead.glibc import arch, binding, rules, versions
 from fairlead.host import elf, ldso
 
 
@@ -129,5 +129,8 @@ UNAVAILABLE = {
 }  # fmt: skip
 
 
-def test_package_holds_the_library():
-    assert os.path.getsize(forge.IMPLEMENTATION) < 200_000
+def test_library_is_built_for_the_machines_that_are_known():
+    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    with open(os.path.join(root, "setup.py"), encoding="utf-8") as file:
+        names = re.search(r"POLYFILL_MACHINES = \((.*)\)", file.read())[1]
+    assert set(re.findall(r"\w+", names)) == arch.ARCHS.keys()
