@@ -65,13 +65,17 @@ OLD(long double, sqrtl, long double);
 #define LN10 2.302585092994045684017991454684364208L
 #define PI 3.141592653589793238462643383279502884L
 
-/* Too great for the type that it is rounded to: that is this function's error, not the wider one's. */
+/* Too great for the type that it is rounded to: that is this function's error, not the wider one's; and not every
+ * older libm says EDOM.
+ */
 #define ROUNDED(type, wide, finite)                                                                     \
 	do {                                                                                            \
 		type ret_ = (type)(wide);                                                                \
                                                                                                         \
 		if (__builtin_isinf(ret_) && (finite))                                                   \
 			errno = ERANGE_;                                                                 \
+		if (IS_NAN(ret_) && !IS_NAN(value))                                                      \
+			errno = EDOM_;                                                                   \
 		return ret_;                                                                             \
 	} while (0)
 

@@ -1,6 +1,8 @@
 /* Names of errors and signals (2.32). Numbers are Linux's own, the same on x86-64 and aarch64. */
 #include "polyfill.h"
 
+enum { EFTYPE_ = 134 }; /* Linux 6.15 */
+
 OLD(char *, strerror_l, int, locale_t);
 OLD(locale_t, newlocale, int, const char *, locale_t);
 
@@ -29,7 +31,7 @@ static const char *const ERRORS[] = {
 	[115] = "EINPROGRESS", [116] = "ESTALE", [117] = "EUCLEAN", [118] = "ENOTNAM", [119] = "ENAVAIL",
 	[120] = "EISNAM", [121] = "EREMOTEIO", [122] = "EDQUOT", [123] = "ENOMEDIUM", [124] = "EMEDIUMTYPE",
 	[125] = "ECANCELED", [126] = "ENOKEY", [127] = "EKEYEXPIRED", [128] = "EKEYREVOKED", [129] = "EKEYREJECTED",
-	[130] = "EOWNERDEAD", [131] = "ENOTRECOVERABLE", [132] = "ERFKILL", [133] = "EHWPOISON",
+	[130] = "EOWNERDEAD", [131] = "ENOTRECOVERABLE", [132] = "ERFKILL", [133] = "EHWPOISON", [EFTYPE_] = "EFTYPE",
 };
 
 static const struct {
@@ -80,6 +82,8 @@ NEW(const char *, strerrordesc_np, int number)
 {
 	if (!fairlead_new_strerrorname_np(number))
 		return NULL;
+	if (number == EFTYPE_)
+		return "Inappropriate file type or format";
 	return fairlead_old_strerror_l(number, fairlead_old_newlocale(LC_ALL_MASK, "C", (locale_t)0));
 }
 

@@ -61,17 +61,17 @@ SETTERS(cfsetospeed__2_42, cfsetospeed)
 SETTERS(cfsetibaud, cfsetispeed)
 SETTERS(cfsetobaud, cfsetospeed)
 
-NEW(int, cfsetbaud, struct termios *terminal, unsigned int in, unsigned int out)
+NEW(int, cfsetbaud, struct termios *terminal, unsigned int speed)
 {
-	speed_t in_code, out_code;
+	speed_t code;
 
-	if (to_code(in, &in_code) || to_code(out, &out_code))
+	if (to_code(speed, &code))
 		return -1;
-	fairlead_old_cfsetospeed(terminal, out_code);
-	return fairlead_old_cfsetispeed(terminal, in_code);
+	fairlead_old_cfsetospeed(terminal, code);
+	return fairlead_old_cfsetispeed(terminal, code);
 }
 
 NEW(int, cfsetspeed__2_42, struct termios *terminal, unsigned int speed)
 {
-	return fairlead_new_cfsetbaud(terminal, speed, speed);
+	return fairlead_new_cfsetbaud(terminal, speed);
 }

@@ -117,8 +117,6 @@ NEW(int, mtx_init, pthread_mutex_t *mutex, int type)
 {
 	pthread_mutexattr_t attributes;
 
-	if (type & ~3)
-		return ERROR;
 	fairlead_old_pthread_mutexattr_init(&attributes);
 	fairlead_old_pthread_mutexattr_settype(&attributes, type & RECURSIVE ? PTHREAD_MUTEX_RECURSIVE : 0);
 	return outcome(fairlead_old_pthread_mutex_init(mutex, &attributes));

@@ -4,6 +4,7 @@ The packages are fetched with apt's own resolver into a cache of the user's and 
 dpkg database. ``FAIRLEAD_TEST_CACHE`` names the cache (default: ~/.cache/fairlead-tests).
 """
 
+import contextlib
 import fcntl
 import os
 import shutil
@@ -27,9 +28,9 @@ exec env -i PATH=/usr/bin:/bin HOME=/tmp OMPI_MCA_ess_singleton_isolated=1 "$@"
 """
 
 
-def packages(suite, *names):
-    """Fetch packages with all that they need; return the paths of the archives."""
-    state = f"{CACHE}/apt-{suite}"
+def packages(suite, *names, state=""):
+    """Fetch packages with all that they need; return the paths of the archives, and of all in the same state."""
+    state = f"{CACHE}/apt-{state or suite}"
     for directory in ("lists/partial", "archives/partial", "etc/preferences.d", "etc/apt.conf.d"):
         os.makedirs(f"{state}/{directory}", exist_ok=True)
     with open(f"{state}/sources.list", "w") as file:
@@ -39,7 +40,9 @@ def packages(suite, *names):
     apt = ["apt-get", "-q", "-y", "--no-install-recommends", "-o", f"Dir::Etc={state}/etc",
            "-o", f"Dir::Etc::sourcelist={state}/sources.list", "-o", "Dir::Etc::sourceparts=/dev/null",
            "-o", f"Dir::State={state}", "-o", f"Dir::State::status={state}/status", "-o", f"Dir::Cache={state}",
-           "-o", "APT::Sandbox::User=", "-o", "Debug::NoLocking=1"]  # fmt: skip
+           "-o", "APT::Sandbox::User=", "-o", "Debug::NoLocking=1",
+           # A mirror may be a snapshot, whose Release file has expired.
+           "-o", "Acquire::Check-Valid-Until=false"]  # fmt: skip
     subprocess.run([*apt, "update"], check=True, stdout=subprocess.DEVNULL)
     subprocess.run(
         [*apt, "--download-only", "install", *names], check=True, stdout=subprocess.DEVNULL
@@ -56,7 +59,7 @@ def unpack(archives, tree):
         subprocess.run(["dpkg-deb", "--extract", archive, tree], check=True)
 
 
-def pristine(suite, name, add=()):
+def pristine(suite, name, add=(), wanted=MPI):
     """Return the cached tree of a suite with MPI, without what tests change; ``add`` unpacks more over it."""
     os.makedirs(CACHE, exist_ok=True)
     tree = f"{CACHE}/{name}"
@@ -64,7 +67,12 @@ def pristine(suite, name, add=()):
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not os.path.isdir(tree):
             shutil.rmtree(f"{tree}.tmp", ignore_errors=True)
-            unpack([*packages(suite, *MPI), *add], f"{tree}.tmp")
+            state = suite if wanted == MPI else name
+            unpack([*packages(suite, *wanted, state=state), *add], f"{tree}.tmp")
+            for directory in ("bin", "sbin", "lib", "lib64"):  # merged /usr, as base-files would
+                if os.path.isdir(f"{tree}.tmp/usr/{directory}"):
+                    with contextlib.suppress(FileExistsError):
+                        os.symlink(f"usr/{directory}", f"{tree}.tmp/{directory}")
             os.rename(f"{tree}.tmp", tree)
     return tree
 
@@ -75,7 +83,7 @@ def copy(tree, target):
     return str(target)
 
 
-def run(layer, tree, programs, command, env=(), *, user=None, space):
+def run(layer, tree, programs, command, env=(), *, user=None, space, timeout=20):
     """Run a command in a container of the layer over the tree, as an ordinary user; return the finished process."""
     lower = f"{layer}:{tree}" if layer else str(tree)
     os.makedirs(space, exist_ok=True)
@@ -89,5 +97,5 @@ def run(layer, tree, programs, command, env=(), *, user=None, space):
     identity = {"user": user, "group": user, "extra_groups": []} if user else {}
     return subprocess.run(
         ["unshare", "-Urm", "sh", "-c", INSIDE, "sh", *variables, "/usr/sbin/chroot", ".", *command],
-        env=environ, capture_output=True, text=True, timeout=20, **identity,
+        env=environ, capture_output=True, text=True, timeout=timeout, **identity,
     )  # fmt: skip

@@ -15,7 +15,7 @@ from layer_corpus import gnu_sparse
 from tarmaker import directory, file, hardlink, symlink
 from test_layer_sanitized import CONTINUES, DRIVER, IMAGE, SOURCES, Driver
 
-from fairlead.kernel import Limits
+from fairlead.sinks import Limits
 
 
 @pytest.fixture(scope="module")

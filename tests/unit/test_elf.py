@@ -254,3 +254,18 @@ def test_mutated_file_raises_only_elf_errors_and_ends_soon(sample, tmp_path, cha
     with contextlib.suppress(elf.ElfError):
         read_all(path)
     assert time.monotonic() - begin < 2
+
+
+@pytest.mark.parametrize("style", ["gnu", "sysv"])
+def test_program_that_exports_nothing_still_tells_what_it_asks_for(tmp_path, style):
+    """Its .gnu.hash is empty and says nothing of the number of symbols; its relocations do."""
+    path = elf_forge.compile_c(
+        tmp_path / "program",
+        "int main(void) { return rand() + (int)(long)&malloc; }",
+        f"-Wl,--hash-style={style}",
+        "-include", "stdlib.h",
+    )  # fmt: skip
+    with elf.Reader(path) as reader:
+        wanted = {want.symbol for _, want in reader.wants({"libc.so.6"})}
+        asked = {symbol.name for symbol in reader.symbols() if not symbol.defined}
+    assert {"rand", "malloc", "__libc_start_main"} <= wanted <= asked

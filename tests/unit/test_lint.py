@@ -14,6 +14,7 @@ SCRIPTS = (
     "install",
     ".ci/run",
     "tests/bed/cluster",
+    "tests/bed/downbind",
     "tests/bed/images",
     "tests/bed/packages",
     "tests/bed/registry",

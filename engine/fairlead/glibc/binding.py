@@ -156,6 +156,8 @@ def plan(
 ) -> Decision:
     """Return how the files of a closure run on an image's glibc.
 
+    One plan, and so one polyfill, for a container: the loader keeps one library of a name.
+
     Args:
         closure: what every file that goes into the image asks of glibc, plugins included.
         family: the image's glibc.

@@ -23,7 +23,7 @@ import struct
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from fairlead.glibc import arch, dynamic, polyfill
+from fairlead.glibc import arch, dynamic, polyfill, versions
 from fairlead.glibc.binding import Decision
 from fairlead.host import elf, ldso
 
@@ -33,21 +33,6 @@ _MAX_RELATIVE = 1 << 22
 # What prelink leaves: sums over the file as it was, and what a prelinked program may rely on.
 _PRELINK = frozenset((0x6FFFFDF5, 0x6FFFFDF7, 0x6FFFFDF8, 0x6FFFFEF8, 0x6FFFFEF9))
 _RELR = frozenset((elf.DT_RELR, dynamic.DT_RELRSZ, dynamic.DT_RELRENT))
-
-
-class _Table:
-    """A string table that grows: the old one, so that old offsets stay right, and what is added."""
-
-    def __init__(self, old: bytes) -> None:
-        self.content = bytearray(old)
-        self._known: dict[str, int] = {}
-
-    def add(self, text: str) -> int:
-        """Return the offset of a string."""
-        if text not in self._known:
-            self._known[text] = len(self.content)
-            self.content += text.encode("utf-8", "surrogateescape") + b"\0"
-        return self._known[text]
 
 
 class _Asked(NamedTuple):
@@ -81,7 +66,8 @@ def patch(
         names: SONAMEs that become others, in DT_SONAME, DT_NEEDED and Verneed.
 
     Raises:
-        elf.ElfError: the file is damaged, for another machine, or cannot be rewritten.
+        elf.ElfError: the file is damaged, for another machine, was not planned for, or cannot be
+            rewritten.
     """
     assert decision.action != "impossible"
     old = dynamic.parse(data, file)
@@ -89,7 +75,7 @@ def patch(
     if old.machine != decision.machine or not processor:
         raise elf.ElfError(f"{file}: made for machine {old.machine}, not {decision.machine}")
     renamed = names or {}
-    strings = _Table(old.strings)
+    strings = bytearray(old.strings)  # grows, so that old offsets stay right
     asked = _asked(data, old, decision, strings, renamed)
     expand = decision.expand and old.tag(elf.DT_RELR) is not None
     relocations = _relocations(data, old, processor) if expand else b""
@@ -98,7 +84,14 @@ def patch(
         tags = _expanded(tags, relocations, processor)
     if tags == list(old.tags) and asked.needs == old.needs and not asked.numbers:
         return data
-    return _append(data, old, processor, tags, asked, bytes(strings.content), relocations)
+    return _append(data, old, processor, tags, asked, bytes(strings), relocations)
+
+
+def _add(strings: bytearray, text: str) -> int:
+    """Append to a string table; return the offset."""
+    place = len(strings)
+    strings += text.encode("utf-8", "surrogateescape") + b"\0"
+    return place
 
 
 # -- versions -------------------------------------------------------------------------------
@@ -108,12 +101,13 @@ def _asked(
     data: bytes,
     old: dynamic.Dynamic,
     decision: Decision,
-    strings: _Table,
+    strings: bytearray,
     names: Mapping[str, str],
 ) -> _Asked:
     """Split Verneed: what the image has, and what the polyfill has."""
     kept: list[tuple[int, tuple[dynamic.Aux, ...]]] = []
     led: list[dynamic.Aux] = []
+    release = versions.number(decision.family)
     for place, entries in old.needs:
         library = old.string(place)
         stay = []
@@ -122,19 +116,21 @@ def _asked(
             if key in decision.redirect:
                 led.append(entry)
             elif key not in decision.dropped:
+                if key[0] in ldso.GLIBC and versions.number(key[1]) > release:
+                    raise elf.ElfError(f"{old.file}: needs {key[1]}, which is not in the plan")
                 stay.append(entry)
         if stay:
             renamed = names.get(library)
-            kept.append((strings.add(renamed) if renamed else place, tuple(stay)))
+            kept.append((_add(strings, renamed) if renamed else place, tuple(stay)))
     numbers, added, elsewhere = _remapped(data, old, decision, strings)
     led += added
     if led:
-        kept.append((strings.add(polyfill.SONAME), tuple(led)))
+        kept.append((_add(strings, polyfill.SONAME), tuple(led)))
     return _Asked(tuple(kept), numbers, bool(led) or elsewhere)
 
 
 def _remapped(
-    data: bytes, old: dynamic.Dynamic, decision: Decision, strings: _Table
+    data: bytes, old: dynamic.Dynamic, decision: Decision, strings: bytearray
 ) -> tuple[dict[int, int], list[dynamic.Aux], bool]:
     """Return new entries of .gnu.version, their versions, and whether a symbol lies elsewhere."""
     numbers: dict[int, int] = {}
@@ -154,7 +150,7 @@ def _remapped(
                 number = free + len(added)
                 if number >= elf.HIDDEN:
                     raise elf.Damaged(f"{old.file}: no number is left for another version")
-                name = strings.add(want.version)
+                name = _add(strings, want.version)
                 key = polyfill.sysv_hash(want.version)
                 added[want.version] = dynamic.Aux(key, 0, number, name)
             numbers[old.offset(versym + 2 * index, 2)] = added[want.version].number
@@ -165,19 +161,19 @@ def _tags(
     old: dynamic.Dynamic,
     asked: _Asked,
     decision: Decision,
-    strings: _Table,
+    strings: bytearray,
     search: str,
     names: Mapping[str, str],
 ) -> list[tuple[int, int]]:
     """Return the new dynamic section; what points into the new segment keeps its old value."""
-    tags = [(elf.DT_NEEDED, strings.add(polyfill.SONAME))] if asked.polyfill else []
+    tags = [(elf.DT_NEEDED, _add(strings, polyfill.SONAME))] if asked.polyfill else []
     for tag, value in old.tags:
         kept = value
         if tag in (elf.DT_NEEDED, elf.DT_SONAME):
             name = old.string(value)
             if tag == elf.DT_NEEDED and name in decision.unneeded:
                 continue
-            kept = strings.add(names[name]) if name in names else value
+            kept = _add(strings, names[name]) if name in names else value
         elif (tag in (elf.DT_RPATH, elf.DT_RUNPATH) and search) or tag in _PRELINK:
             continue
         elif tag in (elf.DT_VERNEED, elf.DT_VERNEEDNUM):
@@ -188,7 +184,7 @@ def _tags(
     if asked.needs and not old.needs:
         tags += [(elf.DT_VERNEED, 0), (elf.DT_VERNEEDNUM, len(asked.needs))]
     if search:
-        tags.append((elf.DT_RPATH, strings.add(search)))
+        tags.append((elf.DT_RPATH, _add(strings, search)))
     return tags
 
 
@@ -204,12 +200,12 @@ def _relocations(data: bytes, old: dynamic.Dynamic, processor: arch.Arch) -> byt
         )
         for place in places
     )
-    own, size = old.tag(dynamic.DT_RELA), old.tag(dynamic.DT_RELASZ) or 0
+    own, size = old.tag(elf.DT_RELA), old.tag(elf.DT_RELASZ) or 0
     if own is None or not size:
         return table
     if old.tag(dynamic.DT_RELAENT) != dynamic.RELA.size or size % dynamic.RELA.size:
         raise elf.Damaged(f"{old.file}: relocation table of {size} bytes")
-    jumps, jumps_size = old.tag(dynamic.DT_JMPREL), old.tag(dynamic.DT_PLTRELSZ) or 0
+    jumps, jumps_size = old.tag(elf.DT_JMPREL), old.tag(elf.DT_PLTRELSZ) or 0
     if jumps is not None and own <= jumps < own + size:
         if jumps + jumps_size != own + size:  # ld.so knows them only at the end
             raise elf.Damaged(f"{old.file}: its relocation tables overlap")
@@ -243,7 +239,7 @@ def _expanded(
     tags: list[tuple[int, int]], relocations: bytes, processor: arch.Arch
 ) -> list[tuple[int, int]]:
     """Return the dynamic section with the written-out table in place of DT_RELR."""
-    gone = {*_RELR, dynamic.DT_RELA, dynamic.DT_RELASZ, dynamic.DT_RELAENT, dynamic.DT_RELACOUNT}
+    gone = {*_RELR, elf.DT_RELA, elf.DT_RELASZ, dynamic.DT_RELAENT, dynamic.DT_RELACOUNT}
     leading = 0
     for _, kind, _ in dynamic.RELA.iter_unpack(relocations):
         if kind != processor.relative:
@@ -254,8 +250,8 @@ def _expanded(
         return found
     return [
         *found,
-        (dynamic.DT_RELA, 0),
-        (dynamic.DT_RELASZ, len(relocations)),
+        (elf.DT_RELA, 0),
+        (elf.DT_RELASZ, len(relocations)),
         (dynamic.DT_RELAENT, dynamic.RELA.size),
         (dynamic.DT_RELACOUNT, leading),
     ]
@@ -288,7 +284,7 @@ def _append(
         elf.DT_VERNEED: address + at_verneed,
     }
     if relocations:
-        pointers[dynamic.DT_RELA] = address + at_relocations
+        pointers[elf.DT_RELA] = address + at_relocations
     segments = _segments(old, (offset, address, end), size, at_headers, processor.page)
     blob = bytearray(end)
     for index, (tag, value) in enumerate(tags):

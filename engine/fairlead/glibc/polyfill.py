@@ -242,8 +242,8 @@ def _tags(
     ]
     if names.targets:
         tags += [
-            (dynamic.DT_RELA, at["rela"].address),
-            (dynamic.DT_RELASZ, at["rela"].size),
+            (elf.DT_RELA, at["rela"].address),
+            (elf.DT_RELASZ, at["rela"].size),
             (dynamic.DT_RELAENT, dynamic.RELA.size),
         ]
     if names.asked:

@@ -31,17 +31,9 @@ MACHINES = {"x86_64": 62, "aarch64": 183, "ppc64le": 21, "riscv64": 243}
 
 ET_EXEC, ET_DYN = 2, 3
 PT_LOAD, PT_DYNAMIC, PT_INTERP, PT_NOTE = 1, 2, 3, 4
-DT_NEEDED, DT_HASH, DT_STRTAB, DT_SYMTAB, DT_STRSZ, DT_SONAME, DT_RPATH, DT_RUNPATH = (
-    1,
-    4,
-    5,
-    6,
-    10,
-    14,
-    15,
-    29,
-)
-DT_RELR = 36
+DT_NEEDED, DT_HASH, DT_STRTAB, DT_SYMTAB, DT_STRSZ, DT_SONAME = 1, 4, 5, 6, 10, 14
+DT_RPATH, DT_RUNPATH, DT_RELR = 15, 29, 36
+DT_PLTRELSZ, DT_RELA, DT_RELASZ, DT_JMPREL = 2, 7, 8, 23
 DT_GNU_HASH, DT_VERSYM, DT_FLAGS_1 = 0x6FFFFEF5, 0x6FFFFFF0, 0x6FFFFFFB
 DT_VERDEF, DT_VERDEFNUM, DT_VERNEED, DT_VERNEEDNUM = 0x6FFFFFFC, 0x6FFFFFFD, 0x6FFFFFFE, 0x6FFFFFFF
 DF_1_PIE = 0x08000000
@@ -61,6 +53,7 @@ _EHDR = struct.Struct("<16sHHIQQQIHHHHHH")
 _PHDR = struct.Struct("<IIQQQQQQ")
 _DYN = struct.Struct("<QQ")
 _SYM = struct.Struct("<IBBHQQ")
+_RELA = struct.Struct("<QQQ")
 _VERNEED = struct.Struct("<HHIII")
 _VERNAUX = struct.Struct("<IHHII")
 _VERDEF = struct.Struct("<HHHHIII")
@@ -385,7 +378,8 @@ class Reader:
     def wants(self, libraries: Container[str]) -> Iterator[tuple[int, Want]]:
         """Yield the versioned symbols that this file asks of some libraries, with their indexes.
 
-        The same as picking from ``symbols()``, at a tenth of its price.
+        A program's copy of a library's variable counts: it is defined, under a needed version. Much
+        faster than ``symbols()``.
         """
         needed = {need.number: need for need in self.needs() if need.library in libraries}
         if not needed or not {DT_SYMTAB, DT_VERSYM} <= self._tags.keys():
@@ -397,8 +391,8 @@ class Reader:
             need = needed.get(number & 0x7FFF)
             if not need:
                 continue
-            name, info, _other, section, _value, _size = self._at(_SYM, table + index * _SYM.size)
-            if not section and info >> 4:
+            name, info, *_ = self._at(_SYM, table + index * _SYM.size)
+            if info >> 4:
                 weak, thread_local = info >> 4 == 2, info & 15 == STT_TLS
                 text = self._string(name)
                 yield index, Want(need.library, need.version, text, weak, thread_local)
@@ -427,14 +421,24 @@ class Reader:
             raise Damaged(f"{self.path}: hash table of {buckets} buckets")
         start = offset + _WORDS4.size + 8 * bloom
         last = max(struct.unpack(f"<{buckets}I", self._bytes(start, 4 * buckets)), default=0)
-        if last < first:
-            return first
+        if last < first:  # nothing is exported, so the table says nothing of the length
+            return max(first, self._relocated_count())
         chain = start + 4 * buckets
         while last < MAX_SYMBOLS:
             if self._at(_WORD, chain + 4 * (last - first))[0] & 1:
                 return last + 1
             last += 1
         raise Damaged(f"{self.path}: hash chain has no end")
+
+    def _relocated_count(self) -> int:
+        """Return the length up to the last symbol that a relocation asks the loader for."""
+        last = -1
+        for table, size in ((DT_RELA, DT_RELASZ), (DT_JMPREL, DT_PLTRELSZ)):
+            if self._tags.get(size):
+                whole = self._tags[size] // _RELA.size * _RELA.size
+                raw = self._bytes(self._offset(self._tags.get(table, 0)), whole)
+                last = max(last, *(info >> 32 for _, info, _ in _RELA.iter_unpack(raw)))
+        return last + 1
 
     def text(self, symbol: Symbol) -> str:
         """Return the characters of a data symbol up to the first NUL, "" for .bss."""
