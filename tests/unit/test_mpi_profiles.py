@@ -87,6 +87,26 @@ def test_preferred_one_is_whom_somebody_chose(tmp_path, two, case):
     assert labels(profiles)[0] == first
 
 
+def test_variable_that_moves_one_installation_is_not_given_to_another(tmp_path, two):
+    environ = {"OPAL_PREFIX": str(two[1]), "UCX_MODULE_DIR": "/x"}
+    env = {p.label: dict(p.env) for p in found(tmp_path, environ, prefixes=two)}
+    assert env == {
+        "openmpi-4.1.4": {"UCX_MODULE_DIR": "/x"},
+        "openmpi-5.0.7": {"OPAL_PREFIX": str(two[1]), "UCX_MODULE_DIR": "/x"},
+    }
+
+
+@pytest.mark.parametrize(
+    "place", ["lib", "lib64", "lib/release", "lib64/openmpi/lib", "lib/x86_64-linux-gnu"]
+)
+def test_prefix_is_told_from_where_the_library_lies(tmp_path, place):
+    elf_forge.openmpi(tmp_path / "lib" / place / "libmpi.so.40")
+    environ = {"LD_LIBRARY_PATH": str(tmp_path / "lib" / place)}
+    (profile,) = found(tmp_path, environ)
+    inner = place.removesuffix("/lib") if place.endswith("/lib") else ""
+    assert profile.prefix == str(tmp_path / "lib" / inner).rstrip("/")
+
+
 def test_tool_on_the_systems_path_is_nobodys_choice(tmp_path, two, monkeypatch):
     monkeypatch.setattr(mpi, "SYSTEM", ("/", str(two[0])))
     os.makedirs(two[0] / "bin")

@@ -62,13 +62,15 @@ def profiles(
         if (key := (os.path.dirname(library.path), library.abi_class)) in seen:
             continue
         seen.add(key)
+        prefix = _prefix(path, library)
+        variables = _own_variables(environ, prefix)
         try:
-            parts = _gather(loader, path, library, environ)
-            made = _profile(loader, library, parts, environ)
+            parts = _gather(loader, path, library, variables)
+            made = _profile(loader, library, parts, variables)
         except (elf.ElfError, OSError) as error:  # half installed, or being replaced just now
             log.warning(f"{path}: {library.describe()} is passed over: {error}")
             continue
-        made = made._replace(prefix=_prefix(path, library), found_by=place.found_by, own=place.own)
+        made = made._replace(prefix=prefix, found_by=place.found_by, own=place.own)
         if cache_dir:
             kept = trace.path(cache_dir, made)
             data = trace.data(kept, made)
@@ -105,10 +107,20 @@ def _prefix(path: str, library: family.Library) -> str:
     """
     for found in (path, library.path):
         parts = os.path.dirname(found).split("/")
-        for name in ("lib", "lib64"):
-            if name in parts[2:]:
-                return "/".join(parts[: parts.index(name, 2)])
+        ends = [at for at, name in enumerate(parts) if name in ("lib", "lib64") and at > 1]
+        if ends:
+            return "/".join(parts[: ends[-1]])
     return os.path.dirname(path)
+
+
+def _own_variables(environ: Mapping[str, str], prefix: str) -> Mapping[str, str]:
+    """Return an environment without the variables that relocate another installation."""
+    return {
+        name: environ[name]
+        for name in mpi.RELOCATIONS
+        if environ.get(name)
+        and (name not in mpi.ROOTS or os.path.realpath(environ[name]) == os.path.realpath(prefix))
+    }
 
 
 def _with_data(profile: mpi.Profile, data: tuple[str, ...]) -> mpi.Profile:

@@ -66,6 +66,10 @@ RELOCATIONS = (
 )
 
 
+# Those of them that mean one installation; another's is led astray by them.
+ROOTS = ("OPAL_PREFIX", "I_MPI_ROOT")
+
+
 class Choice(NamedTuple):
     """What the settings say about the host's MPI.
 

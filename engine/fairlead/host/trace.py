@@ -6,9 +6,10 @@ sockets it connects to and which segments it shares, only a run shows.
 Rules:
 - As the user, on the host, outside of any container; never as root. Nothing of an image is run.
 - strace with ``--seccomp-bpf``, on the ranks alone (the launcher is not traced).
-- Everything runs in a pid namespace whose first process is a clock: when the program ends, when the
-  time is over, and when Fairlead itself is killed, the kernel ends whatever is left. (strace has
-  PTRACE_O_EXITKILL only since ``--kill-on-exit``, and a launcher's ranks leave its process group.)
+- Everything runs in a pid namespace whose first process is a clock: when the program ends or the
+  time is over, even if Fairlead has been killed meanwhile, the kernel ends whatever is left.
+  (strace sets PTRACE_O_EXITKILL only with ``--kill-on-exit``, which 6.1 does not have, and a
+  launcher's ranks leave its process group.)
 - A file that was read travels with the profile as data only if it is regular, if no other user can
   have put it there, and if it is no business of the C library, of the user or of the kernel.
 
