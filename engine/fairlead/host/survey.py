@@ -328,19 +328,11 @@ def _runtimes(loader: ldso.Loader) -> tuple[tuple[str, tuple[str, ...]], ...]:
     """Return the newest versions that the compilers' libraries of the image define."""
     found = []
     for name, kinds in _RUNTIMES.items():
-        path = loader.find(name, [])
-        real = loader.usable(path) if path else None
-        if not real:
-            continue
-        try:
-            with elf.Reader(loader.host(real)) as reader:
-                versions = set(reader.definitions().values())
-        except (elf.ElfError, OSError):
-            continue
-        newest = (
-            max((v for v in versions if v.startswith(k)), key=_digits, default="") for k in kinds
-        )
-        found.append((name, tuple(version for version in newest if version)))
+        versions = _defined(loader, name)
+        if versions is not None:
+            of_kind = ([v for v in versions if v.startswith(kind)] for kind in kinds)
+            newest = (max(names, key=_digits, default="") for names in of_kind)
+            found.append((name, tuple(version for version in newest if version)))
     return tuple(found)
 
 
@@ -360,18 +352,23 @@ def _libc(seen: _Seen) -> str:
 
 
 def _glibc(loader: ldso.Loader) -> tuple[tuple[str, tuple[str, ...]], ...]:
-    found: list[tuple[str, tuple[str, ...]]] = []
-    for name in sorted(ldso.GLIBC):
-        path = loader.find(name, [])
-        real = loader.usable(path) if path else None
-        if not real:
-            continue
-        try:
-            with elf.Reader(loader.host(real)) as reader:
-                found.append((name, tuple(sorted(set(reader.definitions().values())))))
-        except (elf.ElfError, OSError):
-            continue
-    return tuple(found)
+    found = ((name, _defined(loader, name)) for name in sorted(ldso.GLIBC))
+    return tuple(
+        (name, tuple(sorted(versions))) for name, versions in found if versions is not None
+    )
+
+
+def _defined(loader: ldso.Loader, name: str) -> set[str] | None:
+    """Return the versions that the loader's library of a name defines, None if there is none."""
+    path = loader.find(name, [])
+    real = loader.usable(path) if path else None
+    if not real:
+        return None
+    try:
+        with elf.Reader(loader.host(real)) as reader:
+            return set(reader.definitions().values())
+    except (elf.ElfError, OSError):
+        return None
 
 
 def _found(loader: ldso.Loader) -> tuple[tuple[str, str], ...]:
