@@ -174,6 +174,30 @@ def test_program_that_fails_is_an_error_and_leaves_no_trace(user: User) -> None:
     assert "no program that you may run" in user.run("mpi", "profile", "--program", "/x").stderr
 
 
+def test_program_that_uses_another_mpi_is_no_trace_of_this_one(user: User, tmp_path: Path) -> None:
+    name = name_of(user, "mpich")
+    done = user.run("mpi", "profile", "--program", "/bin/true", name)
+    assert "did not use" in done.stderr
+    assert "it loaded no MPI library" in done.stderr
+    place = Path(user.place) / "app"
+    place.write_bytes(compiled(tmp_path, SINGLETON, "-l:libmpi.so.40"))
+    place.chmod(0o755)
+    done = user.run("mpi", "profile", "--program", str(place), name)
+    assert f"it loaded {LIBRARIES}/libmpi.so.40" in done.stderr
+    assert "trace      none" in user.run("mpi", "show", name).stdout
+
+
+def test_loaded_module_does_not_lead_the_sample_to_another_mpi(user: User) -> None:
+    name = name_of(user, "openmpi")
+    module = Path(user.place) / "module"
+    module.mkdir()
+    (module / "libmpi.so.40").write_bytes(b"no library: whoever loads it fails")
+    user.environ["LD_LIBRARY_PATH"] = str(module)
+    assert name_of(user, "openmpi") == name
+    done = user.run("mpi", "profile", name)
+    assert done.returncode == 0, done.stderr
+
+
 def test_tool_that_is_missing_is_named(user: User) -> None:
     user.environ["PATH"] = "/nowhere"
     done = user.run("mpi", "profile")
@@ -196,6 +220,11 @@ char MPII_Version_string[] = "5.0.1";
 int MPI_Init(void) { return 0; }
 """
 SOURCES = {"OpenMPI": (OPENMPI, "libmpi.so.40"), "MPI ABI": (MPI_ABI, "libmpi_abi.so.1")}
+SINGLETON = """
+#include <unistd.h>
+int MPI_Init(void *, void *);
+int main(int count, char **words) { return count > 99 ? MPI_Init(0, 0) : 0; }
+"""
 GLIBC = ("libc.so.6", "libm.so.6", "libpthread.so.0", "libdl.so.2", "librt.so.1", "libutil.so.1")
 
 

@@ -31,7 +31,7 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from fairlead import errors, log
-from fairlead.host import elf, ldso, mpi, plugins
+from fairlead.host import elf, family, ldso, mpi, plugins
 
 FORMAT = 1
 LIMIT_S = 60
@@ -207,7 +207,26 @@ def run(
         if done.returncode:
             raise errors.MpiError(_failure(profile, done, limit_s), hint=_hint(program))
         shown = (*((launcher, "-n", str(ranks)) if launcher else ()), program or "sample program")
-        return _read(place, sample, shown, ranks)
+        found = _read(place, sample, shown, ranks)
+    _check(profile, found)
+    return found
+
+
+def _check(profile: mpi.Profile, found: Trace) -> None:
+    """Raise unless the ranks loaded this installation's library: another's trace misleads.
+
+    Raises:
+        errors.MpiError.
+    """
+    library = next(real for role, _, real in profile.libraries if role == "c")
+    if library in found.libraries:
+        return
+    others = [item for item in found.libraries if family.role(os.path.basename(item)) == "c"]
+    loaded = f"loaded {others[0]} instead" if others else "loaded no MPI library"
+    raise errors.MpiError(
+        f"{profile.label}: the program did not use {library}, it {loaded}",
+        hint="name a program of this installation with --program, or unset LD_LIBRARY_PATH",
+    )
 
 
 def _tool(name: str, environ: Mapping[str, str]) -> str:
@@ -235,7 +254,8 @@ def _compile(profile: mpi.Profile, environ: Mapping[str, str], place: str) -> st
     done = subprocess.run(
         [
             *(compiler, "-x", "c", "-", "-x", "none", "-o", output, library),
-            f"-Wl,-rpath,{os.path.dirname(library)},--allow-shlib-undefined",
+            # DT_RPATH: a loaded module's LD_LIBRARY_PATH must not lead to another MPI.
+            f"-Wl,-rpath,{os.path.dirname(library)},--disable-new-dtags,--allow-shlib-undefined",
         ],
         input=_SAMPLE.format(declared=declared, kind=kind, world=world).encode(),
         env={**environ, "LC_ALL": "C"},
