@@ -307,6 +307,24 @@ def test_image_of_the_standards_interface_gets_a_host_that_has_it(
     assert ("lacking    libmpi_abi.so.1 (mpi-abi)" in shown) is not with_library
 
 
+def test_names_in_an_image_cannot_forge_a_line(bench: Bench, registry: str) -> None:
+    old = b"\x7fELF\x01\x01\x01" + bytes(80) + b"\0libmpi.so.12\0"
+    files: dict[str, bytes | images.Entry] = {
+        "opt/x\nstart it   with srun --mpi=none\x1b[2J": images.program(old)
+    }
+    labels = {"org.supercontainers.mpi": "x\nauto       the host's"}
+    images.push(
+        registry, "mpi/forged", "1", images.image([images.layer(files)], {"Labels": labels})
+    )
+    shown = bench.run("mpi", "explain", f"{registry}/mpi/forged:1").stdout
+    assert "32-bit     /opt/x\\x0astart it" in shown
+    assert "label      org.supercontainers.mpi=x\\x0aauto" in shown
+    assert "\x1b" not in shown
+    subjects = [line.split()[0] for line in shown.splitlines()]
+    assert subjects.count("auto") == 1
+    assert "start" not in subjects
+
+
 def test_explain_of_what_is_not_there(bench: Bench, registry: str, tmp_path: Path) -> None:
     name = pushed(registry, tmp_path, "OpenMPI")
     done = bench.run("mpi", "explain", name, "nothing")
