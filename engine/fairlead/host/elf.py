@@ -66,9 +66,6 @@ _WORD = struct.Struct("<I")
 _WORDS2 = struct.Struct("<II")
 _WORDS3 = struct.Struct("<III")
 _WORDS4 = struct.Struct("<IIII")
-_MPI_PATHS = re.compile(
-    rb"(?<=\0)(/[\x21-\x7e]{0,240}/libmpi[\x21-\x7e]{0,64}\.so[.\d]{0,16})(?=\0)"
-)
 _PATHS = re.compile(rb"(?<=\0)(?:/|\$\{)[\x21-\x7e]{3,255}(?=\0)")
 
 
@@ -146,11 +143,9 @@ class Reader:
             if not stat.S_ISREG(status.st_mode) or not _EHDR.size <= status.st_size <= MAX_FILE:
                 raise NotElf(f"{path}: no regular file of a plausible size")
             # Most files of an image are no ELF files: look before mapping.
-            first = os.pread(descriptor, 6, 0)
-            if first[:5] == b"\x7fELF\x01":
-                raise Elf32(f"{path}: 32-bit")
-            if first != b"\x7fELF\x02\x01":
-                raise NotElf(f"{path}: not ELF64 little-endian")
+            if (first := os.pread(descriptor, 6, 0)) != b"\x7fELF\x02\x01":
+                kind = Elf32 if first[:5] == b"\x7fELF\x01" else NotElf
+                raise kind(f"{path}: not ELF64 little-endian")
             try:
                 self._data = mmap.mmap(descriptor, status.st_size, prot=mmap.PROT_READ)
             except ValueError as error:  # cut short since fstat
@@ -425,12 +420,6 @@ class Reader:
         """Return the strings that are like paths, or templates for one (``${prefix}/...``)."""
         found = islice(self._matches(_PATHS), MAX_STRINGS)
         return {match.group().decode("ascii") for match in found}
-
-    def named_libraries(self) -> list[str]:
-        """Return the absolute paths of MPI libraries among the constants, a few at most."""
-        if not self.contains(b"/libmpi"):  # far faster than the pattern
-            return []
-        return [path.decode("ascii") for path in self.search(_MPI_PATHS, 4)]
 
     def search(self, pattern: re.Pattern[bytes], limit: int = 64) -> list[bytes]:
         """Return the first matches of a pattern in the constants (of its group, if it has one)."""

@@ -63,6 +63,7 @@ _PUBLIC = re.compile(
 _VERSION_OBJECTS = ("ompi_version_string", "MPII_Version_string", "MPIR_Version_string")
 _VERSION = re.compile(rb"(?<=\0)([1-9]\d{0,3}\.\d+\.\d+(?:(?:rc|a|b|p)\d+)?)(?=\0)")
 _INTEL = re.compile(rb"Intel\(R\) MPI Library ([\d.]+)")
+_PATH = re.compile(rb"(?<=\0)(/[\x21-\x7e]{0,240}/libmpi[\x21-\x7e]{0,64}\.so[.\d]{0,16})(?=\0)")
 
 
 class Library(NamedTuple):
@@ -143,6 +144,13 @@ def public_exports(reader: elf.Reader) -> set[str]:
         for symbol in reader.symbols()
         if symbol.defined and is_public(symbol.name)
     }
+
+
+def named_by_path(reader: elf.Reader) -> list[str]:
+    """Return the absolute paths of MPI libraries among a file's constants, a few at most."""
+    if not reader.contains(b"/libmpi"):  # far faster than the pattern
+        return []
+    return [path.decode("ascii") for path in reader.search(_PATH, 4)]
 
 
 def libc(headers: elf.Elf) -> str:

@@ -123,7 +123,7 @@ def _linked(loader: ldso.Loader, path: str, reader: elf.Reader) -> Program:
         for name, by in sorted(asked.items())
         if by and family.role(name.rpartition("/")[2])
     )
-    paths = () if mpi else tuple(sorted(reader.named_libraries()))
+    paths = () if mpi else tuple(sorted(family.named_by_path(reader)))
     return Program(
         path,
         "dynamic",

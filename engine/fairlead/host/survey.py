@@ -211,7 +211,7 @@ def _search(file: _File, reader: elf.Reader, seen: _Seen) -> None:
     """Note a program that is not linked to MPI and holds the path of one: it may load it itself."""
     if seen.searchable > 0:
         seen.searchable -= reader.size
-        seen.dlopens += [(file.path, path) for path in reader.named_libraries()]
+        seen.dlopens += [(file.path, path) for path in family.named_by_path(reader)]
 
 
 def _user(file: _File, wanted: tuple[str, ...], reader: elf.Reader) -> _User:
