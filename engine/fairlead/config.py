@@ -21,6 +21,7 @@ from typing import NamedTuple
 from fairlead import errors, jsontext
 
 SITE_FILE = "/etc/fairlead/fairlead.toml"
+COMMAND_LINE = "command line"  # as the origin of a value
 
 Value = str | bool | tuple[str, ...]
 
@@ -28,7 +29,8 @@ Value = str | bool | tuple[str, ...]
 class Setting(NamedTuple):
     """One key: default (whose type is the key's), environment variable, meaning, allowed values.
 
-    ``form``, where it is given, says what a value must look like and tells whether one does.
+    ``form``, where it is given, says what a value, or each of a list, must look like and tells
+    whether one does.
     """
 
     default: Value
@@ -126,6 +128,25 @@ SETTINGS: dict[str, Setting] = {
         "whose MPI library runs: auto, host or image",
         ("auto", "host", "image"),
     ),
+    "mpi_profile": Setting(
+        "",
+        "FAIRLEAD_MPI_PROFILE",
+        "which of the host's MPI installations is preferred, by a name of fairlead mpi list or by "
+        "its prefix; in a file it yields to the job's modules, given by option or variable it "
+        "does not; empty: the first that is found",
+    ),
+    "mpi_prefixes": Setting(
+        (),
+        "FAIRLEAD_MPI_PREFIXES",
+        "prefixes of MPI installations that neither the loader's cache nor PATH leads to",
+        form=_PATH,
+    ),
+    "mpi_cross_major": Setting(
+        False,
+        "FAIRLEAD_MPI_CROSS_MAJOR",
+        "let auto put an OpenMPI of another major release into the container, where every symbol "
+        "that the image's programs use is there",
+    ),
     "mount_home": Setting(True, "FAIRLEAD_MOUNT_HOME", "bind the user's home directory"),
     "writable": Setting(
         True,
@@ -167,6 +188,9 @@ class Config(NamedTuple):
     insecure_registries: tuple[str, ...]
     pull: str
     mpi: str
+    mpi_profile: str
+    mpi_prefixes: tuple[str, ...]
+    mpi_cross_major: bool
     mount_home: bool
     writable: bool
     upper: str
@@ -299,6 +323,9 @@ def _checked(key: str, value: object, origin: str) -> Value:
     setting = SETTINGS[key]
     if isinstance(setting.default, tuple) and isinstance(value, list | tuple):
         if all(isinstance(item, str) for item in value):
+            wrong = [item for item in value if setting.form and not setting.form[1](item)]
+            if wrong and setting.form:
+                raise errors.ConfigError(f"{origin}: {key}: {wrong[0]!r} is not {setting.form[0]}")
             return tuple(value)
     elif type(value) is type(setting.default):
         if setting.choices and value not in setting.choices:

@@ -1,5 +1,6 @@
 """MPI ranks talk inside containers, on two nodes, through the host's library or the image's own."""
 
+import json
 import os
 import re
 import subprocess
@@ -129,3 +130,40 @@ def test_pytest_mpi_suite_inside_on_two_nodes():
     assert len(re.findall(r"\d+ passed", shown)) == 4, shown
     assert "skipped" not in shown
     assert "failed" not in shown
+
+
+def fairlead(*words):
+    return output(jobs.run("fairlead", *words))
+
+
+def host_mpis():
+    return [entry["name"] for entry in json.loads(fairlead("mpi", "list", "--json"))]
+
+
+def test_preferred_installation_is_named_by_a_variable_of_the_job():
+    (name,) = [name for name in host_mpis() if name.startswith("openmpi-")]
+    ranks = hello(MPI, "pmix", FAIRLEAD_MPI_PROFILE=name)
+    assert {whose for *_, whose, _, _ in ranks} == {"the host's MPI"}
+
+
+def test_installation_that_no_node_has_is_one_line_with_the_names():
+    options = ("--mpi=pmix", "-N2", "-n4", "./hello_mpi")
+    result = srun(*options, container=MPI, FAIRLEAD_MPI_PROFILE="openmpi-3")
+    assert result.returncode == 125
+    (line,) = jobs.error_lines(result)
+    assert "error [config]: $FAIRLEAD_MPI_PROFILE: mpi_profile = 'openmpi-3'" in line
+    assert all(name in line for name in host_mpis())
+
+
+def test_verb_says_beforehand_what_the_job_does():
+    shown = fairlead("mpi", "explain", MPI, "/opt/demo/hello_mpi")
+    assert "start it   with srun --mpi=pmix" in shown
+    assert "auto       the host's OpenMPI " in shown
+
+
+def test_trace_inside_a_step_starts_its_own_ranks():
+    """The step's PMI, PMIx and Slurm variables would lead the sample's launcher to the step."""
+    (name,) = [name for name in host_mpis() if name.startswith("openmpi-")]
+    shown = output(srun("--mpi=pmix", "-n1", "fairlead", "mpi", "profile", name))
+    assert "trace      2 ranks of " in shown
+    assert "missed" not in shown

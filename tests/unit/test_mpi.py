@@ -190,14 +190,14 @@ def test_plugin_with_a_missing_library_is_left_out_with_the_reason(tmp_path, onl
 def test_directory_that_another_user_could_fill_is_not_trusted(tmp_path):
     inner = tmp_path / "open/plugins"
     os.makedirs(inner)
-    assert plugins._trusted(str(inner), os.getuid())
+    assert plugins.trusted(str(inner), os.getuid())
     os.chmod(inner, 0o1777)  # anybody may add a plugin
-    assert not plugins._trusted(str(inner), os.getuid())
+    assert not plugins.trusted(str(inner), os.getuid())
     os.chmod(inner, 0o755)
     os.chmod(tmp_path / "open", 0o777)
-    assert not plugins._trusted(str(inner), os.getuid())
+    assert not plugins.trusted(str(inner), os.getuid())
     os.chmod(tmp_path / "open", 0o1777)  # sticky: others can add names, and cannot replace ours
-    assert plugins._trusted(str(inner), os.getuid())
+    assert plugins.trusted(str(inner), os.getuid())
 
 
 @needs_openmpi

@@ -2,7 +2,7 @@
 
 import pytest
 
-from fairlead.host.index import Index, Library
+from fairlead.host.index import Index, Library, Program
 from fairlead.host.mpi import Need, Plugins, Profile
 from fairlead.plan import inject
 
@@ -119,14 +119,13 @@ def test_relr_marker_is_a_need_like_any_other():
     )
 
 
-def test_symbol_that_a_program_uses_and_the_host_lacks_is_named():
+@pytest.mark.parametrize("mode", ["auto", "host"])
+def test_symbol_that_a_program_uses_and_the_host_lacks_is_refused_by_name(mode):
     index = image(library(version="4.1.9"), needs=(("openmpi-4", "MPI_Send\nMPI_New"),))
-    verdict = inject.decide("auto", index, [host()])
+    verdict = inject.decide(mode, index, [host()])
     assert verdict.choice == "image"
     assert "host OpenMPI 4.1.4 lacks MPI_New, which programs in the image use" in verdict.reasons[0]
-    asked = inject.decide("host", index, [host()])
-    assert asked.choice == "host"
-    assert "MPI_New" in asked.warnings[0]
+    assert bool(verdict.refused) is (mode == "host")
 
 
 def test_data_object_of_another_size_is_not_proven():
@@ -137,9 +136,94 @@ def test_data_object_of_another_size_is_not_proven():
 def test_another_major_release_of_openmpi_is_only_taken_when_asked_for():
     index = image(library(version="5.0.7"))
     assert inject.decide("auto", index, [host()]).choice == "image"
-    asked = inject.decide("host", index, [host()])
+    for mode, opted in (("host", False), ("auto", True)):
+        asked = inject.decide(mode, index, [host()], cross_major=opted)
+        assert asked.choice == "host"
+        assert "another major release" in asked.warnings[0]
+
+
+def test_another_major_release_must_still_have_every_symbol():
+    index = image(library(version="5.0.7"), needs=(("openmpi-4", "MPI_Session_init"),))
+    verdict = inject.decide("auto", index, [host()], cross_major=True)
+    assert verdict.choice == "image"
+    assert "lacks MPI_Session_init" in verdict.reasons[0]
+
+
+OPENMPI_5 = host(version="5.0.7", roles=("c", "mpifh"))
+
+
+def program(path="/opt/app", *needed):
+    return Program(path, needed, "/lib64/ld-linux-x86-64.so.2", "", "", False)
+
+
+@pytest.mark.parametrize("mode", ["auto", "host"])
+def test_removed_bindings_are_refused_with_the_program_that_uses_them(mode):
+    cxx = CXX._replace(soname="libmpi_cxx.so.40")
+    index = image(library(), cxx, programs=(program("/opt/sum", "libmpi_cxx.so.40"),))
+    verdict = inject.decide(mode, index, [OPENMPI_5], cross_major=True)
+    assert verdict.choice == "image"
+    assert "no C++ library for /usr/lib/libmpi_cxx.so.40, which /opt/sum uses" in verdict.reasons[0]
+    assert "OpenMPI 5 removed them" in verdict.reasons[0]
+
+
+def test_binding_that_no_program_of_the_image_uses_is_a_doubt():
+    """A program outside the image (a home directory) may use it: auto does not risk that."""
+    index = image(library(), CXX, programs=(program("/opt/ring", "libmpi.so.40"),))
+    absent = host(roles=("c", "mpifh"))
+    assert inject.decide("auto", index, [absent]).choice == "image"
+    assert inject.decide("auto", index, [absent], cross_major=True).choice == "image"
+    asked = inject.decide("host", index, [absent])
     assert asked.choice == "host"
-    assert "another major release" in asked.warnings[0]
+    assert "no C++ library" in asked.warnings[0]
+    assert inject.decide("auto", index, [OPENMPI_5], cross_major=True).choice == "host"
+
+
+@pytest.mark.parametrize(
+    ("action", "choice", "said"),
+    [
+        ("nothing", "host", "replaces"),
+        ("down-bind", "host", "72 symbols above GLIBC_2.31 down-bound, 60 moved, 12 new"),
+        ("impossible", "image", "72 symbols above GLIBC_2.31 down-bound, 60 moved, 12 new"),
+    ],
+)
+def test_glibc_verdict_decides_where_there_is_one(action, choice, said):
+    words = ("72 symbols above GLIBC_2.31 down-bound, 60 moved, 12 new",)
+    decided = {"id": inject.Glibc(action, () if action == "nothing" else words)}
+    old = image(library(), versions=GLIBC_31)
+    verdict = inject.decide("auto", old, [host()], glibc=decided)
+    assert verdict.choice == choice
+    assert said in "\n".join(verdict.reasons)
+
+
+def test_glibc_verdict_of_another_installation_says_nothing_about_this_one():
+    decided = {"another": inject.Glibc("down-bind", ("x",))}
+    old = image(library(), versions=GLIBC_31)
+    assert inject.decide("auto", old, [host()], glibc=decided).choice == "image"
+
+
+ABI = (("mpi-abi", ("libmpi_abi.so.1",)),)
+HOST_ABI = host("mpi-abi", "mpich", "5.0.2", ("c",), name="MPICH 5.0.2 (MPI ABI)")
+
+
+def test_image_without_the_library_that_its_programs_want_gets_the_hosts():
+    verdict = inject.decide("auto", image(lacking=ABI), [HOST_ABI])
+    assert [profile.abi_class for profile in verdict.profiles] == ["mpi-abi"]
+    said = "the host's MPICH 5.0.2 (MPI ABI) is libmpi_abi.so.1, which the image lacks (mpi-abi)"
+    assert verdict.reasons == (said,)
+
+
+def test_image_and_host_without_the_library_is_said_and_for_host_refused():
+    verdict = inject.decide("auto", image(lacking=ABI), [host()])
+    assert (verdict.choice, verdict.profiles) == ("none", ())
+    assert "no libmpi_abi.so.1 for the image's programs" in verdict.reasons[0]
+    refused = inject.decide("host", image(lacking=ABI), [host()]).refused
+    assert "cannot stand in for libmpi_abi.so.1" in refused
+
+
+def test_first_of_a_class_is_the_one_that_is_taken():
+    better = host(version="4.1.9", identity="better")
+    verdict = inject.decide("auto", image(library()), [better, host()])
+    assert verdict.profiles == (better,)
 
 
 def test_each_class_is_replaced_by_its_own():
@@ -243,8 +327,8 @@ def test_there_is_one_runtime_library_of_a_compiler():
 # -- an older glibc in the image
 
 OLDER = image(library(), versions=GLIBC_31)
-BOUND = {"id": inject.Glibc("down-bind", "68 symbols above GLIBC_2.31 down-bound")}
-LOST = {"id": inject.Glibc("impossible", "nothing offers frob@GLIBC_2.40")}
+BOUND = {"id": inject.Glibc("down-bind", ("68 symbols above GLIBC_2.31 down-bound",))}
+LOST = {"id": inject.Glibc("impossible", ("nothing offers frob@GLIBC_2.40",))}
 
 
 def test_only_those_are_asked_about_that_the_image_needs_and_cannot_serve():
@@ -254,7 +338,7 @@ def test_only_those_are_asked_about_that_the_image_needs_and_cannot_serve():
 
 def test_installation_that_is_bound_to_the_images_glibc_runs_and_says_so():
     for mode in ("auto", "host"):
-        verdict = inject.decide(mode, OLDER, [host()], BOUND)
+        verdict = inject.decide(mode, OLDER, [host()], glibc=BOUND)
         assert verdict.choice == "host"
         assert verdict.reasons[1] == (
             "the host's OpenMPI 4.1.4: 68 symbols above GLIBC_2.31 down-bound"
@@ -262,6 +346,6 @@ def test_installation_that_is_bound_to_the_images_glibc_runs_and_says_so():
 
 
 def test_installation_that_cannot_be_bound_is_refused_with_the_symbol():
-    verdict = inject.decide("host", OLDER, [host()], LOST)
+    verdict = inject.decide("host", OLDER, [host()], glibc=LOST)
     assert verdict.refused == "host OpenMPI 4.1.4: nothing offers frob@GLIBC_2.40"
-    assert inject.decide("auto", OLDER, [host()], LOST).choice == "image"
+    assert inject.decide("auto", OLDER, [host()], glibc=LOST).choice == "image"

@@ -231,6 +231,7 @@ def ranks(node):
     (prefix / "lib").mkdir(parents=True)
     (prefix / "bin").mkdir()
     node.job |= {"PMIX_RANK": "0", "MPI_HOME": str(prefix), "PATH": f"{prefix}/bin"}
+    node.site.write_text(f'mpi_prefixes = ["{node.tmp}/site-mpi"]\n')
     from fairlead.host import index, ldso
 
     index.load(node.rootfs, f"{os.path.dirname(node.rootfs)}/mpi.json")
@@ -249,6 +250,8 @@ MPI_CHANGES = {
     "library directory appears": lambda node: os.mkdir(node.tmp / "mpi/lib64"),
     "compiler appears": lambda node: touch(node.tmp / "mpi/bin/mpicc"),
     "loader's cache": lambda node: touch(node.tmp / "ld.so.cache"),
+    "site's MPI appears": lambda node: os.makedirs(node.tmp / "site-mpi/lib64"),
+    "site's MPI prefixes": lambda node: node.site.write_text("mpi_prefixes = []\n"),
     "index of the image": lambda node: touch(f"{os.path.dirname(node.rootfs)}/mpi.json"),
     "no rank": lambda node: node.job.pop("PMIX_RANK"),
 }

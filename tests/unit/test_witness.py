@@ -73,7 +73,7 @@ def test_numbers_of_a_rank_and_a_step_are_no_part_of_a_decision():
     )
     launch._is_rank(environ)
     facts.pmix_directories(environ)
-    mpi.search_directories(environ)
+    mpi.search_places(environ)
     assert not environ.asked.keys() & {"PMIX_RANK", "PMIX_SERVER_TMPDIR", "SLURM_JOB_ID"}
     assert "PMIX_DSTORE_21_BASE_PATH" not in environ.asked
     assert "" not in environ.prefixes

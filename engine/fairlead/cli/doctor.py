@@ -31,7 +31,7 @@ def run(arguments: argparse.Namespace, config: settings.Config) -> int:
         _versions(),
         *diagnosis.of_node(probe.node(config)),
         diagnosis.registry(config),
-        diagnosis.mpi(_mpi()),
+        diagnosis.mpi(_mpi(config)),
     )
     if arguments.json:
         print(json.dumps([item._asdict() for item in found], indent=2))
@@ -49,7 +49,7 @@ def _versions() -> Item:
     return Item("versions", diagnosis.OK, text)
 
 
-def _mpi() -> tuple[str, ...]:
+def _mpi(config: settings.Config) -> tuple[str, ...]:
     # Found anew, not remembered: the memory lies in the store, and nothing is written here.
-    found, _ = discover.profiles(mpi.search_directories(os.environ), os.environ)
-    return tuple(profile.name for profile in found)
+    found, _ = discover.profiles(mpi.search_places(os.environ, config.mpi_prefixes), os.environ)
+    return tuple(dict.fromkeys(f"{item.name} ({item.label})" for item in found))

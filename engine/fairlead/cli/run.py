@@ -51,6 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("-w", "--workdir", metavar="DIR", help="working directory inside")
     add("--entrypoint", metavar="COMMAND", help="replace the image's entrypoint; empty: none")
     add("--mpi", choices=launch.MPI_MODES, help="whose MPI library runs (default: auto)")
+    add("--mpi-profile", metavar="NAME", help="which of the host's MPI (fairlead mpi list)")
     add(
         "--pull",
         choices=("always", "newer", "missing", "never"),
@@ -115,9 +116,10 @@ def configured(arguments: argparse.Namespace, config: settings.Config) -> settin
     """
     pull = arguments.pull or ("missing" if config.origins["pull"] == "default" else None)
     return config.override(
-        "command line",
+        settings.COMMAND_LINE,
         pull=pull,
         mpi=arguments.mpi,
+        mpi_profile=arguments.mpi_profile,
         writable=False if arguments.read_only else None,
         mount_home=False if arguments.no_home else None,
     )

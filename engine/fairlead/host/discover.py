@@ -2,17 +2,23 @@
 
 The cold half of ``host.mpi``: reads files, executes nothing. Static analysis finds every ELF file
 that a run opens (measured against strace); configuration files and sockets are found by the
-directories that the libraries name.
+directories that the libraries name, and by one trace of a program (``host.trace``) where somebody
+made it.
+
+Names: ``openmpi-4.1.4``, from what a library is and its version. Where two installations would have
+one name, each has six digits of its path's checksum behind it, so that no name hangs on the order
+of the search.
 """
 
 from __future__ import annotations
 
 import os
+import zlib
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from fairlead import log
-from fairlead.host import elf, family, ldso, mpi, plugins, witness
+from fairlead.host import elf, family, ldso, mpi, plugins, trace, witness
 
 MAX_CANDIDATES = 256
 MAX_GENERATIONS = 4  # plugins bring libraries, which have plugins: OpenMPI → PMIx → munge
@@ -33,38 +39,116 @@ class _Parts(NamedTuple):
 
 
 def profiles(
-    directories: Iterable[str], environ: Mapping[str, str]
+    places: Iterable[mpi.Place], environ: Mapping[str, str], cache_dir: str = ""
 ) -> tuple[tuple[mpi.Profile, ...], set[str]]:
-    """Return the profiles, preferred first, and every path whose change makes them stale."""
+    """Return every installation as it was found, and every path whose change makes that stale.
+
+    Args:
+        places: directories to look in, first come first.
+        environ: the job's environment.
+        cache_dir: where traces are kept; empty: without them.
+    """
     library_path = environ.get("LD_LIBRARY_PATH", "").split(":")
     loader = ldso.Loader("/", library_path)
-    looked_at = {ldso.CACHE, *directories}
-    found: dict[str, mpi.Profile] = {}
-    for path in _candidates(loader, directories):
+    searched = tuple(places)
+    looked_at = {ldso.CACHE, *(place.path for place in searched)}
+    found: list[mpi.Profile] = []
+    seen: set[tuple[str, str]] = set()
+    for place, path in _candidates(loader, searched):
         looked_at |= {path, os.path.dirname(path)}
         library = _examine(loader, path)
-        if not library or library.role != "c" or library.abi_class in found:
+        if not library or library.role != "c":
             continue
+        if (key := (os.path.dirname(library.path), library.abi_class)) in seen:
+            continue
+        seen.add(key)
+        prefix = _prefix(path, library)
+        variables = _own_variables(environ, prefix)
         try:
-            parts = _gather(loader, path, library, environ)
-            found[library.abi_class] = _profile(loader, library, parts, environ)
+            parts = _gather(loader, path, library, variables)
+            made = _profile(loader, library, parts, variables)
         except (elf.ElfError, OSError) as error:  # half installed, or being replaced just now
             log.warning(f"{path}: {library.describe()} is passed over: {error}")
             continue
+        made = made._replace(prefix=prefix, found_by=place.found_by, own=place.own)
+        if cache_dir:
+            kept = trace.path(cache_dir, made)
+            data = trace.data(kept, made)
+            looked_at |= {kept, *data}
+            made = _with_data(made, data)
+        found.append(made)
         looked_at |= _looked_at(parts)
-    return tuple(found.values()), looked_at
+    return _labelled(found), looked_at
 
 
-def _candidates(loader: ldso.Loader, directories: Iterable[str]) -> list[str]:
-    """Return paths of files named like MPI C libraries, preferred first."""
-    paths: list[str] = []
-    for directory in directories:
+def _labelled(found: Iterable[mpi.Profile]) -> tuple[mpi.Profile, ...]:
+    """Give every installation its name; what lies in one directory is one installation."""
+    places: dict[str, set[str]] = {}
+    for item in found:
+        places.setdefault(item.label, set()).add(_directory(item))
+    return tuple(
+        item._replace(
+            label=f"{item.label}-{zlib.crc32(os.fsencode(_directory(item))) & 0xFFFFFF:06x}"
+        )
+        if len(places[item.label]) > 1
+        else item
+        for item in found
+    )
+
+
+def _directory(profile: mpi.Profile) -> str:
+    return os.path.dirname(profile.libraries[0][2])
+
+
+def _prefix(path: str, library: family.Library) -> str:
+    """Return the prefix of the installation whose library is found at a path, or lies at another.
+
+    Without symlinks only where the path itself has none (``/lib`` is ``/usr/lib`` today).
+    """
+    for found in (path, library.path):
+        parts = os.path.dirname(found).split("/")
+        ends = [at for at, name in enumerate(parts) if name in ("lib", "lib64") and at > 1]
+        if ends:
+            return "/".join(parts[: ends[-1]])
+    return os.path.dirname(path)
+
+
+def _own_variables(environ: Mapping[str, str], prefix: str) -> Mapping[str, str]:
+    """Return an environment without the variables that relocate another installation."""
+    return {
+        name: environ[name]
+        for name in mpi.RELOCATIONS
+        if environ.get(name)
+        and (name not in mpi.ROOTS or os.path.realpath(environ[name]) == os.path.realpath(prefix))
+    }
+
+
+def _with_data(profile: mpi.Profile, data: tuple[str, ...]) -> mpi.Profile:
+    """Return a profile that carries files which a trace found; another identity goes with them."""
+    if not data:
+        return profile
+    import hashlib
+
+    fields = [profile.identity, *(f"{path} {witness.identity(path)}" for path in data)]
+    digest = hashlib.sha256(repr(fields).encode("utf-8", "surrogateescape"))
+    return profile._replace(data=data, identity=digest.hexdigest()[:32])
+
+
+def _candidates(loader: ldso.Loader, places: Iterable[mpi.Place]) -> list[tuple[mpi.Place, str]]:
+    """Return paths of files named like MPI C libraries, first come first, with what led there."""
+    paths: list[tuple[mpi.Place, str]] = []
+    for place in places:
         try:
-            names = os.listdir(directory)
+            names = os.listdir(place.path)
         except OSError:
             continue
-        paths += [f"{directory}/{name}" for name in sorted(names) if family.role(name) == "c"]
-    paths += [path for name, path in sorted(loader.cache.items()) if family.role(name) == "c"]
+        paths += [
+            (place, f"{place.path}/{name}") for name in sorted(names) if family.role(name) == "c"
+        ]
+    cached = mpi.Place(ldso.CACHE, "ld.so.cache")
+    paths += [
+        (cached, path) for name, path in sorted(loader.cache.items()) if family.role(name) == "c"
+    ]
     return paths[:MAX_CANDIDATES]
 
 
@@ -179,6 +263,7 @@ def _profile(
         for item in parts.plugin_dirs
         for name, why in item.left_out
     ]
+    identity = _identity(loader, files, parts)
     return mpi.Profile(
         name=library.describe(),
         family=library.family,
@@ -193,7 +278,9 @@ def _profile(
         exports=_exports(parts.libraries),
         env=tuple((name, environ[name]) for name in mpi.RELOCATIONS if environ.get(name)),
         notes=tuple(notes),
-        identity=_identity(loader, files, parts),
+        identity=identity,
+        label=f"{library.product}-{library.version}".rstrip("-"),
+        analysis=identity,
     )
 
 

@@ -72,6 +72,10 @@ class NotElf(ElfError):  # noqa: N818 - a kind of file rather than a failure
     """The file is no ELF64 little-endian file."""
 
 
+class Elf32(NotElf):
+    """The file is an ELF file of a 32-bit machine."""
+
+
 class Damaged(ElfError):  # noqa: N818 - reads as what the file is
     """The file begins like an ELF file and points outside itself, or beyond a limit."""
 
@@ -168,8 +172,9 @@ class Reader:
             if not stat.S_ISREG(status.st_mode) or not _EHDR.size <= status.st_size <= MAX_FILE:
                 raise NotElf(f"{path}: no regular file of a plausible size")
             # Most files of an image are no ELF files: look before mapping.
-            if os.pread(descriptor, 6, 0) != b"\x7fELF\x02\x01":
-                raise NotElf(f"{path}: not ELF64 little-endian")
+            if (first := os.pread(descriptor, 6, 0)) != b"\x7fELF\x02\x01":
+                kind = Elf32 if first[:5] == b"\x7fELF\x01" else NotElf
+                raise kind(f"{path}: not ELF64 little-endian")
             try:
                 return mmap.mmap(descriptor, status.st_size, prot=mmap.PROT_READ)
             except ValueError as error:  # cut short since fstat

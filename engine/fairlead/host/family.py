@@ -18,6 +18,7 @@ wiki.mpich.org ABI.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from fairlead.host import elf
@@ -62,10 +63,14 @@ _PUBLIC = re.compile(
 _VERSION_OBJECTS = ("ompi_version_string", "MPII_Version_string", "MPIR_Version_string")
 _VERSION = re.compile(rb"(?<=\0)([1-9]\d{0,3}\.\d+\.\d+(?:(?:rc|a|b|p)\d+)?)(?=\0)")
 _INTEL = re.compile(rb"Intel\(R\) MPI Library ([\d.]+)")
+_PATH = re.compile(rb"(?<=\0)(/[\x21-\x7e]{0,240}/libmpi[\x21-\x7e]{0,64}\.so[.\d]{0,16})(?=\0)")
 
 
 class Library(NamedTuple):
-    """One MPI library file. ``path`` is resolved (no symlinks) within its root."""
+    """One MPI library file. ``path`` is resolved (no symlinks) within its root.
+
+    ``product`` is whose code it is, which for a library of the standard's ABI is not its family.
+    """
 
     path: str
     soname: str
@@ -75,10 +80,12 @@ class Library(NamedTuple):
     version: str
     libc: str
     needed: tuple[str, ...]
+    product: str = ""
 
     def describe(self) -> str:
         """Return e.g. ``OpenMPI 4.1.4``."""
-        return f"{NAMES.get(self.family, self.family)} {self.version}".rstrip()
+        abi = " (MPI ABI)" if self.family == "abi" and self.product != "abi" else ""
+        return f"{NAMES.get(self.product, self.product)} {self.version}".rstrip() + abi
 
 
 def role(name: str) -> str:
@@ -93,6 +100,22 @@ def role(name: str) -> str:
     if stem.startswith(("libmpi_abi_", "libmpich_", "libmpi_gnu", "libmpi_intel", "libmpi_cray")):
         return "c"
     return _ROLES.get(stem, "")
+
+
+def wanted_class(name: str, symbols: Iterable[str]) -> str:
+    """Return the ABI class that a program wants, by what it is linked to and by what it uses.
+
+    Args:
+        name: an MPI library's name in DT_NEEDED.
+        symbols: what the program asks of it.
+    """
+    if name.startswith("libmpi_abi.so"):
+        family = "abi"
+    elif any(symbol.startswith("ompi_") for symbol in symbols) or name.endswith(".so.40"):
+        family = "openmpi"
+    else:
+        family = "mpich"
+    return _abi_class(role(name), family, name, 512)
 
 
 def is_private(name: str) -> bool:
@@ -121,6 +144,13 @@ def public_exports(reader: elf.Reader) -> set[str]:
         for symbol in reader.symbols()
         if symbol.defined and is_public(symbol.name)
     }
+
+
+def named_by_path(reader: elf.Reader) -> list[str]:
+    """Return the absolute paths of MPI libraries among a file's constants, a few at most."""
+    if not reader.contains(b"/libmpi"):  # far faster than the pattern
+        return []
+    return [path.decode("ascii") for path in reader.search(_PATH, 4)]
 
 
 def libc(headers: elf.Elf) -> str:
@@ -159,16 +189,14 @@ def examine(real: str, reader: elf.Reader) -> Library | None:
             family = "mpich"
         if symbol.name in _VERSION_OBJECTS and symbol.defined:
             version = reader.text(symbol)
-    family = _refine(family, kind, headers)
+    product, family = family, _refine(family, kind, headers)
     if not family:
         return None
     if kind == "c" and not version:
-        found = [
-            text.decode()
-            for text in reader.search(_INTEL, 1) + reader.search(_VERSION)
-            if text[:4] != b"127."
-        ]
+        intel = reader.search(_INTEL, 1)
+        found = [text.decode() for text in intel + reader.search(_VERSION) if text[:4] != b"127."]
         version = found[0] if found else ""
+        product = "intelmpi" if intel else product
     return Library(
         path=real,
         soname=headers.soname or name,
@@ -178,6 +206,7 @@ def examine(real: str, reader: elf.Reader) -> Library | None:
         version=version,
         libc=libc(headers),
         needed=headers.needed,
+        product=product or family,
     )
 
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from fairlead import log
 from fairlead.host import mpi
 
-FORMAT = 1
+FORMAT = 2
 
 
 class Library(NamedTuple):
@@ -29,6 +29,25 @@ class Library(NamedTuple):
     abi_class: str
     version: str
     libc: str
+
+
+class Program(NamedTuple):
+    """A file of the image that is linked to MPI.
+
+    Attributes:
+        path: in the image.
+        needed: the MPI libraries in its DT_NEEDED.
+        interpreter: empty for a library (a Python module, a solver's own).
+        rpath, runpath: as they are written.
+        setid: it has a set-id bit.
+    """
+
+    path: str
+    needed: tuple[str, ...]
+    interpreter: str
+    rpath: str
+    runpath: str
+    setid: bool
 
 
 class Index(NamedTuple):
@@ -52,6 +71,14 @@ class Index(NamedTuple):
         static: programs that have an MPI linked in, which nobody can replace.
         unseen: directories that could not be looked at: what lies there is unknown.
         notes: what looks odd.
+        programs: what is linked to MPI; the same files as ``users``, and more of them.
+        lacking: (ABI class, SONAMEs) that programs need and no file of the image is: it was built
+            to run with the host's.
+        dlopens: (program, path) of programs that are not linked to MPI and name one.
+        narrow: 32-bit files that name an MPI library.
+        preloaded: what the image's /etc/ld.so.preload names.
+        loaderless: loaders that programs name and the image lacks.
+        runtimes: (SONAME, highest version of each kind) of the compilers' libraries.
     """
 
     libraries: tuple[Library, ...]
@@ -66,6 +93,13 @@ class Index(NamedTuple):
     static: tuple[str, ...]
     unseen: tuple[str, ...]
     notes: tuple[str, ...]
+    programs: tuple[Program, ...] = ()
+    lacking: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    dlopens: tuple[tuple[str, str], ...] = ()
+    narrow: tuple[str, ...] = ()
+    preloaded: tuple[str, ...] = ()
+    loaderless: tuple[str, ...] = ()
+    runtimes: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
 
 def load(rootfs: str, cache_path: str) -> Index:
@@ -104,4 +138,7 @@ def cached(cache_path: str) -> Index | None:
 
 def _index(fields: list[Any]) -> Index:
     index = Index(*(mpi.tuples(field) for field in fields))
-    return index._replace(libraries=tuple(Library(*library) for library in index.libraries))
+    return index._replace(
+        libraries=tuple(Library(*library) for library in index.libraries),
+        programs=tuple(Program(*program) for program in index.programs),
+    )

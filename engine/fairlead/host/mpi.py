@@ -1,9 +1,13 @@
-"""The host's MPI libraries: found without a list in any file, described once, remembered.
+"""The host's MPI installations: all that there are, described once, remembered, put in order.
 
 Rules:
-- Where to look, first hit of an ABI class wins: prefixes named in the environment (``MPI_HOME`` and
-  its like), the job's LD_LIBRARY_PATH, the prefixes of mpicc/mpirun/mpiexec on PATH, the loader's
-  cache.
+- Where to look, in this order: prefixes named in the environment (``MPI_HOME`` and its like), the
+  job's LD_LIBRARY_PATH, the prefixes of mpicc/mpirun/mpiexec on PATH, the setting ``mpi_prefixes``,
+  the loader's cache.
+- Every installation found has a name. For each ABI class the first in this order is used: what the
+  user named for this launch (FAIRLEAD_MPI_PROFILE, an option), what the job's own environment leads
+  to (a loaded module), what a settings file names, the order of the search.
+- A name that fits none is an error: silently another MPI would be the wrong one.
 - What is found is examined by content (``host.discover``), never by name.
 - The result is kept per user as JSON with the identity (inode, times, size) of every file and
   directory that was looked at; when one of them has changed it is made anew. A warm call is some
@@ -19,13 +23,14 @@ import zlib
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from fairlead import log
+from fairlead import config as settings
+from fairlead import errors, log
 from fairlead.host import witness
 
-FORMAT = 1  # of the cache file and of what discovery finds: raise it when either changes
+FORMAT = 2  # of the cache file and of what discovery finds: raise it when either changes
 MAX_KEPT = 16  # cache files, one per set of search directories
 
-NAMES = {"openmpi": "OpenMPI", "mpich": "MPICH", "abi": "MPI ABI"}
+NAMES = {"openmpi": "OpenMPI", "mpich": "MPICH", "intelmpi": "Intel MPI", "abi": "MPI ABI"}
 
 # Variables that name the prefix of an MPI installation (module files, vendors), in order of
 # precedence.
@@ -48,6 +53,8 @@ PREFIXES = (
 )
 LIBRARY_DIRECTORIES = ("lib", "lib64", "lib/release")
 TOOLS = ("mpicc", "mpirun", "mpiexec")
+# What PATH leads to here is the system's own, chosen by nobody for this job.
+SYSTEM = ("/", "/usr", "/usr/local")
 # Variables that relocate an installation at run time: the host's own values go with its libraries.
 RELOCATIONS = (
     "OPAL_PREFIX",
@@ -57,6 +64,40 @@ RELOCATIONS = (
     "FI_PROVIDER_PATH",
     "UCX_MODULE_DIR",
 )
+
+
+# Those of them that mean one installation; another's is led astray by them.
+ROOTS = ("OPAL_PREFIX", "I_MPI_ROOT")
+
+
+class Choice(NamedTuple):
+    """What the settings say about the host's MPI.
+
+    Attributes:
+        wanted: name or prefix of the preferred installation; empty: none is.
+        origin: what set it, for messages.
+        explicit: it was given for this launch, by variable or option, not by a file.
+        prefixes: further prefixes to look below.
+    """
+
+    wanted: str = ""
+    origin: str = "default"
+    explicit: bool = False
+    prefixes: tuple[str, ...] = ()
+
+
+NO_CHOICE = Choice()
+
+
+class Place(NamedTuple):
+    """A directory that may hold an MPI library, and what led there.
+
+    ``own``: the job's environment chose it, rather than the system or the site.
+    """
+
+    path: str
+    found_by: str
+    own: bool = False
 
 
 class Plugins(NamedTuple):
@@ -82,13 +123,17 @@ class Need(NamedTuple):
 
 
 class Profile(NamedTuple):
-    """One MPI installation of the host, with everything that it loads.
+    """One MPI installation of the host in one ABI class, with everything that it loads.
 
+    An installation that offers two classes (MPICH's own and the standard's) is two of these with
+    one ``label``, the name by which users and settings know it; ``name`` is for messages.
     ``libraries`` are (role, soname, resolved path); ``closure`` (soname, resolved path) of
     everything that they and the plugins load, without glibc; ``data_dirs`` (path, owner);
     ``exports`` the public symbols, one per line, data with its size after a space (one string: a
     thousand small ones cost a warm launch a millisecond); ``env`` what must be set for it;
-    ``identity`` changes when any file does.
+    ``identity`` changes when any file does. ``prefix`` is where it lies, ``found_by`` what led
+    there, ``own`` as in ``Place``. ``data`` are files that a trace saw it read (``host.trace``),
+    and ``analysis`` names the state of the installation that a trace is of.
     """
 
     name: str
@@ -105,74 +150,136 @@ class Profile(NamedTuple):
     env: tuple[tuple[str, str], ...]
     notes: tuple[str, ...]
     identity: str
+    label: str = ""
+    prefix: str = ""
+    found_by: str = ""
+    own: bool = False
+    data: tuple[str, ...] = ()
+    analysis: str = ""
 
 
-def profiles(environ: Mapping[str, str], cache_dir: str) -> tuple[Profile, ...]:
-    """Return the host's MPI installations, at most one of each ABI class, the preferred one first.
+def choice(config: settings.Config) -> Choice:
+    """Return what the settings say about the host's MPI."""
+    origin = config.origins["mpi_profile"]
+    explicit = origin.startswith("$") or origin == settings.COMMAND_LINE
+    return Choice(config.mpi_profile, origin, explicit, config.mpi_prefixes)
+
+
+def profiles(
+    environ: Mapping[str, str], cache_dir: str, choice: Choice = NO_CHOICE
+) -> tuple[Profile, ...]:
+    """Return the host's MPI installations, the preferred one of each ABI class before its others.
 
     Args:
         environ: the job's environment on the host (not the container's).
         cache_dir: directory of this user's; it is created. If it cannot be written the work is done
             each time.
+        choice: what the settings say.
+
+    Raises:
+        errors.ConfigError: the settings name an installation that this host does not have.
     """
-    directories = search_directories(environ)
-    path, key = _cache(environ, directories, cache_dir)
+    places = search_places(environ, choice.prefixes)
+    path, key = _cache(environ, places, cache_dir)
     found = _remembered(path, key)
     if found is None:
         from fairlead.host import discover
 
-        found, looked_at = discover.profiles(directories, environ)
+        found, looked_at = discover.profiles(places, environ, cache_dir)
         _remember(path, key, found, looked_at)
-    return found
+    return ordered(found, choice)
 
 
-def basis(environ: Mapping[str, str], cache_dir: str) -> tuple[witness.Seen, ...] | None:
+def ordered(found: Iterable[Profile], choice: Choice) -> tuple[Profile, ...]:
+    """Return installations by preference, those of equal rank as they were found.
+
+    Raises:
+        errors.ConfigError: the settings name none of them.
+    """
+    kept = tuple(found)
+    if not choice.wanted:
+        return tuple(sorted(kept, key=lambda item: not item.own))
+    picked = [item for item in kept if is_named(item, choice.wanted)]
+    if not picked:
+        names = ", ".join(dict.fromkeys(item.label for item in kept))
+        raise errors.ConfigError(
+            f"{choice.origin}: mpi_profile = {choice.wanted!r}: "
+            "no MPI installation of this host has that name or prefix",
+            hint=f"there are: {names}" if names else "none is found; see fairlead doctor",
+        )
+    first = 0 if choice.explicit else 2
+    return tuple(sorted(kept, key=lambda item: first if item in picked else 1 if item.own else 3))
+
+
+def is_named(profile: Profile, text: str) -> bool:
+    """Tell whether a text means this installation: its name, without the suffix too, or prefix."""
+    if text.startswith("/"):
+        # As it was found, which may be a symlink's name, or as it is.
+        prefix = text.rstrip("/")
+        real = profile.libraries[0][2]
+        return prefix == profile.prefix or real.startswith((f"{prefix}/lib/", f"{prefix}/lib64/"))
+    bare = profile.label.rpartition("-")[0] if profile.label.count("-") > 1 else ""
+    return text in (profile.label, bare)
+
+
+def basis(
+    environ: Mapping[str, str], cache_dir: str, choice: Choice = NO_CHOICE
+) -> tuple[witness.Seen, ...] | None:
     """Return what ``profiles`` looked at, from its cache; None where that was not written."""
-    path, key = _cache(environ, search_directories(environ), cache_dir)
+    # Before the cache is found by what there is: what appears in between gives another cache.
+    sites = tuple(witness.place(item.path) for item in _below(choice.prefixes, "", own=False))
+    path, key = _cache(environ, search_places(environ, choice.prefixes), cache_dir)
     try:
         with open(path, "rb") as file:
             record = json.loads(file.read())
         if record["key"] != key:
             return None
-        return tuple(witness.Seen(str(at), str(text)) for at, text in record["looked_at"].items())
+        seen = (witness.Seen(str(at), str(text)) for at, text in record["looked_at"].items())
+        return (*sites, *seen)
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
 
 
 def searched(environ: Mapping[str, str]) -> tuple[witness.Seen, ...]:
-    """Look at what ``search_directories`` asks about: which tools and directories there are."""
+    """Look at what the environment leads to: which tools and directories there are."""
     tools = (witness.file(path) for path in dict.fromkeys(_tools(environ)))
-    return (*tools, *(witness.place(path) for path in _candidates(environ)))
+    return (*tools, *(witness.place(item.path) for item in _candidates(environ)))
 
 
 def _cache(
-    environ: Mapping[str, str], directories: Iterable[str], cache_dir: str
+    environ: Mapping[str, str], places: Iterable[Place], cache_dir: str
 ) -> tuple[str, list[str]]:
     """Return the cache file for what the environment leads to, and the key that it must hold."""
     relocations = [f"{name}={environ[name]}" for name in RELOCATIONS if environ.get(name)]
-    key = [str(FORMAT), os.uname().nodename, *directories, *relocations]
+    looked = [f"{item.path} {item.found_by} {item.own}" for item in places]
+    key = [str(FORMAT), os.uname().nodename, *looked, *relocations]
     checksum = zlib.crc32(chr(0).join(key).encode("utf-8", "surrogateescape"))
     return os.path.join(cache_dir, f"mpi-{checksum:08x}.json"), key
 
 
-def search_directories(environ: Mapping[str, str]) -> tuple[str, ...]:
-    """Return the existing directories that may hold an MPI library, most preferred first."""
-    return tuple(path for path in _candidates(environ) if os.path.isdir(path))
+def search_places(environ: Mapping[str, str], prefixes: Iterable[str] = ()) -> tuple[Place, ...]:
+    """Return the existing directories that may hold an MPI library, first come first."""
+    found: dict[str, Place] = {}
+    for item in (*_candidates(environ), *_below(prefixes, "mpi_prefixes", own=False)):
+        if item.path not in found and os.path.isdir(item.path):
+            found[item.path] = item
+    return tuple(found.values())
 
 
-def _candidates(environ: Mapping[str, str]) -> list[str]:
-    prefixes = [environ[name] for name in PREFIXES if environ.get(name)]
-    on_path = []
+def _candidates(environ: Mapping[str, str]) -> list[Place]:
+    found: list[Place] = []
+    for name in PREFIXES:
+        if environ.get(name):
+            found += _below([environ[name]], name, own=True)
+    library_path = environ.get("LD_LIBRARY_PATH", "").split(":")
+    found += [Place(path, "LD_LIBRARY_PATH", own=True) for path in library_path]
     for path in _tools(environ):
         if os.path.exists(path):
-            on_path += [
-                os.path.dirname(os.path.dirname(path).rstrip("/")),
-                os.path.dirname(os.path.dirname(os.path.realpath(path))),
-            ]
-    found = _library_directories(prefixes)
-    found += environ.get("LD_LIBRARY_PATH", "").split(":")
-    found += _library_directories(on_path)
-    return [path for path in dict.fromkeys(found) if path.startswith("/")]
+            for tool in (path, os.path.realpath(path)):
+                prefix = os.path.dirname(os.path.dirname(tool).rstrip("/"))
+                how = f"{os.path.basename(path)} on PATH"
+                found += _below([prefix], how, own=prefix not in SYSTEM)
+    return [item for item in found if item.path.startswith("/")]
 
 
 def _tools(environ: Mapping[str, str]) -> list[str]:
@@ -181,10 +288,10 @@ def _tools(environ: Mapping[str, str]) -> list[str]:
     return [f"{directory}/{tool}" for directory in directories for tool in TOOLS]
 
 
-def _library_directories(prefixes: Iterable[str]) -> list[str]:
+def _below(prefixes: Iterable[str], found_by: str, *, own: bool) -> list[Place]:
     return [
-        f"{prefix.rstrip('/')}/{name}"
-        for prefix in dict.fromkeys(prefixes)
+        Place(f"{prefix.rstrip('/')}/{name}", found_by, own)
+        for prefix in prefixes
         for name in LIBRARY_DIRECTORIES
     ]
 
@@ -232,7 +339,7 @@ def _remember(
     try:
         os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
         write(path, record)
-        _forget(os.path.dirname(path))
+        forget(os.path.dirname(path), "mpi-")
     except OSError as error:
         log.debug(f"{path}: not kept: {error}")
 
@@ -256,10 +363,14 @@ def write(path: str, record: object) -> None:
         raise
 
 
-def _forget(cache_dir: str) -> None:
-    """Remove the oldest files, so that ever new search paths do not fill the store."""
+def forget(cache_dir: str, kind: str) -> None:
+    """Remove the oldest files of a kind, so that ever new search paths do not fill the store.
+
+    Raises:
+        OSError.
+    """
     names = [
-        name for name in os.listdir(cache_dir) if name.startswith("mpi-") and name.endswith(".json")
+        name for name in os.listdir(cache_dir) if name.startswith(kind) and name.endswith(".json")
     ]
     paths = sorted((os.path.join(cache_dir, name) for name in names), key=os.path.getmtime)
     for path in paths[:-MAX_KEPT]:

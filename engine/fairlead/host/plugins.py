@@ -83,7 +83,7 @@ def named(loader: ldso.Loader, closure: ldso.Closure, environ: Mapping[str, str]
             continue
         for path in _directories(strings, library, relocated, standard):
             real = os.path.realpath(path)
-            if real not in seen and not path.startswith(_NEVER) and _trusted(real, owner):
+            if real not in seen and not path.startswith(_NEVER) and trusted(real, owner):
                 seen.add(real)
                 found[path] = soname
     return found
@@ -131,7 +131,7 @@ def _directory(text: str) -> str:
     return os.path.normpath(path) if path else ""
 
 
-def _trusted(path: str, owner: int) -> bool:
+def trusted(path: str, owner: int) -> bool:
     """Tell whether no other user can have put this directory, or anything into it, there."""
     mine = {0, os.getuid(), owner}
     forbidden = stat.S_IWOTH

@@ -84,12 +84,13 @@ class Platform(NamedTuple):
 
 
 class Manifest(NamedTuple):
-    """One image: its configuration and its layers, bottom first."""
+    """One image: its configuration, its layers, bottom first, and what its manifest says of it."""
 
     digest: str
     media_type: str
     config: Descriptor
     layers: tuple[Descriptor, ...]
+    annotations: tuple[tuple[str, str], ...] = ()
 
 
 class Entry(NamedTuple):
@@ -321,7 +322,10 @@ def _manifest(table: dict[str, object], kind: str, digest: str) -> Manifest:
             )
     if config.size > MAX_DOCUMENT:
         _refuse(digest, f"has a configuration of {config.size} bytes, more than {MAX_DOCUMENT}")
-    return Manifest(digest, kind, config, found)
+    said = _field(table, "annotations", dict, digest, {})
+    # Words that only ``fairlead mpi explain`` shows: what is malformed is no reason to refuse.
+    notes = tuple((name, value) for name, value in said.items() if isinstance(value, str))
+    return Manifest(digest, kind, config, found, notes)
 
 
 def _index(table: dict[str, object], kind: str, digest: str) -> Index:

@@ -5,11 +5,15 @@ Rules:
   it is proven to fit, else the image's own and one line that says why.
 - Interchangeable is only the same ABI class, by content (``host.family``), with every language
   binding that the image has: a Fortran library of one OpenMPI on the C library of another crashes.
-- The image's glibc stays. Every version that the host's files ask of it must be defined there; the
-  reason names the library, the version and a symbol.
-- Proven means: no symbol that the image's programs use is missing in the host's libraries, and
-  every data object that they copy has the same size. ``host`` accepts missing ones with a warning:
-  the program may never call them.
+- The image's glibc stays. What the host's files ask of it and it lacks is the glibc verdict's
+  business (``Glibc``); without one, every version must be defined there, and the reason names the
+  library, the version and a symbol.
+- Every symbol that the image's programs use must be in the host's libraries, and every data object
+  that they copy must have the same size; if not, both modes refuse by name, before the launch.
+- Not proven, and so for ``host`` only, with a warning: another major release of OpenMPI (``auto``
+  takes it where the setting ``mpi_cross_major`` says so), a language binding that the host lacks
+  and that no program in the image uses.
+- An image may lack the library that its programs are linked to: it was built for the host's.
 - A library that both have and that is not MPI: the image's, if it offers all that the host's does,
   else the host's. Libraries that work with each other's internals are never split, and one with
   plugins goes with its plugins.
@@ -81,15 +85,16 @@ class Verdict(NamedTuple):
 
 
 class Glibc(NamedTuple):
-    """How an installation of the host runs on an image's glibc, which lacks what it asks for.
+    """Whether one installation's files run on the image's glibc.
 
     Attributes:
-        action: ``nothing``, ``down-bind`` or ``impossible`` (``glibc.binding``).
-        reason: in words.
+        action: ``nothing`` is missing, ``down-bind`` (what is missing can be had), ``impossible``.
+        reasons: in words, the deciding one first: counts and versions, or the names that are in
+            the way.
     """
 
     action: str
-    reason: str
+    reasons: tuple[str, ...] = ()
 
 
 class Kept(NamedTuple):
@@ -112,6 +117,8 @@ def decide(
     mode: str,
     index: Index,
     profiles: Iterable[Profile],
+    *,
+    cross_major: bool = False,
     glibc: Mapping[str, Glibc] | None = None,
 ) -> Verdict:
     """Return whose MPI runs.
@@ -120,6 +127,7 @@ def decide(
         mode: ``auto``, ``host`` or ``image``.
         index: what the image brings.
         profiles: what the host has, preferred first.
+        cross_major: ``auto`` takes an OpenMPI of another major release.
         glibc: identity of a profile → how it runs on the image's glibc, for those that
             ``asks_more`` names. Without it, what the image's glibc lacks is an obstacle.
     """
@@ -130,42 +138,69 @@ def decide(
             (),
             (f"the image's own {own} runs: asked for" if own else "no MPI in the image",),
         )
-    if not index.libraries:
+    if not index.libraries and not index.lacking:
         return _without_library(mode, index)
-    glibc = glibc or {}
     by_class: dict[str, Profile] = {}
     for profile in profiles:
         by_class.setdefault(profile.abi_class, profile)
-    chosen: list[Profile] = []
-    reasons: list[str] = []
-    refusals: list[str] = []
-    warnings: list[str] = []
-    for abi_class in _classes(index):
-        described = _describe(index, abi_class)
+    sheet = _Sheet([], [], [], [])
+    for abi_class in classes(index):
         candidate = by_class.get(abi_class)
-        obstacle = _obstacle(index, abi_class, candidate, by_class, chosen, glibc)
-        unproven = "" if obstacle or not candidate else _unproven(index, abi_class, candidate)
-        if obstacle or not candidate or (unproven and mode == "auto"):
-            refusals.append(obstacle or unproven)
-            reasons.append(f"the image's own {described} runs: {obstacle or unproven}")
+        obstacle = _obstacle(index, abi_class, by_class, sheet.chosen, glibc or {})
+        doubt = "" if obstacle or not candidate else _doubt(index, abi_class, candidate)
+        opted = mode == "host" or (cross_major and _crosses(index, abi_class, candidate))
+        if obstacle or not candidate or (doubt and not opted):
+            sheet.refusals.append(obstacle or doubt)
+            sheet.reasons.append(f"{_stays(index, abi_class)}: {obstacle or doubt}")
             continue
-        if unproven:
-            warnings.append(f"{unproven}; programs may fail")
-        chosen.append(candidate)
-        reasons.append(
-            f"the host's {candidate.name} replaces the image's {described} ({abi_class})"
-        )
-        if candidate.identity in glibc:
-            reasons.append(f"the host's {candidate.name}: {glibc[candidate.identity].reason}")
-    if chosen:
-        reasons.sort(key=lambda reason: not reason.startswith("the host's"))
-        return Verdict("host", tuple(chosen), tuple(reasons), "", tuple(warnings))
-    refused = "; ".join(dict.fromkeys(refusals)) or "the image has no C library of MPI"
-    return Verdict("image", (), tuple(reasons or [refused]), refused if mode == "host" else "")
+        if doubt:
+            sheet.warnings.append(f"{doubt}; programs may fail")
+        sheet.chosen.append(candidate)
+        sheet.reasons.extend(_replaced(index, abi_class, candidate, glibc or {}))
+    if sheet.chosen:
+        sheet.reasons.sort(key=lambda reason: not reason.startswith("the host's"))
+        return Verdict("host", tuple(sheet.chosen), tuple(sheet.reasons), "", tuple(sheet.warnings))
+    refused = "; ".join(dict.fromkeys(sheet.refusals)) or "the image has no C library of MPI"
+    choice = "image" if index.libraries else "none"
+    reasons = tuple(sheet.reasons or [refused])
+    return Verdict(choice, (), reasons, refused if mode == "host" else "")
 
 
-def _classes(index: Index) -> list[str]:
-    return sorted({item.abi_class for item in index.libraries if item.role in ("c", "open_mpi")})
+class _Sheet(NamedTuple):
+    """What has been decided so far."""
+
+    chosen: list[Profile]
+    reasons: list[str]
+    refusals: list[str]
+    warnings: list[str]
+
+
+def _replaced(
+    index: Index, abi_class: str, profile: Profile, glibc: Mapping[str, Glibc]
+) -> list[str]:
+    described = _describe(index, abi_class)
+    if described:
+        lines = [f"the host's {profile.name} replaces the image's {described} ({abi_class})"]
+    else:
+        names = ", ".join(dict(index.lacking).get(abi_class, ()))
+        lines = [f"the host's {profile.name} is {names}, which the image lacks ({abi_class})"]
+    verdict = glibc.get(profile.identity)
+    if verdict and verdict.action != "nothing":
+        lines += [f"the host's {profile.name}: {reason}" for reason in verdict.reasons]
+    return lines
+
+
+def _stays(index: Index, abi_class: str) -> str:
+    described = _describe(index, abi_class)
+    if described:
+        return f"the image's own {described} runs"
+    return f"no {', '.join(dict(index.lacking).get(abi_class, ()))} for the image's programs"
+
+
+def classes(index: Index) -> list[str]:
+    """Return the ABI classes that an image brings, and those that its programs want."""
+    own = {item.abi_class for item in index.libraries if item.role in ("c", "open_mpi")}
+    return sorted(own | {name for name, _ in index.lacking})
 
 
 def _own(index: Index) -> str:
@@ -201,12 +236,12 @@ def _without_library(mode: str, index: Index) -> Verdict:
 def _obstacle(
     index: Index,
     abi_class: str,
-    profile: Profile | None,
     host: Mapping[str, Profile],
     chosen: Iterable[Profile],
     glibc: Mapping[str, Glibc],
 ) -> str:
     """Return why the host's MPI cannot stand in for the image's of one class; empty if it can."""
+    profile = host.get(abi_class)
     libraries = [library for library in index.libraries if library.abi_class == abi_class]
     if any(library.libc == "musl" for library in libraries) or (index.libc == "musl"):
         return "the image's programs run on musl, the host's MPI needs glibc"
@@ -215,37 +250,84 @@ def _obstacle(
             f"the image cannot be looked at in full ({index.unseen[0]}), so a libmpi may hide there"
         )
     if not profile:
-        described = _describe(index, abi_class)
-        if not host:
-            return "no MPI library is found on this host (load its module, or set MPI_HOME)"
-        others = ", ".join(f"{item.name} ({item.abi_class})" for item in host.values())
-        return f"the host has {others}, which cannot stand in for {described} ({abi_class})"
+        return _no_counterpart(index, abi_class, host)
+    return (
+        _binding_obstacle(index, abi_class, profile)
+        or _missing_symbol(index, abi_class, profile)
+        or _glibc_obstacle(index, profile, glibc.get(profile.identity))
+        or _clash(profile, chosen)
+    )
+
+
+def _no_counterpart(index: Index, abi_class: str, host: Mapping[str, Profile]) -> str:
+    if not host:
+        return "no MPI library is found on this host (load its module, or set MPI_HOME)"
+    described = _describe(index, abi_class) or ", ".join(dict(index.lacking).get(abi_class, ()))
+    others = ", ".join(f"{item.name} ({item.abi_class})" for item in host.values())
+    return f"the host has {others}, which cannot stand in for {described} ({abi_class})"
+
+
+def _absent_bindings(index: Index, abi_class: str, profile: Profile) -> list[tuple[str, str]]:
+    """Return (role, name) of the bindings that image or programs have and the host does not."""
     roles = {role for role, _, _ in profile.libraries}
-    lacking = [
-        library for library in libraries if library.role in BINDINGS and library.role not in roles
+    return [
+        (library.role, library.path)
+        for library in index.libraries
+        if library.abi_class == abi_class and library.role in BINDINGS and library.role not in roles
     ]
-    if lacking:
-        binding = lacking[0]
-        return f"host {profile.name} has no {BINDINGS[binding.role]} library for {binding.path}"
-    bound = glibc.get(profile.identity)
-    if bound is None or bound.action == "impossible":
-        short = _glibc_obstacle(index, profile)
-        if short:
-            return f"host {profile.name}: {bound.reason}" if bound else short
-    return _clash(profile, chosen)
 
 
 def asks_more(index: Index, profiles: Iterable[Profile]) -> tuple[Profile, ...]:
     """Return the installations that an image has use for and whose glibc is newer than its own."""
-    classes = set(_classes(index))
+    wanted = set(classes(index))
     return tuple(
         profile
         for profile in profiles
-        if profile.abi_class in classes and _glibc_obstacle(index, profile)
+        if profile.abi_class in wanted and _glibc_obstacle(index, profile, None)
     )
 
 
-def _glibc_obstacle(index: Index, profile: Profile) -> str:
+def _binding_obstacle(index: Index, abi_class: str, profile: Profile) -> str:
+    """Return which binding is missing that a program uses, or may: where none in the image is."""
+    for role, path in _absent_bindings(index, abi_class, profile):
+        names = {path.rpartition("/")[2]} | {
+            item.soname for item in index.libraries if item.path == path
+        }
+        user = next((item.path for item in index.programs if names & set(item.needed)), "")
+        if user or not index.programs:
+            by = f", which {user} uses" if user else ""
+            gone = profile.family == "openmpi" and role == "cxx" and _major(profile.version) >= 5
+            why = " (OpenMPI 5 removed them)" if gone else ""
+            return f"host {profile.name} has no {BINDINGS[role]} library for {path}{by}{why}"
+    return ""
+
+
+def _major(text: str) -> int:
+    number = text.partition(".")[0]
+    return int(number) if number.isdecimal() else 0
+
+
+def _missing_symbol(index: Index, abi_class: str, profile: Profile) -> str:
+    """Return what the image's programs use and the host lacks, or has in another size."""
+    used = dict(index.needs).get(abi_class, "")
+    if not used:
+        return ""
+    offered = frozenset(profile.exports.split("\n"))
+    missing = [line for line in used.split("\n") if line not in offered]
+    if not missing:
+        return ""
+    name, _, size = missing[0].partition(" ")
+    more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+    if size and any(line.startswith(f"{name} ") for line in offered):
+        return f"{name} has {size} bytes in the image and another size in host {profile.name}{more}"
+    return f"host {profile.name} lacks {name}, which programs in the image use{more}"
+
+
+def _glibc_obstacle(index: Index, profile: Profile, verdict: Glibc | None) -> str:
+    if verdict:
+        if verdict.action != "impossible":
+            return ""
+        return f"host {profile.name}: {'; '.join(verdict.reasons[:3])}"
     defined = {name: frozenset(versions) for name, versions in index.glibc}
     if not defined:
         return "no glibc is found in the image"
@@ -290,30 +372,25 @@ def _clash(profile: Profile, chosen: Iterable[Profile]) -> str:
     return ""
 
 
-def _unproven(index: Index, abi_class: str, profile: Profile) -> str:
-    """Return what the image's programs use and the host lacks, or has in another size."""
-    theirs = next(
-        item
+def _doubt(index: Index, abi_class: str, profile: Profile) -> str:
+    """Return why an installation that can stand in is not proven to fit; empty if it is."""
+    if _crosses(index, abi_class, profile):
+        theirs = _describe(index, abi_class)
+        return f"host {profile.name} is another major release than the image's {theirs}"
+    absent = _absent_bindings(index, abi_class, profile)
+    if absent:
+        role, path = absent[0]
+        return f"host {profile.name} has no {BINDINGS[role]} library for {path}"
+    return ""
+
+
+def _crosses(index: Index, abi_class: str, profile: Profile | None) -> bool:
+    """Tell whether an OpenMPI would stand in for one of another major release."""
+    return bool(profile and profile.family == "openmpi") and any(
+        _major(item.version) != _major(profile.version)
         for item in index.libraries
-        if item.abi_class == abi_class and item.role in ("c", "open_mpi")
+        if profile and item.abi_class == abi_class and item.role in ("c", "open_mpi")
     )
-    if (
-        profile.family == "openmpi"
-        and profile.version.split(".")[0] != theirs.version.split(".")[0]
-    ):
-        return f"host {profile.name} is another major release than the image's {_name(theirs)}"
-    used = dict(index.needs).get(abi_class, "")
-    if not used:
-        return ""
-    offered = frozenset(profile.exports.split("\n"))
-    missing = [line for line in used.split("\n") if line not in offered]
-    if not missing:
-        return ""
-    name, _, size = missing[0].partition(" ")
-    more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-    if size and any(line.startswith(f"{name} ") for line in offered):
-        return f"{name} has {size} bytes in the image and another size in host {profile.name}{more}"
-    return f"host {profile.name} lacks {name}, which programs in the image use{more}"
 
 
 # -- libraries ------------------------------------------------------------------------------

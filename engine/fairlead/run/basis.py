@@ -108,7 +108,7 @@ def collect(
     steps, same = _pmix(environ)
     files += steps
     if launch.asks_host_mpi(request):
-        looked_at = mpi.basis(environ, store.path("host"))
+        looked_at = mpi.basis(environ, store.path("host"), mpi.choice(config))
         if looked_at is None:
             return None
         files += [*start.mpi, *looked_at, *_staged(ready)]

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from fairlead import glibc, log
@@ -36,23 +37,28 @@ class Fit(NamedTuple):
         return {item.soname: item.name for item in self.kept if item.source != "image"}
 
 
-def work_out(image: ldso.Loader, profile: Profile, index: Index) -> Fit:
-    """Return how an installation fits into an image's tree.
+def work_out(image: ldso.Loader, profiles: Sequence[Profile], index: Index) -> tuple[Fit, ...]:
+    """Return how the installations that go into a container fit into an image's tree.
+
+    One decision about glibc for all of them: the library that stands in for a newer glibc has one
+    SONAME, and a process loads the first that it meets.
 
     Raises:
         elf.ElfError, OSError: a file of the host, or the image's glibc, cannot be read.
     """
-    kept = inject.choose(profile, *_symbols(image, profile, index))
-    taken = {item.soname for item in kept if item.source != "image"}
-    files = [(soname, path) for soname, path in profile.closure if soname in taken]
-    for item in profile.plugin_dirs:
-        if item.owner in taken:
-            files += [(name, path) for name, path in item.files if path.startswith("/")]
+    kept = [inject.choose(profile, *_symbols(image, profile, index)) for profile in profiles]
+    files: dict[str, str] = {}
+    for profile, items in zip(profiles, kept, strict=True):
+        taken = {item.soname for item in items if item.source != "image"}
+        files.update((path, soname) for soname, path in profile.closure if soname in taken)
+        for place in profile.plugin_dirs:
+            if place.owner in taken:
+                files.update((path, name) for name, path in place.files if path.startswith("/"))
     with elf.Reader(IMPLEMENTATIONS) as reader:
         offers = binding.offers(reader)
-    return Fit(
-        kept, binding.plan(versions.read_needs(dict(files).items()), versions.read(image), offers)
-    )
+    needs = versions.read_needs((name, path) for path, name in files.items())
+    decision = binding.plan(needs, versions.read(image), offers)
+    return tuple(Fit(items, decision) for items in kept)
 
 
 def _symbols(
@@ -92,13 +98,27 @@ def cached(path: str) -> inject.Glibc | None:
     """Return what ``keep`` kept, None if there is nothing or it is damaged."""
     try:
         with open(path, "rb") as file:
-            action, reason = json.loads(file.read())
-        return inject.Glibc(str(action), str(reason))
+            action, reasons = json.loads(file.read())
+        return inject.Glibc(str(action), tuple(str(reason) for reason in reasons))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, TypeError) as error:
         log.debug(f"{path}: not used: {error}")
         return None
+
+
+def answer(rootfs: str, profile: Profile, index: Index, place: str) -> inject.Glibc:
+    """Return whether an installation runs on an image's glibc, from what was kept if it was.
+
+    Raises:
+        OSError: it cannot be kept.
+    """
+    kept = path(place, profile)
+    found = cached(kept)
+    if found is None:
+        keep(rootfs, profile, index, kept)
+        found = cached(kept)
+    return found or inject.Glibc("impossible", (f"{kept}: cannot be kept",))
 
 
 def keep(rootfs: str, profile: Profile, index: Index, path: str) -> None:
@@ -108,8 +128,8 @@ def keep(rootfs: str, profile: Profile, index: Index, path: str) -> None:
         OSError: it cannot be written.
     """
     try:
-        decision = work_out(ldso.Loader(rootfs), profile, index).decision
-        answer = inject.Glibc(decision.action, "; ".join(decision.reasons))
+        (found,) = work_out(ldso.Loader(rootfs), (profile,), index)
+        answer = inject.Glibc(found.decision.action, found.decision.reasons)
     except elf.ElfError as error:
-        answer = inject.Glibc("impossible", str(error))
+        answer = inject.Glibc("impossible", (str(error),))
     mpi.write(path, answer)

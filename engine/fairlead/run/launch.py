@@ -73,7 +73,7 @@ def prepare(
     if mounts:
         again = site.name_of(image.digest)
         files = view.View(image.place, "", lambda: kernel.broker_mount(broker, again))
-    injection = _injection(request, image.reference, files, store)
+    injection = _injection(request, image.reference, files, store, config)
     candidates = (request.cwd,) if request.cwd else ()
     source = launch_plan.Source(
         image.pinned,
@@ -154,7 +154,11 @@ def _is_for_all(name: reference.Reference, config: settings.Config) -> bool:
 
 
 def _injection(
-    request: launch_request.Request, image: str, files: view.View, store: layout.Store
+    request: launch_request.Request,
+    image: str,
+    files: view.View,
+    store: layout.Store,
+    config: settings.Config,
 ) -> launch_plan.Injection:
     """Decide whose MPI runs and make the layer that brings it.
 
@@ -163,6 +167,7 @@ def _injection(
 
     Raises:
         errors.MpiError: the host's MPI was asked for and does not fit.
+        errors.ConfigError: the settings name an MPI that this host does not have.
     """
     if not asks_host_mpi(request):
         return launch_plan.Injection(variables=_pmix_client(request.environ))
@@ -175,12 +180,14 @@ def _injection(
     if found is None:
         files.read(lambda rootfs: index.load(rootfs, kept))
         found = _made(index.cached(kept), kept)
-    profiles = mpi.profiles(request.environ, store.path("host"))
+    profiles = mpi.profiles(request.environ, store.path("host"), mpi.choice(config))
     glibc = {
         profile.identity: _on_glibc(files, found, profile)
         for profile in inject.asks_more(found, profiles)
     }
-    verdict = inject.decide(request.mpi, found, profiles, glibc)
+    verdict = inject.decide(
+        request.mpi, found, profiles, cross_major=config.mpi_cross_major, glibc=glibc
+    )
     if request.mpi == "host" and verdict.refused:
         raise errors.MpiError(f"the host's MPI cannot run in {image}: {verdict.refused}")
     target = f"{files.place}/mpi-{fairlead.__version__}-{stage.key(verdict)}"

@@ -121,8 +121,8 @@ def plan(verdict: inject.Verdict, index: Index, rootfs: str) -> Layout:
         OSError: a host file cannot be read.
     """
     sheet = _Sheet(ldso.Loader(rootfs))
-    for profile in verdict.profiles:
-        found = fit.work_out(sheet.image, profile, index)
+    fits = fit.work_out(sheet.image, verdict.profiles, index)
+    for profile, found in zip(verdict.profiles, fits, strict=True):
         sheet.report += [
             f"{item.soname}: {_WHOSE[item.source]}: {item.reason}"
             for item in found.kept
@@ -131,6 +131,7 @@ def plan(verdict: inject.Verdict, index: Index, rootfs: str) -> Layout:
         _libraries(sheet, profile, found)
         _glibc(sheet, profile, found.decision)
         _directories(sheet, profile, set(found.ours))
+        _traced(sheet, profile)
         _replace_mpi(sheet, profile, index)
         _replace_others(sheet, profile, index, found)
     return Layout(tuple(sheet.entries.values()), sheet.rewriting, sheet.made, tuple(sheet.report))
@@ -207,6 +208,14 @@ def _directories(sheet: _Sheet, profile: Profile, ours: set[str]) -> None:
                 sheet.file(
                     f"{path}/{name}", os.path.realpath(f"{directory}/{name}"), f"data of {owner}"
                 )
+
+
+def _traced(sheet: _Sheet, profile: Profile) -> None:
+    """Put the files that a trace of the installation saw it read (``host.trace``)."""
+    for path in profile.data:
+        place = sheet.image.place(path)
+        if not sheet.covered(place):
+            sheet.file(place, os.path.realpath(path), "the host's MPI reads it at its start")
 
 
 def _plugins(sheet: _Sheet, path: str, item: Plugins, reason: str, abi_class: str) -> None:
