@@ -191,28 +191,33 @@ def test_steps_of_a_job_and_of_the_next_one_use_the_same_plan(own):
 
 
 @pytest.fixture
-def half_an_mpi():
-    """A prefix with the host's OpenMPI for C alone: it cannot stand in for an image that has Fortran, too."""
-    place = f"/var/tmp/fairlead-half-{os.getpid()}"
+def other_major():
+    """A prefix with an OpenMPI that calls itself 5: it does not stand in for 4 unless it is asked to."""
+    place = f"/var/tmp/fairlead-five-{os.getpid()}"
     os.makedirs(f"{place}/lib")
-    shutil.copy("/usr/lib/x86_64-linux-gnu/libmpi.so.40", f"{place}/lib")
+    with open("/usr/lib/x86_64-linux-gnu/libmpi.so.40", "rb") as file:
+        library = file.read()
+    version = re.search(rb"\x004\.(\d+\.\d+)\x00", library)
+    assert version
+    with open(f"{place}/lib/libmpi.so.40", "wb") as file:
+        file.write(library.replace(version.group(), b"\x005." + version.group(1) + b"\x00"))
     yield place
     shutil.rmtree(place)
 
 
-def test_note_is_said_at_every_launch(own, half_an_mpi):
+def test_note_is_said_at_every_launch(own, other_major):
     image = frozen(MPI)
     notes = []
     for starts in (2, 0):
         result = srun(
-            "--mpi=pmix", "-n2", "./hello_mpi", nodes="n1,n2", container=image, MPI_HOME=half_an_mpi
+            "--mpi=pmix", "-n2", "./hello_mpi", nodes="n1,n2", container=image, MPI_HOME=other_major
         )
         output(result)
         notes.append([line for line in result.stderr.splitlines() if "fairlead:" in line])
         assert own.starts() == starts
     assert notes[0] == notes[1]
     assert len(notes[0]) == 1
-    assert "has no Fortran library" in notes[0][0]
+    assert "is another major release than the image's" in notes[0][0]
 
 
 def test_command_that_is_not_there_is_said_by_the_engine_every_time(own):

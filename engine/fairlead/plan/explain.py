@@ -246,7 +246,8 @@ def verdicts(
         index: of the image.
         profiles: what the host has, preferred first.
         classes: from ``wanted``.
-        cross_major, glibc: as for ``inject.decide``.
+        cross_major: as for ``inject.decide``.
+        glibc: as for ``inject.decide``.
     """
     have = tuple(profiles)
     auto = inject.decide("auto", index, have, cross_major=cross_major, glibc=glibc)
