@@ -49,7 +49,7 @@ def changes(
         environ: the job's environment.
         image: the image configuration's Env.
         injected: what the MPI injection sets or, with None, unsets; an LD_LIBRARY_PATH goes before
-            the image's own.
+            the image's own, an LD_PRELOAD after what is there.
         asked: what the user asked for on the command line.
         container: the image's reference with digest, for FAIRLEAD_CONTAINER.
     """
@@ -65,13 +65,16 @@ def changes(
         result["PATH"] = Variable("PATH", DEFAULT_PATH, "the image sets none")
     for name, text in injected:
         before = result.get(name)
-        joined = name == "LD_LIBRARY_PATH" and before and before.value
-        result[name] = Variable(name, f"{text}:{joined}" if joined else text, "MPI")
+        joined = before.value if before and text else None
+        order = {"LD_LIBRARY_PATH": f"{text}:{joined}", "LD_PRELOAD": f"{joined}:{text}"}
+        result[name] = Variable(name, order.get(name, text) if joined else text, "MPI")
     result["FAIRLEAD_CONTAINER"] = Variable(
         "FAIRLEAD_CONTAINER", container, "tells programs where they run"
     )
-    for name, value in asked:
-        result[name] = Variable(name, value, "asked for")
+    ours = dict(injected).get("LD_PRELOAD")
+    for name, text in asked:
+        joined = ours if name == "LD_PRELOAD" else None
+        result[name] = Variable(name, f"{text}:{joined}" if joined else text, "asked for")
     return tuple(result.values())
 
 

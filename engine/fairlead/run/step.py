@@ -26,7 +26,7 @@ from fairlead import errors, kernel, log
 from fairlead.host import facts as host_facts
 from fairlead.host import witness
 from fairlead.plan import request as launch
-from fairlead.run import block, namespace
+from fairlead.run import block, namespace, proof
 from fairlead.run import launch as prepare
 from fairlead.shared import ask  # noqa: F401 - launch needs it here, and not without a broker
 
@@ -79,13 +79,15 @@ def _serve(data: bytes) -> tuple[int, int, int]:
     request = request_from(facts, job, config)
     broker = BROKER_FD if facts.get("broker") == "1" else -1
     ready = prepare.prepare(request, config, log.QuietProgress(f"pulling {facts['ref']}"), broker)
-    if start is not None:
-        keep.keep(_read(KEY_FD), start, ready, request, config)
-    for note in ready.plan.notes:
-        log.note(note)
+    pending = keep.begin(_read(KEY_FD), start, ready, request, config) if start else None
     launch_block = block.compile_plan(ready.plan)
     block_fd = _memory_file(launch_block)
     user_fd, mount_fd = namespace.enter(launch_block, ready.mounts)
+    proven = proof.prove(ready.plan, launch_block)
+    for note in (*ready.plan.notes, *proven.notes):
+        log.note(note)
+    if pending:
+        keep.publish(pending, proven)
     return user_fd, mount_fd, block_fd
 
 
