@@ -64,6 +64,17 @@ int compose_root(const void *block, size_t size, const int *mounts, unsigned int
 int root_view(const char *place, const struct root_mounts *mounts, struct report *report);
 int exec_run(const void *block, size_t size, char *const argv[], struct report *report);
 
+/* program.h, preflight.h, cma.h */
+#define PROGRAM_OTHER ...
+#define PROGRAM_STATIC ...
+#define PROGRAM_DYNAMIC ...
+struct program_facts { int kind; char interpreter[256]; char mpi[128]; };
+struct preflight { struct program_facts program; char path[4096]; int timed_out; size_t length; char text[...]; };
+int preflight_run(const void *block, size_t size, const char *command, const char *path_variable, int trace,
+		  unsigned int limit_ms, struct preflight *ret);
+#define CMA_WITH_CONSENT ...
+int cma_test(void);
+
 /* broker.h */
 #define BROKER_MAX_LAYERS ...
 int broker_mount(int socket, const char *image, int *ret_fds, char *ret_detail, unsigned int size);

@@ -128,7 +128,23 @@ static int close_descriptors(struct report *report)
 	return 0;
 }
 
-/* Apply the block; collects the entrypoint's words in argv. */
+int exec_environment(const void *block, size_t size, struct report *report)
+{
+	struct block_cursor cursor;
+	struct block_record record;
+
+	if (block_open(&cursor, block, size) < 0)
+		return report_set(report, STEP_BLOCK, EBADMSG, "launch block");
+	while (block_next(&cursor, &record)) {
+		if (record.op == OP_ENV_SET && setenv(record.string[0], record.string[1], 1) < 0)
+			return report_set(report, STEP_BLOCK, errno, record.string[0]);
+		if (record.op == OP_ENV_UNSET)
+			unsetenv(record.string[0]);
+	}
+	return 0;
+}
+
+/* Go to the block's directory; collects the entrypoint's words in argv. */
 static int apply(const void *block, size_t size, const char **argv, unsigned int *argc, struct report *report)
 {
 	struct block_cursor cursor;
@@ -141,10 +157,6 @@ static int apply(const void *block, size_t size, const char **argv, unsigned int
 		err = 0;
 		if (record.op == OP_WORKDIR)
 			err = exec_workdir(record.string[0], report);
-		else if (record.op == OP_ENV_SET && setenv(record.string[0], record.string[1], 1) < 0)
-			err = report_set(report, STEP_BLOCK, errno, record.string[0]);
-		else if (record.op == OP_ENV_UNSET)
-			unsetenv(record.string[0]);
 		else if (record.op == OP_ARGUMENT && *argc == MAX_ARGUMENTS)
 			err = report_set(report, STEP_COMMAND, E2BIG, "entrypoint");
 		else if (record.op == OP_ARGUMENT)
@@ -163,6 +175,8 @@ int exec_run(const void *block, size_t size, char *const argv[], struct report *
 	int err;
 
 	err = apply(block, size, entrypoint, &prefix, report);
+	if (!err)
+		err = exec_environment(block, size, report);
 	if (err < 0)
 		return err;
 	while (argv[count])

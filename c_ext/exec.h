@@ -21,6 +21,9 @@ int exec_check(const void *block, size_t size, struct report *report);
  * does not have. Needs the capabilities that unshare or setns gave. */
 int exec_drop_privileges(struct report *report);
 
+/* Apply the block's environment to the calling process; 0 or -errno. */
+int exec_environment(const void *block, size_t size, struct report *report);
+
 /* Give up every privilege and descriptor that the application must not have, apply the block's working directory and
  * environment, and execute argv (after the block's OP_ARGUMENTs). Returns only on failure. */
 int exec_run(const void *block, size_t size, char *const argv[], struct report *report);

@@ -8,4 +8,19 @@
  * offset is checked and nothing blocks. */
 int program_check(const char *path);
 
+enum program_kind {
+	PROGRAM_OTHER,   /* a script, of another machine, unreadable, or one that would gain rights */
+	PROGRAM_STATIC,
+	PROGRAM_DYNAMIC, /* of this machine, with an interpreter */
+};
+
+struct program_facts {
+	int kind;
+	char interpreter[256]; /* PT_INTERP */
+	char mpi[128];         /* the first of its DT_NEEDED that is an MPI library's name */
+};
+
+/* What a file is, by its headers; 0 or -errno. */
+int program_inspect(const char *path, struct program_facts *ret);
+
 #endif

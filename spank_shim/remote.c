@@ -251,6 +251,8 @@ static void build(spank_t spank, const struct facts *facts, struct engine_reques
 	add(out, "command", facts->multi_prog ? NULL : facts->command);
 	add(out, "multi_prog", facts->multi_prog ? "1" : NULL);
 	add(out, "helper", facts->multi_prog ? helper : NULL);
+	/* Of the tasks' number a plan depends on this alone: whether there is a world to lose. */
+	add(out, "several", facts->tasks > 1 ? "1" : NULL);
 	add(out, "broker", broker >= 0 ? "1" : NULL);
 	add_number(out, "jobid", facts->job);
 	add_number(out, "stepid", facts->step);

@@ -147,6 +147,21 @@ SETTINGS: dict[str, Setting] = {
         "let auto put an OpenMPI of another major release into the container, where every symbol "
         "that the image's programs use is there",
     ),
+    "mpi_world_check": Setting(
+        True,
+        "FAIRLEAD_MPI_WORLD_CHECK",
+        "end a step whose MPI ranks do not become one world, before it starts where that is known",
+    ),
+    "mpi_preflight": Setting(
+        True,
+        "FAIRLEAD_MPI_PREFLIGHT",
+        "let the image's loader say what it misses, before the first rank of a step under PMI runs",
+    ),
+    "mpi_cma_check": Setting(
+        True,
+        "FAIRLEAD_MPI_CMA_CHECK",
+        "try once per boot whether ranks of a node can copy from each other's memory",
+    ),
     "mount_home": Setting(True, "FAIRLEAD_MOUNT_HOME", "bind the user's home directory"),
     "writable": Setting(
         True,
@@ -191,6 +206,9 @@ class Config(NamedTuple):
     mpi_profile: str
     mpi_prefixes: tuple[str, ...]
     mpi_cross_major: bool
+    mpi_world_check: bool
+    mpi_preflight: bool
+    mpi_cma_check: bool
     mount_home: bool
     writable: bool
     upper: str

@@ -205,8 +205,16 @@ class CommandNotExecutableError(Error):
     remedy = "check its permissions, its interpreter line and the machine it was built for"
 
 
+class LibraryError(Error):
+    """A library, a version of one or a symbol that the command needs is missing in the image."""
+
+    code = "library"
+    status = 127
+    remedy = "install it in the image, or build the command for this image"
+
+
 class MpiError(Error):
-    """The host's MPI was asked for and cannot be used in this image."""
+    """The MPI asked for cannot be used in this image, or its ranks make no one world."""
 
     code = "mpi"
     remedy = "use --container-mpi=image to run the image's own MPI"

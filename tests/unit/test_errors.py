@@ -17,7 +17,7 @@ def test_codes_are_unique_and_have_a_remedy():
 
 def test_statuses_follow_the_container_engines():
     other = {error.code: error.status for error in errors.catalogue() if error.status != 125}
-    assert other == {"command-not-found": 127, "command-not-executable": 126}
+    assert other == {"command-not-found": 127, "library": 127, "command-not-executable": 126}
 
 
 def test_hostile_text_stays_one_line():

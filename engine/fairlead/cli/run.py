@@ -18,7 +18,7 @@ from fairlead import errors, log
 from fairlead.cli import names
 from fairlead.host import witness
 from fairlead.plan import request as launch
-from fairlead.run import block, namespace, upper
+from fairlead.run import block, namespace, proof, upper
 from fairlead.run import launch as prepare
 
 EPILOG = """\
@@ -139,13 +139,15 @@ def run(arguments: argparse.Namespace, config: settings.Config) -> int:
     request = request_from(arguments, config)
     upper.check(request, broker=-1)
     ready = prepare.prepare(request, config, _progress(request.reference))
-    if start is not None:
-        keep.keep(key, start, ready, request, config)
+    pending = keep.begin(key, start, ready, request, config) if start else None
     plan = ready.plan
-    for note in plan.notes:
-        log.note(note)
     launch_block = block.compile_plan(plan)
     namespace.enter(launch_block)
+    proven = proof.prove(plan, launch_block)
+    for note in (*plan.notes, *proven.notes):
+        log.note(note)
+    if pending:
+        keep.publish(pending, proven)
     # Python ignores these two; the command must start with the defaults.
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     signal.signal(signal.SIGXFSZ, signal.SIG_DFL)

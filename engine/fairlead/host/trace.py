@@ -192,11 +192,8 @@ def run(
             *("-o", f"{place}/calls", sample),
         ]
         command = [launcher, "-n", str(ranks), *watched] if launcher else watched
-        # PID 1 is the clock: when it ends, the kernel ends everything in the namespace.
-        guard = [tools["unshare"], "--user", "--map-current-user", "--pid", "--fork"]
-        guard += ["--kill-child", "--mount-proc", tools["timeout"], "-k", "1", str(limit_s)]
         done = subprocess.run(
-            [*guard, *command],
+            [*_guard(tools), tools["timeout"], "-k", "1", str(limit_s), *command],
             env=_environment(profile, environ),
             cwd=place,
             stdin=subprocess.DEVNULL,
@@ -210,6 +207,20 @@ def run(
         found = _read(place, sample, shown, ranks)
     _check(profile, found)
     return found
+
+
+def _guard(tools: Mapping[str, str]) -> list[str]:
+    """Return what makes the clock PID 1: when it ends, the kernel ends everything in the namespace.
+
+    Where /proc cannot be mounted (something lies over a part of it) there is no such namespace, and
+    a launcher's ranks are the launcher's to end.
+    """
+    guard = [tools["unshare"], "--user", "--map-current-user", "--pid", "--fork"]
+    guard += ["--kill-child", "--mount-proc"]
+    tried = subprocess.run(
+        [*guard, "true"], stdin=subprocess.DEVNULL, capture_output=True, check=False
+    )
+    return guard if tried.returncode == 0 else []
 
 
 def _check(profile: mpi.Profile, found: Trace) -> None:

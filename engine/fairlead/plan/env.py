@@ -48,7 +48,8 @@ def changes(
     Args:
         environ: the job's environment.
         image: the image configuration's Env.
-        injected: what the MPI injection sets or, with None, unsets.
+        injected: what the MPI injection sets or, with None, unsets; an LD_PRELOAD goes after
+            what is there.
         asked: what the user asked for on the command line.
         container: the image's reference with digest, for FAIRLEAD_CONTAINER.
     """
@@ -63,12 +64,16 @@ def changes(
     if "PATH" not in result:
         result["PATH"] = Variable("PATH", DEFAULT_PATH, "the image sets none")
     for name, text in injected:
-        result[name] = Variable(name, text, "MPI")
+        before = result.get(name)
+        joined = name == "LD_PRELOAD" and text and before and before.value
+        result[name] = Variable(name, f"{joined}:{text}" if joined else text, "MPI")
     result["FAIRLEAD_CONTAINER"] = Variable(
         "FAIRLEAD_CONTAINER", container, "tells programs where they run"
     )
-    for name, value in asked:
-        result[name] = Variable(name, value, "asked for")
+    ours = dict(injected).get("LD_PRELOAD")
+    for name, text in asked:
+        joined = ours if name == "LD_PRELOAD" else None
+        result[name] = Variable(name, f"{text}:{joined}" if joined else text, "asked for")
     return tuple(result.values())
 
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from fairlead import errors
 from fairlead.host import facts as host_facts
 from fairlead.image import manifest
-from fairlead.plan import env, mounts
+from fairlead.plan import env, mounts, proof, world
 from fairlead.plan import request as launch
 
 
@@ -23,6 +23,8 @@ class Injection(NamedTuple):
     variables: tuple[tuple[str, str | None], ...] = ()  # None: unset
     notes: tuple[str, ...] = ()  # what the user should know at each launch
     report: tuple[str, ...] = ()  # what was decided and done, for ``fairlead plan``
+    world: world.World | None = None  # what the world check is told; None: it does not go in
+    proof: proof.Proof = proof.Proof()  # what is to be proven in the container
 
 
 class Source(NamedTuple):
@@ -51,6 +53,7 @@ class Plan(NamedTuple):
         workdir: working directory inside.
         notes: what the user should know (``User`` ignored, MPI decisions).
         mpi: what was decided about MPI, and why.
+        proof: what is proven in the container before the command runs.
     """
 
     image: str
@@ -71,6 +74,7 @@ class Plan(NamedTuple):
     hostname: str
     notes: tuple[str, ...]
     mpi: tuple[str, ...]
+    proof: proof.Proof = proof.Proof()
 
 
 def make(
@@ -88,10 +92,14 @@ def make(
         *directories[: len(directories) - len(request.volumes)],
         *mounts.slurm_directories(request, facts),
         *mounts.identity_files(facts, source.passwd, source.group),
+        *(world.step_mounts(injection.world) if injection.world else ()),
         *directories[len(directories) - len(request.volumes) :],
     ]
+    injected = injection.variables
+    if injection.world:
+        injected = (*injected, *world.variables(injection.world))
     variables = env.changes(
-        request.environ, source.config.env, injection.variables, request.variables, source.reference
+        request.environ, source.config.env, injected, request.variables, source.reference
     )
     arguments, command = _command(source.config, request)
     workdir, why = _workdir(source.config, request, facts, directories)
@@ -114,6 +122,7 @@ def make(
         hostname=facts.hostname,
         notes=_notes(source.config, facts, injection),
         mpi=injection.report,
+        proof=injection.proof,
     )
 
 

@@ -10,6 +10,8 @@ request, this boot, the user. Everything else is here:
     environment           what was asked of it (``witness.Environment``)
     image                 its record, configuration, tree, and the files of it that were read
     host's MPI            where it was looked for, every file that was looked at, the staged layer
+    proof                 the command and its libraries, where they lie in directories of the host
+                          (``run.proof``); whether ranks can copy from each other; the world check
     engine                its package, which an update replaces
 
 Rules:
@@ -29,9 +31,9 @@ from typing import NamedTuple
 import fairlead
 from fairlead import config as settings
 from fairlead import kernel
-from fairlead.host import facts, mpi, slurm, witness
+from fairlead.host import cma, facts, mpi, slurm, witness
 from fairlead.plan import request as launch_request
-from fairlead.run import launch
+from fairlead.run import launch, ranks
 from fairlead.shared import site
 from fairlead.store import blobs, layers, layout, records
 
@@ -107,6 +109,10 @@ def collect(
     files = [*start.files, *_image(store, ready), *_node(ready.facts, request)]
     steps, same = _pmix(environ)
     files += steps
+    if ranks.tries_copying(request, config):
+        files.append(cma.basis(store.path("host")))
+    if launch.asks_image_mpi(request):
+        files += [witness.file(f"{ready.image.place}/{name}") for name in ("mpi.json", "pmi.json")]
     if launch.asks_host_mpi(request):
         looked_at = mpi.basis(environ, store.path("host"), mpi.choice(config))
         if looked_at is None:
@@ -141,7 +147,7 @@ def _image(store: layout.Store, ready: launch.Ready) -> Iterable[witness.Seen]:
     # Not through the image's own symbolic links, which would lead about on the host.
     yield witness.file(etc, nofollow=True)
     if not os.path.islink(etc):
-        for name in ("passwd", "group"):
+        for name in ("passwd", "group", "ld.so.preload"):
             yield witness.file(f"{etc}/{name}", nofollow=True)
 
 
@@ -150,6 +156,8 @@ def _node(node: facts.Facts, request: launch_request.Request) -> Iterable[witnes
     yield from (witness.place(path) for path in sorted(places))
     for path, _, _ in facts.DEVICES:
         yield witness.place(path, nofollow=True)
+    if request.step is not None:
+        yield witness.place(ranks.library())
 
 
 def _pmix(
@@ -169,8 +177,7 @@ def _pmix(
 
 
 def _staged(ready: launch.Ready) -> Iterable[witness.Seen]:
-    """Look at the index of the image's MPI and at the layer that replaces it."""
-    yield witness.file(f"{ready.image.place}/mpi.json")
+    """Look at the layer that replaces the image's MPI."""
     for layer in ready.plan.layers:
         if layer.startswith(f"{ready.image.place}/mpi-"):
             yield witness.file(layer)

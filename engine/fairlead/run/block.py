@@ -80,6 +80,10 @@ def _mount(mount: plan_mounts.Mount, *, template: bool) -> bytes:
         options = ",".join(option for option in mount.options if option not in _FLAGS)
         return record(lib.OP_TMPFS, flags, mount.destination, options)
     if mount.type == "file":
+        if template and mount.template:
+            return record(
+                lib.OP_FILE, flags | lib.RECORD_TEMPLATE, mount.destination, mount.template
+            )
         return record(lib.OP_FILE, flags, mount.destination, mount.source)
     if mount.type == "device":
         major, minor = mount.options[0].split(":")

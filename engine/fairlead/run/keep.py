@@ -10,6 +10,8 @@ Rules:
 - A plan is kept only if its reference holds a digest (a tag is asked for at each launch), if C
   makes the same launch block of it that Python made, and if nothing was said to the user that a
   later launch would not hear.
+- A plan is prepared before its namespace is entered and written after it was proven there
+  (``run.proof``): a launch from a kept plan proves nothing again.
 - An entry is written whole under another name and renamed. Old ones go: more than a day, or more
   than 256 of them.
 - Nothing that fails here fails a launch: without the cache it takes a moment longer.
@@ -21,41 +23,79 @@ import contextlib
 import os
 import stat
 import time
+from typing import NamedTuple
 
 from fairlead import config as settings
 from fairlead import kernel, log
 from fairlead.host import witness
 from fairlead.image import reference
+from fairlead.plan import plan as launch_plan
 from fairlead.plan import request as launch_request
-from fairlead.run import basis, block, entry, launch
+from fairlead.run import basis, block, entry, launch, proof
 
 MAX_AGE_S = 3600  # for what no file shows: a user's groups in a directory server
 MAX_KEPT = 256
 FORGET_AFTER_S = 86400
 
 
-def keep(
+class Pending(NamedTuple):
+    """A plan that may be kept once it is proven; ``folder`` is an open descriptor."""
+
+    folder: int
+    key: bytes
+    expires_s: int
+    grounds: basis.Basis
+    plan: launch_plan.Plan
+
+
+def begin(
     key: bytes,
     start: basis.Start,
     ready: launch.Ready,
     request: launch_request.Request,
     config: settings.Config,
-) -> bool:
-    """Keep a plan for the next launch with the same key; tell whether it was kept."""
+) -> Pending | None:
+    """Prepare to keep a plan for the next launch with the same key; None if it is not kept.
+
+    Before the namespace is entered, where the files still are those of the host.
+    """
     if not _may_be_kept(request, config):
-        return False
+        return None
     grounds = basis.collect(start, ready, request, config)
     if grounds is None:
-        return False
+        return None
     expires_s = int(time.clock_gettime(time.CLOCK_BOOTTIME)) + MAX_AGE_S
     data = entry.compile_entry(key, expires_s, grounds, ready.plan)
     if data is None or not _reproduces(data, ready, request):
-        return False
+        return None
     try:
-        _write(kernel.plan_directory(), f"{kernel.plan_hash(key):016x}", data)
+        folder = _open(kernel.plan_directory())
+    except OSError as error:
+        log.debug(f"plan not kept: {error}")
+        return None
+    return Pending(folder, key, expires_s, grounds, ready.plan)
+
+
+def publish(pending: Pending, proven: proof.Proven) -> bool:
+    """Keep a plan that was proven in its container; tell whether it was kept.
+
+    What the proof hangs on is added to what is checked before the plan is used again, its notes to
+    what is said.
+    """
+    try:
+        grounds = pending.grounds._replace(
+            files=tuple(dict.fromkeys((*pending.grounds.files, *proven.seen))),
+            notes=(*pending.grounds.notes, *proven.notes),
+        )
+        data = entry.compile_entry(pending.key, pending.expires_s, grounds, pending.plan)
+        if data is None or not proven.certain:
+            return False
+        _write(pending.folder, f"{kernel.plan_hash(pending.key):016x}", data)
     except OSError as error:
         log.debug(f"plan not kept: {error}")
         return False
+    finally:
+        os.close(pending.folder)
     return True
 
 
@@ -87,23 +127,26 @@ def _reproduces(data: bytes, ready: launch.Ready, request: launch_request.Reques
         return False
 
 
-def _write(directory: str, name: str, data: bytes) -> None:
-    """Write an entry; raises OSError, also for a directory that is another's."""
+def _open(directory: str) -> int:
+    """Open the directory of the plans; raises OSError, also for one that is another's."""
     with contextlib.suppress(FileExistsError):
         os.mkdir(directory, 0o700)
     folder = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        status = os.fstat(folder)
-        if status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & 0o077:
-            raise PermissionError(f"{directory}: is not this user's alone")
-        staged = f"{name}.{os.getpid()}"
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-        with open(os.open(staged, flags, 0o600, dir_fd=folder), "wb") as file:
-            file.write(data)
-        os.rename(staged, name, src_dir_fd=folder, dst_dir_fd=folder)
-        _forget(folder)
-    finally:
+    status = os.fstat(folder)
+    if status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & 0o077:
         os.close(folder)
+        raise PermissionError(f"{directory}: is not this user's alone")
+    return folder
+
+
+def _write(folder: int, name: str, data: bytes) -> None:
+    """Write an entry; raises OSError. By descriptor: the path may be another in the container."""
+    staged = f"{name}.{os.getpid()}"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+    with open(os.open(staged, flags, 0o600, dir_fd=folder), "wb") as file:
+        file.write(data)
+    os.rename(staged, name, src_dir_fd=folder, dst_dir_fd=folder)
+    _forget(folder)
 
 
 def _forget(folder: int) -> None:

@@ -16,17 +16,21 @@ from fairlead import errors, jsontext, kernel, log
 from fairlead.host import facts
 from fairlead.image import reference
 from fairlead.plan import plan as launch_plan
+from fairlead.plan import proof
 from fairlead.plan import request as launch_request
-from fairlead.run import view
+from fairlead.run import ranks, view
 from fairlead.shared import site
 from fairlead.store import fetch, layers, layout
 
 if TYPE_CHECKING:
-    from fairlead.host import index, mpi
+    from fairlead.host import mpi, pmi
+    from fairlead.host.index import Index
     from fairlead.plan import inject
+    from fairlead.run import stage
 
 T = TypeVar("T")
 _ETC_FILE_LIMIT = 1 << 20
+PRELOAD = "/etc/ld.so.preload"
 
 
 class Ready(NamedTuple):
@@ -73,13 +77,19 @@ def prepare(
     if mounts:
         again = site.name_of(image.digest)
         files = view.View(image.place, "", lambda: kernel.broker_mount(broker, again))
-    injection = _injection(request, image.reference, files, store, config)
+    texts = _identity_texts(files)
+    injection = _with_world(
+        request, config, _injection(request, image.reference, files, store, config), texts
+    )
+    injection = injection._replace(
+        notes=(*injection.notes, *ranks.copying(request, config, store.path("host")))
+    )
     candidates = (request.cwd,) if request.cwd else ()
     source = launch_plan.Source(
         image.pinned,
         image.config,
         tuple(f"mount:{n}" for n in reversed(range(len(mounts)))) or (*image.over, image.rootfs),
-        *_identity_texts(files),
+        *texts[:2],
     )
     node = facts.read(request.environ, candidates)
     return Ready(launch_plan.make(source, request, node, injection), mounts, image, node)
@@ -153,6 +163,11 @@ def _is_for_all(name: reference.Reference, config: settings.Config) -> bool:
     return not (own and listed)
 
 
+def asks_image_mpi(request: launch_request.Request) -> bool:
+    """Tell whether what the image has of MPI has a say in a launch."""
+    return request.mpi == "host" or _is_rank(request.environ)
+
+
 def _injection(
     request: launch_request.Request,
     image: str,
@@ -160,42 +175,79 @@ def _injection(
     store: layout.Store,
     config: settings.Config,
 ) -> launch_plan.Injection:
-    """Decide whose MPI runs and make the layer that brings it.
+    """Decide whose MPI runs, make the layer that brings it, and say what will become of its ranks.
 
     Index and layer are kept in the image's place and vanish with it; what is known of the
     host's MPI is kept in the store's ``host`` directory.
 
     Raises:
-        errors.MpiError: the host's MPI was asked for and does not fit.
+        errors.MpiError: the host's MPI was asked for and does not fit, or the ranks of an MPI that
+            was asked for would not become one world.
         errors.ConfigError: the settings name an MPI that this host does not have.
     """
-    if not asks_host_mpi(request):
-        return launch_plan.Injection(variables=_pmix_client(request.environ))
-    from fairlead.host import index, mpi
+    if not asks_image_mpi(request):
+        foreseen = ranks.outlook(request, config, ())
+        return launch_plan.Injection(
+            variables=foreseen.variables, proof=proof.Proof(refusals=foreseen.refusals)
+        )
+    from fairlead.host import mpi
     from fairlead.plan import inject
-    from fairlead.run import stage
 
-    kept = f"{files.place}/mpi.json"
-    found = index.cached(kept)
-    if found is None:
-        files.read(lambda rootfs: index.load(rootfs, kept))
-        found = _made(index.cached(kept), kept)
-    profiles = mpi.profiles(request.environ, store.path("host"), mpi.choice(config))
+    found, abilities = _known(files)
+    offered: tuple[mpi.Profile, ...] = ()
+    if asks_host_mpi(request):
+        offered = mpi.profiles(request.environ, store.path("host"), mpi.choice(config))
     glibc = {
         profile.identity: _on_glibc(files, found, profile)
-        for profile in inject.asks_more(found, profiles)
+        for profile in inject.asks_more(found, offered)
     }
     verdict = inject.decide(
-        request.mpi, found, profiles, cross_major=config.mpi_cross_major, glibc=glibc
+        request.mpi, found, offered, cross_major=config.mpi_cross_major, glibc=glibc
     )
     if request.mpi == "host" and verdict.refused:
         raise errors.MpiError(f"the host's MPI cannot run in {image}: {verdict.refused}")
-    target = f"{files.place}/mpi-{fairlead.__version__}-{stage.key(verdict)}"
-    if verdict.choice != "host":
-        notes = (*verdict.reasons[:1], *verdict.warnings)
+    verdict, staged = _staged(request, files, found, verdict)
+    running = ranks.candidates(found, verdict.profiles, dict(abilities))
+    foreseen = ranks.outlook(request, config, running)
+    if staged is None:
+        asked = request.mpi == "image"
+        notes = (*(() if asked else verdict.reasons[:1]), *verdict.warnings, *foreseen.notes)
         return launch_plan.Injection(
-            "", _pmix_client(request.environ), notes, tuple(verdict.reasons)
+            "",
+            foreseen.variables,
+            notes,
+            (*verdict.reasons, *foreseen.report),
+            proof=ranks.to_prove(config, foreseen, trace=bool(running), injected=False),
         )
+    # An image may hold another class of MPI that was not replaced: its programs load their own.
+    whole = {item.abi_class for item in found.libraries} == {
+        profile.abi_class for profile in verdict.profiles
+    }
+    return launch_plan.Injection(
+        staged.directory,
+        (*((name, None) for name in staged.unset), *staged.env, *ranks.of_host(foreseen)),
+        (*verdict.warnings, *foreseen.notes),
+        (*staged.report, *foreseen.report),
+        proof=ranks.to_prove(config, foreseen, trace=True, injected=whole),
+    )
+
+
+def _staged(
+    request: launch_request.Request, files: view.View, found: Index, verdict: inject.Verdict
+) -> tuple[inject.Verdict, stage.Staged | None]:
+    """Return the layer that brings the host's MPI, and the verdict that became of it.
+
+    Where a library of the host cannot be put into the image, ``auto`` means the image's own MPI.
+
+    Raises:
+        errors.MpiError: the host's was asked for.
+    """
+    from fairlead.plan import inject
+    from fairlead.run import stage
+
+    if verdict.choice != "host":
+        return verdict, None
+    target = f"{files.place}/mpi-{fairlead.__version__}-{stage.key(verdict)}"
     staged = stage.ready(target, verdict)
     if staged is None:
         try:
@@ -203,14 +255,43 @@ def _injection(
         except errors.MpiError as error:
             if request.mpi == "host":
                 raise
-            why = f"the image's own MPI runs: {error.message}"
-            return launch_plan.Injection("", _pmix_client(request.environ), (why,), (why,))
+            return inject.Verdict(
+                "image", (), (f"the image's own MPI runs: {error.message}",)
+            ), None
         staged = _made(stage.ready(target, verdict), target)
-    variables = (*((name, None) for name in staged.unset), *staged.env)
-    return launch_plan.Injection(staged.directory, variables, verdict.warnings, staged.report)
+    return verdict, staged
 
 
-def _on_glibc(files: view.View, found: index.Index, profile: mpi.Profile) -> inject.Glibc:
+def _known(files: view.View) -> tuple[Index, pmi.Abilities]:
+    """Return what the image has of MPI, found out once."""
+    from fairlead.host import index, pmi
+
+    kept, clients = f"{files.place}/mpi.json", f"{files.place}/pmi.json"
+    found, abilities = index.cached(kept), pmi.cached(clients)
+    if found is None or abilities is None:
+        files.read(lambda rootfs: pmi.load(rootfs, index.load(rootfs, kept), clients))
+        found, abilities = index.cached(kept), pmi.cached(clients)
+    return _made(found, kept), _made(abilities, clients)
+
+
+def _with_world(
+    request: launch_request.Request,
+    config: settings.Config,
+    injection: launch_plan.Injection,
+    texts: tuple[str, str, str, str],
+) -> launch_plan.Injection:
+    """Add the world check, where the step has a world to lose."""
+    world = ranks.check(
+        request,
+        config,
+        injected=injection.proof.injected,
+        preload=texts[2],
+        musl=bool(texts[3]),
+    )
+    return injection._replace(world=world)
+
+
+def _on_glibc(files: view.View, found: Index, profile: mpi.Profile) -> inject.Glibc:
     """Return how an installation of the host runs on the image's glibc."""
     from fairlead.run import fit
 
@@ -251,20 +332,11 @@ def _is_rank(environ: Mapping[str, str]) -> bool:
     return not environ.keys().isdisjoint(("PMIX_RANK", "PMI_FD", "PMI_RANK", "PMI2_RANK"))
 
 
-def _pmix_client(environ: Mapping[str, str]) -> tuple[tuple[str, str | None], ...]:
-    """Return what the image's own PMIx client needs to meet Slurm's server without complaint.
+def _identity_texts(files: view.View) -> tuple[str, str, str, str]:
+    """Read the image's passwd, group and ld.so.preload, and whether its loader is musl's ("musl").
 
-    The server offers munge and native security; a client built without munge prints ten lines per
-    rank before it takes the other (mpi.md section 2).
+    Hostile files: regular, bounded, inside the tree only.
     """
-    offered = environ.get("PMIX_SECURITY_MODE", "").split(",")
-    if "native" not in offered or "PMIX_MCA_psec" in environ:
-        return ()
-    return (("PMIX_MCA_psec", "native"),)
-
-
-def _identity_texts(files: view.View) -> tuple[str, str]:
-    """Read the image's passwd and group, hostile files: regular, bounded, inside the tree only."""
     if files.rootfs:
         return _read_identity(files.rootfs)
     kept = f"{files.place}/identity.json"
@@ -275,13 +347,13 @@ def _identity_texts(files: view.View) -> tuple[str, str]:
     return found
 
 
-def _kept_identity(path: str) -> tuple[str, str] | None:
+def _kept_identity(path: str) -> tuple[str, str, str, str] | None:
     try:
         with open(path, encoding="utf-8", errors="surrogateescape") as file:
-            passwd, group = jsontext.loads(file.read())
+            passwd, group, preload, libc = jsontext.loads(file.read())
     except (OSError, ValueError):
         return None
-    return str(passwd), str(group)
+    return str(passwd), str(group), str(preload), str(libc)
 
 
 def _keep_identity(rootfs: str, path: str) -> None:
@@ -293,12 +365,25 @@ def _keep_identity(rootfs: str, path: str) -> None:
     os.rename(new, path)
 
 
-def _read_identity(rootfs: str) -> tuple[str, str]:
+def _read_identity(rootfs: str) -> tuple[str, str, str, str]:
     root = os.open(rootfs, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        return _read_regular(root, "/etc/passwd"), _read_regular(root, "/etc/group")
+        return (
+            _read_regular(root, "/etc/passwd"),
+            _read_regular(root, "/etc/group"),
+            _read_regular(root, PRELOAD),
+            "musl" if _has(root, f"/lib/ld-musl-{os.uname().machine}.so.1") else "",
+        )
     finally:
         os.close(root)
+
+
+def _has(root: int, path: str) -> bool:
+    try:
+        os.close(kernel.open_in_root(root, path, os.O_PATH))
+    except OSError:
+        return False
+    return True
 
 
 def _read_regular(root: int, path: str) -> str:

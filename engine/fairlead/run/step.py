@@ -26,7 +26,7 @@ from fairlead import errors, kernel, log
 from fairlead.host import facts as host_facts
 from fairlead.host import witness
 from fairlead.plan import request as launch
-from fairlead.run import block, namespace, upper
+from fairlead.run import block, namespace, proof, upper
 from fairlead.run import launch as prepare
 from fairlead.shared import ask  # noqa: F401 - launch needs it here, and not without a broker
 
@@ -81,13 +81,15 @@ def _serve(data: bytes) -> tuple[int, int, int]:
     upper.check(request, broker)
     ready = prepare.prepare(request, config, log.QuietProgress(f"pulling {facts['ref']}"), broker)
     mounts = (*ready.mounts, *upper.mounts(ready.plan, broker))
-    if start is not None:
-        keep.keep(_read(KEY_FD), start, ready, request, config)
-    for note in ready.plan.notes:
-        log.note(note)
+    pending = keep.begin(_read(KEY_FD), start, ready, request, config) if start else None
     launch_block = block.compile_plan(ready.plan)
     block_fd = _memory_file(launch_block)
     user_fd, mount_fd = namespace.enter(launch_block, mounts)
+    proven = proof.prove(ready.plan, launch_block)
+    for note in (*ready.plan.notes, *proven.notes):
+        log.note(note)
+    if pending:
+        keep.publish(pending, proven)
     return user_fd, mount_fd, block_fd
 
 

@@ -1,0 +1,74 @@
+"""What an image's own MPI libraries can speak to Slurm: their PMI clients.
+
+Rules:
+- Looked for once per image, beside its index: the libraries and OpenMPI's plugins are searched for
+  the names of the clients' first functions.
+- Hostile input: the bounded ELF reader, paths of the index only, no symbolic link followed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+
+from fairlead import kernel, log
+from fairlead.host import mpi
+from fairlead.host.index import Index
+
+_MARKS = (("pmix", b"\0PMIx_Init\0"), ("pmi2", b"\0PMI2_Init\0"))
+# OpenMPI 4's client of Slurm's PMI-2, a plugin of its own (--with-pmi). Source: opal/mca/pmix/s2.
+_PLUGINS = ("openmpi", "openmpi3", "openmpi/lib/openmpi3")
+
+Abilities = tuple[tuple[str, tuple[str, ...]], ...]
+
+
+def load(rootfs: str, index: Index, cache_path: str) -> Abilities:
+    """Return (path, clients) of every MPI library, and keep it."""
+    found = cached(cache_path)
+    if found is not None:
+        return found
+    found = tuple((item.path, _clients(rootfs, item.path, index)) for item in index.libraries)
+    mine = f"{cache_path}.{os.getpid()}.new"
+    try:
+        mpi.write(mine, {"pmi": found})
+        # What another process wrote meanwhile stays: plans hang on the file as it is.
+        with contextlib.suppress(FileExistsError):
+            kernel.rename_noreplace(mine, cache_path)
+            return found
+        os.unlink(mine)
+    except OSError as error:
+        log.debug(f"{cache_path}: not kept: {error}")
+    return found
+
+
+def cached(cache_path: str) -> Abilities | None:
+    """Return what ``load`` kept, None if there is nothing or it is damaged."""
+    try:
+        with open(cache_path, "rb") as file:
+            return tuple(
+                (str(path), tuple(names)) for path, names in json.loads(file.read())["pmi"]
+            )
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+
+
+def _clients(rootfs: str, path: str, index: Index) -> tuple[str, ...]:
+    directory = os.path.dirname(path)
+    private = [item for item, _ in index.private if os.path.dirname(item) == directory]
+    found = {
+        name for file in (path, *private) for name, mark in _MARKS if _holds(rootfs + file, mark)
+    }
+    if any(os.path.lexists(f"{rootfs}{directory}/{at}/mca_pmix_s2.so") for at in _PLUGINS):
+        found.add("pmi2")
+    return tuple(sorted(found))
+
+
+def _holds(path: str, mark: bytes) -> bool:
+    from fairlead.host import elf
+
+    try:
+        with elf.Reader(path) as reader:
+            return reader.contains(mark)
+    except (elf.ElfError, OSError):
+        return False

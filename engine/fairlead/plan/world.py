@@ -1,0 +1,71 @@
+"""How the world check gets into a container (``c_ext/world``). Pure.
+
+A small library is loaded into every program of the step. When MPI_Init has returned it compares the
+size of the world with the number of tasks.
+
+Rules:
+- /etc/ld.so.preload carries it, not LD_PRELOAD: a wrapper that clears the environment (``env -i``)
+  loses PMI's variables and with them the world, which is the very case to be found. A user's
+  LD_PRELOAD stays as it is and comes first. The image's own /etc/ld.so.preload is kept.
+- musl reads no such file: there LD_PRELOAD carries it, after what the image or the user put there.
+- What it must know stands in a file, for the same reason; the step's numbers are templates, so that
+  a kept plan serves steps of any size.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from fairlead.plan import mounts
+
+PLACE = "/.fairlead/world"
+LIBRARY = f"{PLACE}/check.so"
+INJECTED = "/.fairlead/mpi/"
+_WHY = "MPI's world must have as many ranks as the step has tasks (mpi_world_check)"
+
+
+class World(NamedTuple):
+    """What the check is told.
+
+    Attributes:
+        library: the check's own file on the host.
+        tasks: of the step.
+        node: index of this node in the step.
+        injected: every libmpi must be the host's.
+        preload: the image's /etc/ld.so.preload.
+        musl: the image's programs run on musl.
+    """
+
+    library: str
+    tasks: int
+    node: int
+    injected: bool
+    preload: str
+    musl: bool
+
+
+def step_mounts(world: World) -> list[mounts.Mount]:
+    """Return what is mounted for the check."""
+    # First, because a template loses a slash at its end.
+    library = f"library {INJECTED}\n" if world.injected else ""
+    told = f"{library}tasks {world.tasks}\nnode {world.node}"
+    template = f"{library}tasks ${{SLURM_STEP_NUM_TASKS}}\nnode ${{SLURM_NODEID}}"
+    size = ("mode=0700", "size=64k", "nr_inodes=16")
+    made = [
+        mounts.Mount(PLACE, "tmpfs", "tmpfs", size, _WHY),
+        mounts.Mount(f"{PLACE}/step", "file", told, (), _WHY, template),
+        mounts.Mount(LIBRARY, "bind", world.library, ("ro",), _WHY),
+    ]
+    if not world.musl:
+        kept = (
+            world.preload
+            if not world.preload or world.preload[-1] == "\n"
+            else f"{world.preload}\n"
+        )
+        made.append(mounts.Mount("/etc/ld.so.preload", "file", f"{kept}{LIBRARY}\n", (), _WHY))
+    return made
+
+
+def variables(world: World) -> tuple[tuple[str, str | None], ...]:
+    """Return what is set for the check."""
+    return (("LD_PRELOAD", LIBRARY),) if world.musl else ()

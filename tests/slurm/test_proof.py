@@ -1,0 +1,316 @@
+"""Ranks become one world, run the right library, or the step ends with one line that says why."""
+
+import os
+import re
+import shutil
+import subprocess
+import time
+
+import jobs
+import pytest
+from installation import installed_prefix
+from jobs import MPI, MPICH, PYTHON, SMALL, error_lines, output, srun
+from test_plan_cache import counted, frozen
+
+from fairlead.run import ranks
+
+PLACE = f"/var/tmp/fairlead-proof-{os.getpid()}"
+
+
+@pytest.fixture(scope="module")
+def programs():
+    """A directory of the user's, outside home and the image, that the steps run in."""
+    os.makedirs(PLACE)
+    os.chmod(PLACE, 0o755)
+    yield PLACE
+    shutil.rmtree(PLACE)
+
+
+def build(place, name, source, *flags, compiler="mpicc.mpich"):
+    path = f"{place}/{name}"
+    with open(f"{path}.c", "w", encoding="utf-8") as file:
+        file.write(source)
+    subprocess.run([compiler, "-o", path, f"{path}.c", *flags], check=True, capture_output=True)
+    os.chmod(path, 0o755)
+    return path
+
+
+SIZE = """
+#include <mpi.h>
+#include <stdio.h>
+int main(int argc, char **argv)
+{
+	int size;
+	MPI_Init(&argc, &argv);
+	MPI_Comm_size(MPI_COMM_WORLD, &size);
+	printf("size %d\\n", size);
+	MPI_Finalize();
+	return 0;
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def size(programs):
+    return build(programs, "size", SIZE)
+
+
+# -- foreseen --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("image", "pmi", "why", "remedy"),
+    [
+        (MPI, "pmi2", "was not built with SLURM's PMI support", "--mpi=pmix"),
+        (MPICH, "pmix", "was not built with PMIx", "--mpi=pmi2"),
+        (MPI, "none", "finds no PMI server", "--mpi=pmix"),
+        (MPICH, "none", "finds no PMI server", "--mpi=pmi2"),
+    ],
+)
+def test_mpi_program_under_the_wrong_pmi_is_refused_by_name(image, pmi, why, remedy):
+    result = srun(f"--mpi={pmi}", "-N2", "-n4", "./hello_mpi", container=image)
+    assert result.returncode == 125
+    assert result.stdout == ""
+    (line,) = error_lines(result)
+    assert "error [mpi]" in line
+    assert "hello_mpi" in line
+    assert why in line
+    assert remedy in line
+
+
+@pytest.mark.parametrize(("image", "pmi"), [(MPI, "pmi2"), (MPICH, "pmix")])
+def test_mpi_that_was_asked_for_is_refused_whatever_the_command(image, pmi):
+    result = srun(f"--mpi={pmi}", "-n2", "--container-mpi=image", "true", container=image)
+    assert result.returncode == 125
+    assert len(error_lines(result)) == 1
+
+
+def test_other_command_under_the_wrong_pmi_runs_with_a_warning():
+    result = srun("--mpi=pmix", "-n2", "true", container=MPICH)
+    assert output(result) == ""
+    assert (
+        len([line for line in result.stderr.splitlines() if "was not built with PMIx" in line]) == 1
+    )
+
+
+def test_one_task_is_no_lost_world():
+    result = srun("--mpi=pmix", "-n1", "./hello_mpi", container=MPICH)
+    assert "rank 0 of 1" in output(result)
+
+
+# -- the world -------------------------------------------------------------------------------------
+
+
+def worlds_of_one(result, tasks):
+    assert result.returncode == 125, result.stderr
+    assert "size" not in result.stdout
+    (line,) = error_lines(result)
+    assert f"{tasks} ranks were started, but MPI made worlds of 1" in line
+    return line
+
+
+def test_wrapper_that_clears_the_environment_ends_the_step(size):
+    began = time.monotonic()
+    result = srun("--mpi=pmi2", "-n4", "env", "-i", size, container=MPICH, cwd=PLACE)
+    assert "clear the environment" in worlds_of_one(result, 4)
+    assert time.monotonic() - began < 20
+
+
+def test_forged_singletons_end_the_step(size):
+    script = f"unset PMI_FD PMI_RANK PMI_SIZE PMI_JOBID; exec {size}"
+    worlds_of_one(srun("--mpi=pmi2", "-n2", "sh", "-c", script, container=MPICH, cwd=PLACE), 2)
+
+
+def test_singletons_on_two_nodes_end_the_step(size):
+    result = srun("--mpi=pmi2", "-N2", "-n4", "env", "-i", size, container=MPICH, cwd=PLACE)
+    assert result.returncode == 125
+    assert 1 <= len(error_lines(result)) <= 2
+
+
+def test_fortran_is_checked(programs):
+    """With its own runtime linked in, since the image has none."""
+    source = f"{programs}/world.f90"
+    with open(source, "w", encoding="utf-8") as file:
+        file.write("program t\nuse mpi\ninteger e\ncall mpi_init(e)\ncall mpi_finalize(e)\nend\n")
+    words = ("mpif90.mpich", "-static-libgfortran", "-o", f"{programs}/world", source)
+    subprocess.run(words, check=True, cwd=programs)
+    result = srun("--mpi=pmi2", "-n2", "env", "-i", f"{programs}/world", container=MPICH, cwd=PLACE)
+    assert result.returncode == 125, result.stderr
+    assert "worlds of 1" in error_lines(result)[0]
+
+
+def test_python_without_pmi_ends_the_step():
+    """mpi4py brings MPI by dlopen, where RTLD_NEXT would not find it."""
+    script = "unset ${!PMI*} ${!SLURM*}; exec python3 hello_mpi.py"
+    result = srun("--mpi=pmix", "-n2", "bash", "-c", script, container=PYTHON)
+    assert result.returncode == 125, result.stderr
+    assert "worlds of 1" in error_lines(result)[0]
+
+
+def test_check_can_be_switched_off(size):
+    result = srun(
+        *("--mpi=pmi2", "-n2", "env", "-i", size),
+        container=MPICH,
+        cwd=PLACE,
+        FAIRLEAD_MPI_WORLD_CHECK="0",
+    )
+    assert output(result).split("\n")[:2] == ["size 1", "size 1"]
+
+
+def test_users_preload_is_kept_and_comes_first(programs, size):
+    tool = build(
+        programs,
+        "tool.so",
+        "#include <mpi.h>\n#include <stdio.h>\n"
+        'int MPI_Init(int *c, char ***v) { puts("tool"); fflush(stdout); return PMPI_Init(c, v); }\n',
+        "-shared",
+        "-fPIC",
+    )
+    words = ("--mpi=pmi2", "-n2", "env", f"LD_PRELOAD={tool}", size)
+    shown = output(srun(*words, container=MPICH, cwd=PLACE))
+    assert sorted(shown.split("\n")[:-1]) == ["size 2", "size 2", "tool", "tool"]
+    result = srun(*words[:2], "env", "-i", *words[3:], container=MPICH, cwd=PLACE)
+    assert result.stdout.count("tool") == 2
+    assert "worlds of 1" in error_lines(result)[0]
+
+
+def test_static_program_is_untouched(programs):
+    program = build(programs, "static", "int main(void) { return 7; }\n", "-static", compiler="gcc")
+    result = srun("--mpi=pmix", "-n2", program, container=MPI, cwd=PLACE)
+    assert result.returncode == 7
+    assert error_lines(result) == []
+
+
+def test_step_without_pmi_has_no_check():
+    shown = output(
+        srun(
+            "-n2", "sh", "-c", "ls -d /.fairlead/world /etc/ld.so.preload 2>&1; :", container=SMALL
+        )
+    )
+    assert shown.count("No such file") == 4
+
+
+def test_wrong_library_is_named(programs):
+    """A private copy that the injection cannot reach: it lies on the host."""
+    library = f"{programs}/libmpich.so.12"
+    shutil.copy(os.path.realpath("/usr/lib/x86_64-linux-gnu/libmpich.so.12"), library)
+    program = build(programs, "private", SIZE, "-Wl,--disable-new-dtags", f"-Wl,-rpath,{programs}")
+    result = srun("--mpi=pmi2", "-n2", program, container=MPICH, cwd=PLACE)
+    assert result.returncode == 125
+    (line,) = error_lines(result)
+    assert library in line
+    hidden = ("sh", "-c", f"exec {program}")  # not seen before the launch
+    result = srun("--mpi=pmi2", "-n2", *hidden, container=MPICH, cwd=PLACE)
+    assert result.returncode == 125
+    (line,) = error_lines(result)
+    assert library in line
+    assert "is mapped" in line
+
+
+# -- the loader ------------------------------------------------------------------------------------
+
+
+def test_missing_library_is_named_before_the_launch(programs):
+    lost = build(programs, "liblost.so.1", "int lost(void) { return 0; }\n", "-shared", "-fPIC",
+                 "-Wl,-soname,liblost.so.1", compiler="gcc")  # fmt: skip
+    program = build(programs, "needs", "int lost(void);\nint main(void) { return lost(); }\n", lost,
+                    compiler="gcc")  # fmt: skip
+    os.unlink(lost)
+    result = srun("--mpi=pmix", "-N2", "-n8", program, container=MPI, cwd=PLACE)
+    assert result.returncode == 127
+    (line,) = error_lines(result)
+    assert "error [library]" in line
+    assert "liblost.so.1" in line
+    assert "error while loading" not in result.stderr
+
+
+def test_missing_symbol_is_named_before_the_launch(programs):
+    """A library that has lost a function since the program was linked."""
+    name, flags = "libmpiextra.so.1", ("-shared", "-fPIC", "-Wl,-soname,libmpiextra.so.1")
+    extra = build(programs, name, "int MPIX_Lost(void) { return 0; }\n", *flags, compiler="gcc")
+    source = SIZE.replace("MPI_Finalize();", "MPIX_Lost();").replace(
+        "int main", "int MPIX_Lost(void);\nint main"
+    )
+    program = build(programs, "symbol", source, extra, f"-Wl,-rpath,{programs}")
+    build(programs, name, "int MPIX_Other(void) { return 0; }\n", *flags, compiler="gcc")
+    result = srun("--mpi=pmi2", "-n2", program, container=MPICH, cwd=PLACE)
+    assert result.returncode == 127
+    (line,) = error_lines(result)
+    assert "undefined symbol MPIX_Lost" in line
+
+
+@pytest.fixture
+def engine(other_prefix):
+    with counted(other_prefix, site=False) as watched:
+        yield watched
+
+
+def test_kept_plan_is_not_proven_again_until_the_command_changes(engine, programs):
+    program = build(programs, "changing", SIZE)
+    image = frozen(MPICH)
+    words = ("--nodelist=n1", "--mpi=pmi2", "-n2", program)
+    for starts in (1, 0, 0):
+        assert output(srun(*words, container=image, cwd=PLACE)).count("size 2") == 2
+        assert engine.starts() == starts
+    build(programs, "changing", SIZE.replace("size %d", "length %d"))
+    assert output(srun(*words, container=image, cwd=PLACE)).count("length 2") == 2
+    assert engine.starts() == 1
+
+
+def test_kept_plan_checks_worlds_of_other_sizes(engine, size):
+    image = frozen(MPICH)
+    words = ("--nodelist=n1", "--mpi=pmi2", "env", "-i", size)
+    for tasks, starts in ((2, 1), (3, 0)):
+        result = srun(f"-n{tasks}", *words, container=image, cwd=PLACE)
+        worlds_of_one(result, tasks)
+        assert engine.starts() == starts
+
+
+def test_one_task_does_not_take_the_plan_of_several(engine, size):
+    image = frozen(MPICH)
+    words = ("--nodelist=n1", "--mpi=pmi2", "env", "-i", size)
+    worlds_of_one(srun("-n2", *words, container=image, cwd=PLACE), 2)
+    assert output(srun("-n1", *words, container=image, cwd=PLACE)) == "size 1\n"
+    assert engine.starts() == 2
+
+
+# -- copying ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def kept_result(engine):
+    """Where a store of the user's own keeps what was found out on n1."""
+    # The bed's nodes have a boot of their own each.
+    boot = output(srun("--nodelist=n1", "cat", "/proc/sys/kernel/random/boot_id")).strip()
+    path = f"/var/tmp/fairlead-{jobs.USER.pw_uid}.{jobs.USER.pw_gid}/host/cma-{boot}"
+    if os.path.exists(path):
+        os.unlink(path)
+    yield path
+    os.unlink(path)
+
+
+COPY = ("--nodelist=n1", "--mpi=pmix", "-n2")
+
+
+def test_copying_is_tried_once_per_boot(kept_result):
+    assert output(srun(*COPY, "./cma", container=MPI)).count("single copy by cma") == 2
+    with open(kept_result, encoding="ascii") as file:
+        assert file.read() == "0\n"
+    before = os.stat(kept_result).st_mtime_ns
+    output(srun(*COPY, "./cma", container=MPI))
+    assert os.stat(kept_result).st_mtime_ns == before
+
+
+def test_failure_to_copy_is_said_once(kept_result):
+    with open(kept_result, "w", encoding="ascii") as file:
+        file.write("-1\n")
+    os.chown(kept_result, jobs.USER.pw_uid, jobs.USER.pw_gid)
+    result = srun(*COPY, "true", container=MPI)
+    lines = [line for line in result.stderr.splitlines() if "read each other's memory" in line]
+    assert len(lines) == 1
+    assert "single_copy_mechanism" in lines[0]
+
+
+def test_library_of_the_check_is_where_the_engine_looks():
+    assert re.search(r"/lib/fairlead/fairlead-world\.so$", ranks.library())
+    assert os.path.isfile(f"{installed_prefix()}/lib/fairlead/fairlead-world.so")

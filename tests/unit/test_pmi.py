@@ -1,0 +1,71 @@
+"""What an image's MPI can speak to Slurm is seen in its files, once."""
+
+import subprocess
+
+import pytest
+
+from fairlead.host import index, pmi
+
+LIBRARY = index.Library(
+    "/usr/lib/libmpi.so.40", "libmpi.so.40", "c", "openmpi", "openmpi-4", "4.1.4", "glibc"
+)
+EMPTY = index.Index((), (), (), "", (), (), (), (), (), (), (), ())
+
+
+@pytest.fixture
+def rootfs(tmp_path):
+    (tmp_path / "root/usr/lib/openmpi/lib/openmpi3").mkdir(parents=True)
+    return tmp_path / "root"
+
+
+def library(rootfs, path, *calls):
+    # Names of their own: the linker keeps PMIx_Init as the end of use_PMIx_Init.
+    source = "".join(
+        f"int {call}(void); int use{number}(void) {{ return {call}(); }}\n"
+        for number, call in enumerate(calls)
+    )
+    (rootfs / "x.c").write_text(source or "int unused;\n")
+    words = ["gcc", "-shared", "-fPIC", "-o", f"{rootfs}{path}", rootfs / "x.c"]
+    subprocess.run(words, check=True)
+
+
+@pytest.mark.parametrize(
+    ("calls", "clients"),
+    [((), ()), (("PMIx_Init",), ("pmix",)), (("PMI2_Init", "PMIx_Init"), ("pmi2", "pmix"))],
+)
+def test_clients_are_seen_in_the_library(rootfs, tmp_path, calls, clients):
+    library(rootfs, LIBRARY.path, *calls)
+    found = pmi.load(str(rootfs), EMPTY._replace(libraries=(LIBRARY,)), str(tmp_path / "pmi.json"))
+    assert found == ((LIBRARY.path, clients),)
+    assert pmi.cached(str(tmp_path / "pmi.json")) == found
+
+
+def test_clients_of_openmpi_lie_beside_it(rootfs, tmp_path):
+    library(rootfs, LIBRARY.path)
+    library(rootfs, "/usr/lib/libopen-pal.so.40", "PMIx_Init")
+    (rootfs / "usr/lib/openmpi/lib/openmpi3/mca_pmix_s2.so").touch()
+    seen = EMPTY._replace(libraries=(LIBRARY,), private=(("/usr/lib/libopen-pal.so.40", "x"),))
+    found = pmi.load(str(rootfs), seen, str(tmp_path / "pmi.json"))
+    assert found == ((LIBRARY.path, ("pmi2", "pmix")),)
+
+
+def test_damaged_library_speaks_nothing(rootfs, tmp_path):
+    (rootfs / "usr/lib/libmpi.so.40").write_bytes(b"\x7fELF" + b"\xff" * 100)
+    found = pmi.load(str(rootfs), EMPTY._replace(libraries=(LIBRARY,)), str(tmp_path / "pmi.json"))
+    assert found == ((LIBRARY.path, ()),)
+
+
+def test_what_another_process_wrote_stays(rootfs, tmp_path, monkeypatch):
+    library(rootfs, LIBRARY.path)
+    kept = tmp_path / "pmi.json"
+    clients = pmi._clients
+    monkeypatch.setattr(pmi, "_clients", lambda *given: (kept.write_text("{}"), clients(*given))[1])
+    pmi.load(str(rootfs), EMPTY._replace(libraries=(LIBRARY,)), str(kept))
+    assert kept.read_text() == "{}"
+    assert {path.name for path in tmp_path.iterdir()} == {"root", "pmi.json"}
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"pmi": 3}', '{"pmi": [["x"]]}', '{"pmi": [1]}'])
+def test_damaged_notes_are_none(tmp_path, text):
+    (tmp_path / "pmi.json").write_text(text)
+    assert pmi.cached(str(tmp_path / "pmi.json")) is None
