@@ -6,7 +6,6 @@ import pytest
 
 from fairlead import kernel
 from fairlead.host import facts, mpi, witness
-from fairlead.run import launch
 
 
 @pytest.fixture
@@ -71,7 +70,7 @@ def test_numbers_of_a_rank_and_a_step_are_no_part_of_a_decision():
             "PATH": "/bin",
         }
     )
-    launch._is_rank(environ)
+    injection._is_rank(environ)
     facts.pmix_directories(environ)
     mpi.search_places(environ)
     assert not environ.asked.keys() & {"PMIX_RANK", "PMIX_SERVER_TMPDIR", "SLURM_JOB_ID"}

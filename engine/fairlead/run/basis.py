@@ -33,7 +33,7 @@ from fairlead import config as settings
 from fairlead import kernel
 from fairlead.host import cma, facts, mpi, slurm, witness
 from fairlead.plan import request as launch_request
-from fairlead.run import launch, ranks
+from fairlead.run import injection, launch, ranks
 from fairlead.shared import site
 from fairlead.store import blobs, layers, layout, records
 
@@ -111,9 +111,9 @@ def collect(
     files += steps
     if ranks.tries_copying(request, config):
         files.append(cma.basis(store.path("host")))
-    if launch.asks_image_mpi(request):
+    if injection.asks_image_mpi(request):
         files += [witness.file(f"{ready.image.place}/{name}") for name in ("mpi.json", "pmi.json")]
-    if launch.asks_host_mpi(request):
+    if injection.asks_host_mpi(request):
         looked_at = mpi.basis(environ, store.path("host"), mpi.choice(config))
         if looked_at is None:
             return None

@@ -7,28 +7,18 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import NamedTuple
 
-import fairlead
 from fairlead import config as settings
 from fairlead import errors, jsontext, kernel, log
 from fairlead.host import facts
 from fairlead.image import reference
 from fairlead.plan import plan as launch_plan
-from fairlead.plan import proof
 from fairlead.plan import request as launch_request
-from fairlead.run import ranks, view
+from fairlead.run import injection, ranks, view
 from fairlead.shared import site
 from fairlead.store import fetch, layers, layout
 
-if TYPE_CHECKING:
-    from fairlead.host import mpi, pmi
-    from fairlead.host.index import Index
-    from fairlead.plan import inject
-    from fairlead.run import stage
-
-T = TypeVar("T")
 _ETC_FILE_LIMIT = 1 << 20
 PRELOAD = "/etc/ld.so.preload"
 
@@ -78,11 +68,10 @@ def prepare(
         again = site.name_of(image.digest)
         files = view.View(image.place, "", lambda: kernel.broker_mount(broker, again))
     texts = _identity_texts(files)
-    injection = _with_world(
-        request, config, _injection(request, image.reference, files, store, config), texts
-    )
-    injection = injection._replace(
-        notes=(*injection.notes, *ranks.copying(request, config, store.path("host")))
+    brought = injection.decide(request, image.reference, files, store, config)
+    brought = injection.with_world(request, config, brought, texts)
+    brought = brought._replace(
+        notes=(*brought.notes, *ranks.copying(request, config, store.path("host")))
     )
     candidates = (request.cwd,) if request.cwd else ()
     source = launch_plan.Source(
@@ -92,7 +81,7 @@ def prepare(
         *texts[:2],
     )
     node = facts.read(request.environ, candidates)
-    return Ready(launch_plan.make(source, request, node, injection), mounts, image, node)
+    return Ready(launch_plan.make(source, request, node, brought), mounts, image, node)
 
 
 def _image(
@@ -147,11 +136,6 @@ def refuse_root() -> None:
         raise errors.RootError("containers do not run as root")
 
 
-def asks_host_mpi(request: launch_request.Request) -> bool:
-    """Tell whether the host's MPI has a say in a launch."""
-    return request.mpi == "host" or (request.mpi == "auto" and _is_rank(request.environ))
-
-
 def _is_for_all(name: reference.Reference, config: settings.Config) -> bool:
     """Tell whether the storekeeper, which reads the site's settings only, can reach a registry.
 
@@ -161,152 +145,6 @@ def _is_for_all(name: reference.Reference, config: settings.Config) -> bool:
     own = config.origins["insecure_registries"] not in {"default", settings.SITE_FILE}
     listed = {name.registry, host} & set(config.insecure_registries)
     return not (own and listed)
-
-
-def asks_image_mpi(request: launch_request.Request) -> bool:
-    """Tell whether what the image has of MPI has a say in a launch."""
-    return request.mpi == "host" or _is_rank(request.environ)
-
-
-def _injection(
-    request: launch_request.Request,
-    image: str,
-    files: view.View,
-    store: layout.Store,
-    config: settings.Config,
-) -> launch_plan.Injection:
-    """Decide whose MPI runs, make the layer that brings it, and say what will become of its ranks.
-
-    Index and layer are kept in the image's place and vanish with it; what is known of the
-    host's MPI is kept in the store's ``host`` directory.
-
-    Raises:
-        errors.MpiError: the host's MPI was asked for and does not fit, or the ranks of an MPI that
-            was asked for would not become one world.
-        errors.ConfigError: the settings name an MPI that this host does not have.
-    """
-    if not asks_image_mpi(request):
-        foreseen = ranks.outlook(request, config, ())
-        return launch_plan.Injection(
-            variables=foreseen.variables, proof=proof.Proof(refusals=foreseen.refusals)
-        )
-    from fairlead.host import mpi
-    from fairlead.plan import inject
-
-    found, abilities = _known(files)
-    offered: tuple[mpi.Profile, ...] = ()
-    if asks_host_mpi(request):
-        offered = mpi.profiles(request.environ, store.path("host"), mpi.choice(config))
-    glibc = {
-        profile.identity: _on_glibc(files, found, profile)
-        for profile in inject.asks_more(found, offered)
-    }
-    verdict = inject.decide(
-        request.mpi, found, offered, cross_major=config.mpi_cross_major, glibc=glibc
-    )
-    if request.mpi == "host" and verdict.refused:
-        raise errors.MpiError(f"the host's MPI cannot run in {image}: {verdict.refused}")
-    verdict, staged = _staged(request, files, found, verdict)
-    running = ranks.candidates(found, verdict.profiles, dict(abilities))
-    foreseen = ranks.outlook(request, config, running)
-    if staged is None:
-        asked = request.mpi == "image"
-        notes = (*(() if asked else verdict.reasons[:1]), *verdict.warnings, *foreseen.notes)
-        return launch_plan.Injection(
-            "",
-            foreseen.variables,
-            notes,
-            (*verdict.reasons, *foreseen.report),
-            proof=ranks.to_prove(config, foreseen, trace=bool(running), injected=False),
-        )
-    # An image may hold another class of MPI that was not replaced: its programs load their own.
-    whole = {item.abi_class for item in found.libraries} == {
-        profile.abi_class for profile in verdict.profiles
-    }
-    return launch_plan.Injection(
-        staged.directory,
-        (*((name, None) for name in staged.unset), *staged.env, *ranks.of_host(foreseen)),
-        (*verdict.warnings, *foreseen.notes),
-        (*staged.report, *foreseen.report),
-        proof=ranks.to_prove(config, foreseen, trace=True, injected=whole),
-    )
-
-
-def _staged(
-    request: launch_request.Request, files: view.View, found: Index, verdict: inject.Verdict
-) -> tuple[inject.Verdict, stage.Staged | None]:
-    """Return the layer that brings the host's MPI, and the verdict that became of it.
-
-    Where a library of the host cannot be put into the image, ``auto`` means the image's own MPI.
-
-    Raises:
-        errors.MpiError: the host's was asked for.
-    """
-    from fairlead.plan import inject
-    from fairlead.run import stage
-
-    if verdict.choice != "host":
-        return verdict, None
-    target = f"{files.place}/mpi-{fairlead.__version__}-{stage.key(verdict)}"
-    staged = stage.ready(target, verdict)
-    if staged is None:
-        try:
-            files.read(lambda rootfs: stage.compose(verdict, found, rootfs, target))
-        except errors.MpiError as error:
-            if request.mpi == "host":
-                raise
-            return inject.Verdict(
-                "image", (), (f"the image's own MPI runs: {error.message}",)
-            ), None
-        staged = _made(stage.ready(target, verdict), target)
-    return verdict, staged
-
-
-def _known(files: view.View) -> tuple[Index, pmi.Abilities]:
-    """Return what the image has of MPI, found out once."""
-    from fairlead.host import index, pmi
-
-    kept, clients = f"{files.place}/mpi.json", f"{files.place}/pmi.json"
-    found, abilities = index.cached(kept), pmi.cached(clients)
-    if found is None or abilities is None:
-        files.read(lambda rootfs: pmi.load(rootfs, index.load(rootfs, kept), clients))
-        found, abilities = index.cached(kept), pmi.cached(clients)
-    return _made(found, kept), _made(abilities, clients)
-
-
-def _with_world(
-    request: launch_request.Request,
-    config: settings.Config,
-    injection: launch_plan.Injection,
-    texts: tuple[str, str, str, str],
-) -> launch_plan.Injection:
-    """Add the world check, where the step has a world to lose."""
-    world = ranks.check(
-        request,
-        config,
-        injected=injection.proof.injected,
-        preload=texts[2],
-        musl=bool(texts[3]),
-    )
-    return injection._replace(world=world)
-
-
-def _on_glibc(files: view.View, found: Index, profile: mpi.Profile) -> inject.Glibc:
-    """Return how an installation of the host runs on the image's glibc."""
-    from fairlead.run import fit
-
-    kept = fit.path(files.place, profile)
-    answer = fit.cached(kept)
-    if answer is None:
-        files.read(lambda rootfs: fit.keep(rootfs, profile, found, kept))
-        answer = _made(fit.cached(kept), kept)
-    return answer
-
-
-def _made(found: T | None, path: str) -> T:
-    if found is None:
-        raise errors.StoreError(f"{path}: cannot be kept", hint="check the space left there")
-    return found
 
 
 def _check_group(rootfs: str) -> None:
@@ -323,15 +161,6 @@ def _check_group(rootfs: str) -> None:
         )
 
 
-def _is_rank(environ: Mapping[str, str]) -> bool:
-    """Tell whether a launcher (srun with PMI, mpirun) started this as a rank of an MPI job.
-
-    A program that is alone gains nothing from the host's MPI and may lose: OpenMPI 4 wants its own
-    orted for a singleton.
-    """
-    return not environ.keys().isdisjoint(("PMIX_RANK", "PMI_FD", "PMI_RANK", "PMI2_RANK"))
-
-
 def _identity_texts(files: view.View) -> tuple[str, str, str, str]:
     """Read the image's passwd, group and ld.so.preload, and whether its loader is musl's ("musl").
 
@@ -343,7 +172,7 @@ def _identity_texts(files: view.View) -> tuple[str, str, str, str]:
     found = _kept_identity(kept)
     if found is None:
         files.read(lambda rootfs: _keep_identity(rootfs, kept))
-        found = _made(_kept_identity(kept), kept)
+        found = view.made(_kept_identity(kept), kept)
     return found
 
 

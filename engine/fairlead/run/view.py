@@ -14,10 +14,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from fairlead import errors, kernel
 
+T = TypeVar("T")
 _PIPE_BYTES = 4096
 
 
@@ -91,3 +92,14 @@ def _work(work: Callable[[], object], writing: int) -> int:
         return 0
     os.write(writing, text.encode(errors="replace")[:_PIPE_BYTES])
     return 1
+
+
+def made(found: T | None, path: str) -> T:
+    """Return what should have been kept by now.
+
+    Raises:
+        errors.StoreError: it was not.
+    """
+    if found is None:
+        raise errors.StoreError(f"{path}: cannot be kept", hint="check the space left there")
+    return found
