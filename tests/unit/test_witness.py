@@ -6,6 +6,7 @@ import pytest
 
 from fairlead import kernel
 from fairlead.host import facts, mpi, witness
+from fairlead.run import injection
 
 
 @pytest.fixture
