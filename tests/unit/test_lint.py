@@ -15,6 +15,8 @@ SCRIPTS = (
     ".ci/run",
     "tests/bed/cluster",
     "tests/bed/images",
+    "tests/bed/mpi_hosts",
+    "tests/bed/mpi_images",
     "tests/bed/packages",
     "tests/bed/registry",
     "tests/bed/release",
