@@ -1,6 +1,7 @@
 """The MPI matrix's judge: nothing but what was announced passes."""
 
 import os
+import subprocess
 import sys
 
 import pytest
@@ -140,3 +141,22 @@ def test_page_depends_on_the_results_alone_and_shows_every_surprise():
     assert "| H | R1 | **!1** |" in page
     assert "- **!1** hangs on …: …; announced: host" in page
     assert "- **R1** [mpi]: why" in page
+
+
+def test_the_test_command_makes_what_the_quick_cells_need():
+    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    with open(os.path.join(root, "test"), encoding="utf-8") as file:
+        words = subprocess.run(
+            [
+                "bash",
+                "-c",
+                "echo "
+                + " ".join(line for line in file if "tests/bed/mpi_" in line).replace("\n", " "),
+            ],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.split()
+    assert {cell.image for cell in mpi_cells.QUICK} <= set(words)
+    native = set(mpi_cells.NATIVE.values())
+    assert {cell.host for cell in mpi_cells.QUICK} <= native | set(words)
