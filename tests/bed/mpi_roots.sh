@@ -19,10 +19,7 @@ mpi_packages() {
 	openmpi-*) echo openmpi-common libgfortran5 libopenmpi40 ;;
 	mpich-*) echo libhwloc15 libmpich12 ;;
 	python-*) echo python3-mpi4py openmpi-common ;;
-	trap-* | old-* | static-*) echo libc6 ;;
-	musl-*) echo musl ;;
-	bits32-*) echo libc6-i386 ;;
-	hostile-*) echo busybox-static ;;
+	plain-*) echo libc6 ;;
 	*) die "no tree of kind $1 for $2" ;;
 	esac
 }

@@ -95,7 +95,7 @@ def _of_languages(suite: str, family: str) -> list[Cell]:
     ]
     # An installation of the other family is selected: it cannot stand in, whatever else is there.
     other = "mpich" if family == "openmpi" else "openmpi"
-    return [*found, Cell(suite, family, HOSTS[other][1], "c", FITTING_PMI[family])]
+    return [*found, Cell(suite, family, HOSTS[other][2], "c", FITTING_PMI[family])]
 
 
 def _of_specials(suite: str, family: str) -> list[Cell]:
@@ -112,4 +112,20 @@ def _of_specials(suite: str, family: str) -> list[Cell]:
 
 
 # What CI runs: Debian 11 and 12 only, each kind of verdict at least once.
-QUICK = (Cell("bookworm", "openmpi", "bookworm-openmpi", "c", "pmix"),)
+QUICK = (
+    Cell("bookworm", "openmpi", "bookworm-openmpi", "c", "pmix"),
+    Cell("bookworm", "openmpi", "bookworm-openmpi", "fortran", "pmix"),
+    Cell("bookworm", "openmpi", "bookworm-openmpi", "bindings", "pmix"),
+    Cell("bookworm", "openmpi", "bookworm-openmpi", "mpi4py", "pmix"),
+    Cell("bookworm", "openmpi", "bookworm-openmpi", "c", "pmix", "image"),
+    Cell("bookworm", "openmpi", "openmpi-5.0.11", "c", "pmix"),
+    Cell("bookworm", "openmpi", "mpich-5.0.2", "c", "pmix"),
+    Cell("bullseye", "openmpi", "bookworm-openmpi", "c++", "pmix"),
+    Cell("bullseye", "openmpi", "bookworm-openmpi", "c", "pmix", "host"),
+    Cell("bookworm", "mpich", "bookworm-mpich", "c", "pmi2"),
+    Cell("bookworm", "mpich", "bookworm-mpich", "absolute", "pmi2"),
+    Cell("bookworm", "mpich", "bookworm-mpich", "opened", "pmi2"),
+    Cell("bookworm", "mpich", "mpich-5.0.2", "c", "pmi2"),
+    Cell("bullseye", "mpich", "bookworm-mpich", "fortran", "pmi2"),
+    Cell("bullseye", "mpich", "bookworm-mpich", "c", "pmi2", "host"),
+)

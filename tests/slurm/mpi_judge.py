@@ -35,10 +35,12 @@ RANK = re.compile(
     r" ring=(?P<ring>\w+) own=(?P<own>\d+) other=(?P<other>\d+) id=(?P<id>\w+)"
     r" library=(?P<library>\S+) version=(?P<version>.*)"
 )
+# What old libraries say of a machine without RDMA, in a container or not: UCX 1.10.
+MACHINE_LINES = (re.compile(r".*pml_ucx\.c:\d+ +Error: Failed to create UCP worker"),)
 # By name means by the code of errors.MpiError: a registry that does not answer refuses, too.
 MPI_ERROR = "fairlead: error [mpi"
 # Slurm's words when a task ends badly; they tell nothing that the exit status does not.
-SLURM_LINES = ("srun: ", "slurmstepd: ")
+SLURM_LINES = ("srun: ", "slurmstepd: ", "slurmstepd-")
 
 
 class Host(NamedTuple):
@@ -75,7 +77,7 @@ class Result(NamedTuple):
     seconds: float
 
 
-def read_verdict(step: Step) -> Verdict:
+def read_verdict(step: Step, mode: str = "auto") -> Verdict:
     """Read a verdict from the output of ``fairlead plan --json``, or from why it refused."""
     errors = _errors(step)
     if step.status and errors and MPI_ERROR in errors[0]:
@@ -90,6 +92,8 @@ def read_verdict(step: Step) -> Verdict:
         for line in lines:
             if pattern.match(line):
                 return Verdict(choice, line)
+    if mode == "image" and not lines:
+        return Verdict("image", "the image's own MPI runs: asked for")
     return Verdict("unclear", "; ".join(lines) or "the plan says nothing of MPI")
 
 
@@ -178,7 +182,10 @@ def _noise(step: Step) -> list[str]:
     return [
         line
         for line in step.stderr.splitlines()
-        if line.strip() and "fairlead: " not in line and not line.startswith(SLURM_LINES)
+        if line.strip()
+        and "fairlead: " not in line
+        and not line.startswith(SLURM_LINES)
+        and not any(pattern.match(line) for pattern in MACHINE_LINES)
     ]
 
 

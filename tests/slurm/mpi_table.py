@@ -103,7 +103,7 @@ def grid(suite, family, results, mark) -> str:  # type: ignore[no-untyped-def]
         "|---" * (len(COLUMNS) + 1) + "|",
     ]
     other = "mpich" if family == "openmpi" else "openmpi"
-    for host in (*mpi_cells.HOSTS[family], mpi_cells.HOSTS[other][1]):
+    for host in (*mpi_cells.HOSTS[family], mpi_cells.HOSTS[other][2]):
         cells = [mpi_cells.Cell(suite, family, host, program, pmi) for program, pmi in COLUMNS]
         marks = [mark(results.get(cell.name)) for cell in cells]
         lines.append(f"| {host} | " + " | ".join(marks) + " |")

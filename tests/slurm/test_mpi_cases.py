@@ -86,7 +86,7 @@ def test_damaged_libraries_loops_and_a_nonsense_cache_do_not_stop_a_program(pmi)
     result = srun(
         f"--mpi={pmi}",
         "-n2",
-        "/busybox",
+        "/bin/busybox",
         "echo",
         "fine",
         container=image("hostile"),
@@ -101,7 +101,7 @@ def test_damaged_libraries_are_no_place_for_the_hosts():
             "--mpi=pmix",
             "-n2",
             "--container-mpi=host",
-            "/busybox",
+            "/bin/busybox",
             "echo",
             "fine",
             container=image("hostile"),

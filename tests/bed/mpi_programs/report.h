@@ -12,6 +12,12 @@ extern "C" {
  */
 int report(const char *language, int rank, int size, int sum_ok, int ring_ok, const char *version);
 
+/*
+ * Let the other ranks come to rest: called between MPI_Barrier and MPI_Finalize. See programs/settle.h for the hang in MPICH
+ * 4.0 that this avoids; on a machine with more daemons than processors a tenth of a second is not enough.
+ */
+void rest(void);
+
 #ifdef __cplusplus
 }
 #endif

@@ -2,7 +2,6 @@
 
 import ctypes
 import sys
-import time
 
 from mpi4py import MPI
 
@@ -25,7 +24,7 @@ def main() -> int:
         MPI.Get_library_version().encode(),
     )
     world.Barrier()
-    time.sleep(0.1)  # see settle.h
+    ctypes.CDLL("/opt/mpi/libreport.so").rest()
     return int(bad)
 
 
