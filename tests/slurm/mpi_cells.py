@@ -30,6 +30,12 @@ BINDINGS = {
     for suite, family in itertools.product(SUITES, FAMILIES)
     if family == "mpich" or suite in ("bullseye", "bookworm")
 }
+# What users' scripts do to the environment; /opt/mpi/private holds a copy of the image's own library.
+WRAPPERS = {
+    "reset": "LD_LIBRARY_PATH=/opt/mpi/nowhere exec /opt/mpi/c",
+    "astray": "LD_LIBRARY_PATH=/opt/mpi/private exec /opt/mpi/c",
+    "cleared": "exec env -i $(env | grep -E '^(PMI|SLURM|OMPI_)' | grep -v ' ') /opt/mpi/c",
+}
 SPECIALS = (
     "f08",
     "rpath",
@@ -39,9 +45,7 @@ SPECIALS = (
     "opened",
     "topology",
     "setuid",
-    "reset",
-    "astray",
-    "cleared",
+    *WRAPPERS,
 )
 
 
@@ -68,13 +72,18 @@ class Cell(NamedTuple):
         return f"mpi-{self.suite}-{kind}"
 
     @property
+    def abi(self) -> str:
+        """What its program is compiled for: a family's own ABI, or MPI's standard one."""
+        return "abi" if self.program == "abi" else self.family
+
+    @property
     def command(self) -> tuple[str, ...]:
         """What runs in the container."""
-        return (
-            ("python3", "/opt/mpi/ring.py")
-            if self.program == "mpi4py"
-            else (f"/opt/mpi/{self.program}",)
-        )
+        if self.program in WRAPPERS:
+            return "sh", "-c", WRAPPERS[self.program]
+        if self.program == "mpi4py":
+            return "python3", "/opt/mpi/ring.py"
+        return (f"/opt/mpi/{self.program}",)
 
 
 def cells() -> tuple[Cell, ...]:

@@ -24,12 +24,16 @@ from mpi_cells import Cell
 
 LIMIT_S = 60.0
 TASKS = 4
-# Ways in which the plan says whose MPI runs; the first that matches a line decides.
+# Ways in which the plan says whose MPI runs.
 WORDS = (
-    ("host", re.compile(r"(the )?host('s)? .*(replaces|injected|stands in)")),
-    ("image", re.compile(r"the image's own .* runs")),
+    (
+        "host",
+        re.compile(r"(the )?host('s)? .*?(replaces the image's (?P<image>.*)|injected|stands in)"),
+    ),
+    ("image", re.compile(r"the image's own (?P<image>.*) runs")),
     ("none", re.compile(r"no MPI in the image|the image holds no MPI")),
 )
+ABI_NAMES = {"openmpi": "OpenMPI", "mpich": "MPICH", "abi": "MPI ABI"}
 RANK = re.compile(
     r"cell language=\S+ rank=(?P<rank>-?\d+) size=(?P<size>\d+) node=(?P<node>\S+) sum=(?P<sum>\w+)"
     r" ring=(?P<ring>\w+) own=(?P<own>\d+) other=(?P<other>\d+) id=(?P<id>\w+)"
@@ -77,8 +81,14 @@ class Result(NamedTuple):
     seconds: float
 
 
-def read_verdict(step: Step, mode: str = "auto") -> Verdict:
-    """Read a verdict from the output of ``fairlead plan --json``, or from why it refused."""
+def read_verdict(step: Step, abi: str, mode: str = "auto") -> Verdict:
+    """Read a verdict from the output of ``fairlead plan --json``, or from why it refused.
+
+    Args:
+        step: what the plan left.
+        abi: the ABI that the cell's program is compiled for, ``openmpi``, ``mpich`` or ``abi``.
+        mode: the cell's --container-mpi.
+    """
     errors = _errors(step)
     if step.status and errors and MPI_ERROR in errors[0]:
         return Verdict("refused", _reason(errors[0]))
@@ -88,10 +98,16 @@ def read_verdict(step: Step, mode: str = "auto") -> Verdict:
         return Verdict(
             "unclear", f"exit status {step.status}: {(step.stderr or step.stdout)[:200]}"
         )
-    for choice, pattern in WORDS:
-        for line in lines:
-            if pattern.match(line):
-                return Verdict(choice, line)
+    told = [
+        (choice, line, match.groupdict().get("image") or "")
+        for line in lines
+        for choice, pattern in WORDS
+        if (match := pattern.match(line))
+    ]
+    # An image with libraries of several ABIs has a line for each; the program uses one.
+    told.sort(key=lambda item: not item[2].startswith(ABI_NAMES[abi]))
+    if told:
+        return Verdict(*told[0][:2])
     if mode == "image" and not lines:
         return Verdict("image", "the image's own MPI runs: asked for")
     return Verdict("unclear", "; ".join(lines) or "the plan says nothing of MPI")

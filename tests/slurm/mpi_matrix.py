@@ -97,7 +97,7 @@ def ask(cell: Cell, module: Iterable[tuple[str, str]]) -> Verdict:
     )
     script = 'test "$SLURM_PROCID" = 0 || exit 0; exec "$@"'
     step = _step(cell, ("sh", "-c", script, "plan", *plan), module)
-    return read_verdict(step, cell.mode)
+    return read_verdict(step, cell.abi, cell.mode)
 
 
 def _reference(cell: Cell) -> str:

@@ -1,5 +1,6 @@
 """The MPI matrix's judge: nothing but what was announced passes."""
 
+import json
 import os
 import subprocess
 import sys
@@ -110,11 +111,21 @@ def test_warnings_of_fairlead_and_words_of_slurm_are_no_noise():
     ],
 )
 def test_verdict_is_read_from_the_plan(stdout, choice):
-    assert mpi_judge.read_verdict(step(stdout)).choice == choice
+    assert mpi_judge.read_verdict(step(stdout), "openmpi").choice == choice
+
+
+def test_verdict_is_the_one_for_the_abi_of_the_program():
+    lines = [
+        "the host's MPI ABI 5.0.2 replaces the image's MPI ABI 6.0.0 (mpi-abi)",
+        "the image's own OpenMPI 6.0.0 runs: the host has MPICH",
+    ]
+    plan = step(json.dumps({"reasons": {"mpi": lines}}))
+    assert mpi_judge.read_verdict(plan, "openmpi").choice == "image"
+    assert mpi_judge.read_verdict(plan, "abi").choice == "host"
 
 
 def test_refused_plan_is_a_verdict():
-    assert mpi_judge.read_verdict(step(stderr=REFUSAL, status=125)).choice == "refused"
+    assert mpi_judge.read_verdict(step(stderr=REFUSAL, status=125), "abi").choice == "refused"
 
 
 def test_cells_have_names_of_their_own_and_the_quick_ones_are_among_them():
