@@ -24,7 +24,7 @@ bindings; mpi4py is Debian's.
 | | |
 |---|---|
 | **H** | the host's MPI was announced and ran: four ranks, one world, right sums, 4 MiB around the ring; only libraries with that installation's build-ids were mapped |
-| **I** | the image's own MPI was announced and ran, likewise |
+| **I**n | the image's own MPI was announced, with the reason below, and ran, likewise |
 | **R**n | refused before any rank ran, with exit status 125 and the one line below |
 | **!**n | a surprise: what happened is not what had been announced; described below |
 | · | no such program for this image, or not run |
@@ -32,6 +32,15 @@ bindings; mpi4py is Debian's.
 The trixie and sid installations need a newer glibc than the bed's nodes have: nothing can run on them outside of a
 container. They are there to be carried into images.
 """
+
+
+ANNOUNCED = {
+    "host": "announced: the host's",
+    "image": "announced: the image's own",
+    "none": "announced: no MPI",
+    "refused": "announced: a refusal",
+    "unclear": "nothing was announced",
+}
 
 
 class Notes:
@@ -55,8 +64,8 @@ def text(results: Mapping[str, mpi_judge.Result]) -> str:
         if result.outcome == "refused":
             return f"R{refusals.number(plain(result.detail))}"
         if result.outcome == "SURPRISE":
-            said = f"announced: {result.verdict.choice} ({plain(result.verdict.reason)})"
-            return f"**!{surprises.number(f'{plain(result.detail)}; {said}')}**"
+            said = f"{plain(result.detail)} ({ANNOUNCED[result.verdict.choice]})"
+            return f"**!{surprises.number(said)}**"
         if result.outcome == "image":
             return f"I{fallbacks.number(plain(result.verdict.reason))}"
         return "H"

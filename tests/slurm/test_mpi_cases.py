@@ -50,10 +50,10 @@ def test_no_library_of_the_host_gets_into_what_it_does_not_fit(kind, pmi):
 @pytest.mark.parametrize(
     ("kind", "words"),
     [
-        ("trap", "cannot stand in for OpenMPI 1.10.7"),
+        ("trap", "which cannot stand in for OpenMPI"),
         ("musl", "the image's programs run on musl, the host's MPI needs glibc"),
         ("static", "linked in statically"),
-        ("bits32", "32"),
+        ("bits32", "the host's MPI cannot run in"),
     ],
 )
 def test_what_the_host_does_not_fit_is_refused_by_name_when_the_host_is_asked_for(kind, words):

@@ -150,7 +150,7 @@ def test_page_depends_on_the_results_alone_and_shows_every_surprise():
     assert page == mpi_table.text(dict(reversed(results.items())))
     assert "**2 of 3 cells went as announced**" in page
     assert "| H | R1 | **!1** |" in page
-    assert "- **!1** hangs on …: …; announced: host" in page
+    assert "- **!1** hangs on …: … (announced: the host's)" in page
     assert "- **R1** [mpi]: why" in page
 
 
