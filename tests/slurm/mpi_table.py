@@ -29,6 +29,9 @@ bindings; mpi4py is Debian's.
 | **!**n | a surprise: what happened is not what had been announced; described below |
 | · | no such program for this image, or not run |
 
+OpenMPI 6 (sid) does not connect two nodes that have one address, as the bed's have: its "unable to find reachable pairing"
+is a limit of this bed, not of what was announced.
+
 The trixie and sid installations need a newer glibc than the bed's nodes have: nothing can run on them outside of a
 container. They are there to be carried into images.
 """

@@ -60,7 +60,7 @@ static int is_mpi(const char *path)
 static int visit(struct dl_phdr_info *info, size_t size, void *data)
 {
 	char id[41] = "";
-	int answers = !strcmp(info->dlpi_name, data);
+	int answers = *info->dlpi_name && !strcmp(info->dlpi_name, data);
 
 	(void)size;
 	if (!answers && !is_mpi(info->dlpi_name))
@@ -77,6 +77,7 @@ static int visit(struct dl_phdr_info *info, size_t size, void *data)
 
 static void look(void)
 {
+	static const char *const names[] = { "libmpi.so.40", "libmpich.so.12", "libmpi.so.12", "libmpi_abi.so.1" };
 	FILE *file = fopen(IDS, "r");
 	void *call = dlsym(RTLD_DEFAULT, "MPI_Get_library_version");
 	Dl_info where = { 0 };
@@ -84,6 +85,12 @@ static void look(void)
 	if (file) {
 		ids[fread(ids, 1, sizeof ids - 1, file)] = 0;
 		fclose(file);
+	}
+	/* Python has loaded it for itself alone. */
+	for (size_t i = 0; !call && i < sizeof names / sizeof *names; i++) {
+		void *library = dlopen(names[i], RTLD_LAZY | RTLD_NOLOAD);
+
+		call = library ? dlsym(library, "MPI_Get_library_version") : NULL;
 	}
 	if (call && dladdr(call, &where) && where.dli_fname)
 		snprintf(answering, sizeof answering, "%s", where.dli_fname);
