@@ -91,6 +91,7 @@ def text(results: Mapping[str, mpi_judge.Result]) -> str:
 def plain(words: str) -> str:
     """Return words without what differs from run to run: node names, job numbers, pids, addresses."""
     words = re.sub(r"\b(n[1-4]|job \d+|pid \d+|0x[0-9a-f]+)\b", "…", words)
+    words = re.sub(r"\[\[\d+,\d+\],\d+\]|\[…\]", "…", words)
     words = re.sub(r"\[…:\d+\]|\bsrun: error: ….*", "", words)
     return re.sub(r"\s+", " ", words.replace("|", "\\|")).strip()
 
