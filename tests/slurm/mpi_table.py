@@ -89,10 +89,12 @@ def text(results: Mapping[str, mpi_judge.Result]) -> str:
 
 
 def plain(words: str) -> str:
-    """Return words without what differs from run to run: node names, job numbers, pids, addresses."""
-    words = re.sub(r"\b(n[1-4]|job \d+|pid \d+|0x[0-9a-f]+)\b", "…", words)
-    words = re.sub(r"\[\[\d+,\d+\],\d+\]|\[…\]", "…", words)
-    words = re.sub(r"\[…:\d+\]|\bsrun: error: ….*", "", words)
+    """Return words without what differs from run to run: node names, jobs, pids, addresses, times."""
+    words = re.sub(r"\[\[\d+,\d+\],\d+\]|\[n[1-4](:\d+)*\]", "", words)
+    words = re.sub(
+        r"\b(n[1-4]|job \d+|pid \d+|0x[0-9a-f]+|STEP \S+|tasks? [\d,-]+)(?=\W|$)", "…", words
+    )
+    words = re.sub(r"\b\d{4}-\d\d-\d\dT[\d:]*", "…", words)
     return re.sub(r"\s+", " ", words.replace("|", "\\|")).strip()
 
 
