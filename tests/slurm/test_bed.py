@@ -1,10 +1,11 @@
 """The bed itself is sound: what fails here is no fault of Fairlead's."""
 
 import os
+import re
 import subprocess
 
 import pytest
-from jobs import REGISTRY, output, run, srun
+from jobs import REGISTRY, SMALL, output, run, srun
 
 PROGRAM = os.path.join(
     os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "bed/programs/hello_mpi.c"
@@ -29,3 +30,16 @@ def test_hosts_mpi_works_without_a_container_on_two_nodes(compiler, pmi):
     finally:
         os.unlink(program)
     assert shown.count(" of 4 on ") == 4
+
+
+@pytest.mark.parametrize("container", ["", SMALL])
+def test_two_nodes_are_two_to_mpi(container):
+    """By host name, boot id, System V memory and /dev/shm: what libraries tell machines apart by.
+
+    Not by their network: all nodes have the machine's one address.
+    """
+    look = "hostname; cat /proc/sys/kernel/random/boot_id; readlink /proc/self/ns/ipc; stat -c %d /dev/shm"
+    shown = output(srun("-N2", "-n2", "-l", "sh", "-c", look, container=container))
+    seen = {rank: re.findall(rf"^{rank}: (.*)$", shown, re.MULTILINE) for rank in "01"}
+    assert len(seen["0"]) == 4, shown
+    assert not set(seen["0"]) & set(seen["1"]), shown

@@ -16,6 +16,8 @@ SCRIPTS = (
     "tests/bed/cluster",
     "tests/bed/downbind",
     "tests/bed/images",
+    "tests/bed/mpi_hosts",
+    "tests/bed/mpi_images",
     "tests/bed/packages",
     "tests/bed/registry",
     "tests/bed/release",

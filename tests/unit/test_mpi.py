@@ -103,6 +103,11 @@ def test_no_standard_directory_is_taken_for_a_plugin_directory(system):
     assert len({os.path.realpath(path) for path in directories}) <= len(set(directories))
 
 
+def test_a_directory_that_cannot_be_read_is_none_of_its_plugins(tmp_path):
+    """libcrypto names /usr/lib/ssl/private, and OpenMPI 6 loads libcrypto; gone is as good as forbidden here."""
+    assert plugins.plugin_directory(ldso.Loader("/"), str(tmp_path / "private"), "libx.so") is None
+
+
 @needs_openmpi
 def test_plugins_that_drag_in_a_display_are_left_out_with_the_reason(system):
     profile = openmpi(system)

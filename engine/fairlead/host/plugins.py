@@ -167,11 +167,12 @@ def plugin_directory(loader: ldso.Loader, path: str, owner: str) -> mpi.Plugins 
     files: list[tuple[str, str]] = []
     left_out: list[tuple[str, str]] = []
     real_directory = os.path.realpath(path)
-    with os.scandir(path) as entries:
-        names = sorted(entry.name for entry in entries if _SHARED_OBJECT.match(entry.name))[
-            :MAX_PLUGINS
-        ]
-    for name in names:
+    try:
+        with os.scandir(path) as entries:
+            names = sorted(entry.name for entry in entries if _SHARED_OBJECT.match(entry.name))
+    except OSError:  # what this user cannot read (/usr/lib/ssl/private), no library of theirs loads
+        return None
+    for name in names[:MAX_PLUGINS]:
         real = loader.usable(f"{path}/{name}")
         if not real:
             continue

@@ -1,0 +1,14 @@
+"""Cells of the MPI matrix that cost little: what runs is what the engine had announced.
+
+All cells: tests/slurm/mpi_matrix --all; the table: docs/mpi-matrix.md.
+"""
+
+import mpi_matrix
+import pytest
+from mpi_cells import QUICK
+
+
+@pytest.mark.parametrize("cell", QUICK, ids=lambda cell: cell.name)
+def test_outcome_is_the_verdict(cell):
+    result = mpi_matrix.run(cell)
+    assert result.outcome in {"host", "image", "refused"}, f"{result.detail}; {result.verdict}"
