@@ -122,7 +122,9 @@ class _Trace:
         return result
 
     def _stopped(self, pid: int, status: int) -> None:
-        if self._killed:
+        if self._killed:  # a child that was born when the others were killed
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
             return
         number, deliver = os.WSTOPSIG(status), 0
         if number == signal.SIGTRAP | 0x80:
