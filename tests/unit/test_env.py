@@ -51,3 +51,11 @@ def test_what_the_user_asks_for_wins_over_all():
 def test_every_change_has_a_reason():
     changes = env.changes({"ENV": "x"}, (("A", "1"),), (("B", "2"),), (("C", "3"),), "ref")
     assert all(change.reason for change in changes)
+
+
+def test_what_relocates_an_mpi_of_the_host_does_not_reach_the_images_own():
+    host = {"OPAL_PREFIX": "/opt/mpi", "UCX_MODULE_DIR": "/opt/ucx"}
+    result = changed(host)
+    assert result["OPAL_PREFIX"] is None
+    assert result["UCX_MODULE_DIR"] is None
+    assert changed(host, (), (("OPAL_PREFIX", "/opt/mpi"),))["OPAL_PREFIX"] == "/opt/mpi"

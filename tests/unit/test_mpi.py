@@ -105,7 +105,9 @@ def test_no_standard_directory_is_taken_for_a_plugin_directory(system):
 
 def test_a_directory_that_cannot_be_read_is_none_of_its_plugins(tmp_path):
     """libcrypto names /usr/lib/ssl/private, and OpenMPI 6 loads libcrypto; gone is as good as forbidden here."""
-    assert plugins.plugin_directory(ldso.Loader("/"), str(tmp_path / "private"), "libx.so") is None
+    loader = ldso.Loader("/")
+    known = loader.closure([])
+    assert plugins.plugin_directory(loader, str(tmp_path / "private"), "libx.so", known) is None
 
 
 @needs_openmpi
@@ -217,7 +219,7 @@ def test_second_call_gives_the_same_and_imports_no_analysis(system, cache):
         [sys.executable, "-c", text], capture_output=True, text=True, check=True
     ).stdout
     modules, identities = output.splitlines()
-    assert modules == "['fairlead.host.mpi', 'fairlead.host.witness']"
+    assert modules == "['fairlead.host.mpi', 'fairlead.host.relocation', 'fairlead.host.witness']"
     assert identities == str([profile.identity for profile in system])
     assert found({}, cache) == system
 

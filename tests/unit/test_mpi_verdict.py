@@ -269,10 +269,18 @@ def test_hosts_copy_is_taken_when_it_offers_more_or_the_image_has_none():
 
 
 @pytest.mark.parametrize(
-    "name", ["libmpi.so.40", "libopen-pal.so.40", "libpmix.so.2", "libucs.so.0", "libfabric.so.1"]
+    "name", ["libmpi.so.40", "libopen-pal.so.40", "libpmix.so.2", "libfabric.so.1"]
 )
 def test_mpi_and_the_way_to_the_wire_are_always_the_hosts(name):
     assert kept([name], {name: "a"}, {name: "ab"}) == {name: "host"}
+
+
+def test_newer_ucx_of_the_image_stays_for_those_that_need_it_and_the_host_keeps_its_own():
+    names = ["libucp.so.0", "libucs.so.0"]
+    both = kept(names, dict.fromkeys(names, "a"), {names[0]: "a", names[1]: "ab"})
+    assert both == dict.fromkeys(names, "private")
+    older = kept(names, dict.fromkeys(names, "ab"), dict.fromkeys(names, "a"))
+    assert older == dict.fromkeys(names, "host")
 
 
 def test_group_is_not_split():

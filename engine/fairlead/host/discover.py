@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from fairlead import log
-from fairlead.host import elf, family, ldso, mpi, plugins, trace, witness
+from fairlead.host import elf, family, ldso, mpi, plugins, relocation, trace, witness
 
 MAX_CANDIDATES = 256
 MAX_GENERATIONS = 4  # plugins bring libraries, which have plugins: OpenMPI → PMIx → munge
@@ -117,7 +117,7 @@ def _own_variables(environ: Mapping[str, str], prefix: str) -> Mapping[str, str]
     """Return an environment without the variables that relocate another installation."""
     return {
         name: environ[name]
-        for name in mpi.RELOCATIONS
+        for name in relocation.RELOCATIONS
         if environ.get(name)
         and (name not in mpi.ROOTS or os.path.realpath(environ[name]) == os.path.realpath(prefix))
     }
@@ -223,7 +223,7 @@ def _add_plugins(
     for place, owner in named.items():
         if place in directories or place in searched or os.path.realpath(place) in searched:
             continue
-        found = plugins.plugin_directory(loader, place, owner)
+        found = plugins.plugin_directory(loader, place, owner, closure)
         if found:
             directories[place] = found
 
@@ -276,7 +276,7 @@ def _profile(
         pmi=_pmi(files),
         glibc=_glibc_needs(files),
         exports=_exports(parts.libraries),
-        env=tuple((name, environ[name]) for name in mpi.RELOCATIONS if environ.get(name)),
+        env=tuple((name, environ[name]) for name in relocation.RELOCATIONS if environ.get(name)),
         notes=tuple(notes),
         identity=identity,
         label=f"{library.product}-{library.version}".rstrip("-"),

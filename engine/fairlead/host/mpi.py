@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 from fairlead import config as settings
 from fairlead import errors, log
 from fairlead.host import witness
+from fairlead.host.relocation import RELOCATIONS
 
 FORMAT = 2  # of the cache file and of what discovery finds: raise it when either changes
 MAX_KEPT = 16  # cache files, one per set of search directories
@@ -55,17 +56,6 @@ LIBRARY_DIRECTORIES = ("lib", "lib64", "lib/release")
 TOOLS = ("mpicc", "mpirun", "mpiexec")
 # What PATH leads to here is the system's own, chosen by nobody for this job.
 SYSTEM = ("/", "/usr", "/usr/local")
-# Variables that relocate an installation at run time: the host's own values go with its libraries.
-RELOCATIONS = (
-    "OPAL_PREFIX",
-    "PMIX_INSTALL_PREFIX",
-    "PMIX_PREFIX",
-    "I_MPI_ROOT",
-    "FI_PROVIDER_PATH",
-    "UCX_MODULE_DIR",
-)
-
-
 # Those of them that mean one installation; another's is led astray by them.
 ROOTS = ("OPAL_PREFIX", "I_MPI_ROOT")
 

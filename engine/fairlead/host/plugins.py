@@ -24,7 +24,7 @@ import re
 import stat
 from collections.abc import Iterable, Mapping
 
-from fairlead.host import elf, ldso, mpi
+from fairlead.host import elf, ldso, mpi, relocation
 
 MAX_PLUGINS = 1024
 MAX_DATA_FILES = 2000
@@ -71,7 +71,7 @@ def named(loader: ldso.Loader, closure: ldso.Closure, environ: Mapping[str, str]
     found: dict[str, str] = {}
     seen: set[str] = set()
     standard = {os.path.realpath(path) for path in loader.default}
-    relocated = [environ[name] for name in mpi.RELOCATIONS if environ.get(name)]
+    relocated = [environ[name] for name in relocation.RELOCATIONS if environ.get(name)]
     for soname, library in closure.libraries.items():
         if soname in ldso.GLIBC:
             continue
@@ -160,8 +160,14 @@ def library_directories(loader: ldso.Loader, closure: ldso.Closure) -> set[str]:
     return found | {os.path.realpath(path) for path in found}
 
 
-def plugin_directory(loader: ldso.Loader, path: str, owner: str) -> mpi.Plugins | None:
-    """Return a directory's plugins, those to take and those to leave out; None if it has none."""
+def plugin_directory(
+    loader: ldso.Loader, path: str, owner: str, closure: ldso.Closure
+) -> mpi.Plugins | None:
+    """Return a directory's plugins, those to take and those to leave out; None if it has none.
+
+    A plugin of another installation (an MPI with an ibverbs of its own finds the system's drivers)
+    brings other copies of the libraries in ``closure``: it is left out.
+    """
     if os.path.basename(path) in _PLAIN:
         return None
     files: list[tuple[str, str]] = []
@@ -179,7 +185,7 @@ def plugin_directory(loader: ldso.Loader, path: str, owner: str) -> mpi.Plugins 
         if os.path.islink(f"{path}/{name}") and os.path.dirname(real) == real_directory:
             files.append((name, os.path.basename(real)))
             continue
-        reason = _unwanted(loader, f"{path}/{name}")
+        reason = _unwanted(loader, f"{path}/{name}", closure)
         if reason:
             left_out.append((name, reason))
         else:
@@ -189,12 +195,18 @@ def plugin_directory(loader: ldso.Loader, path: str, owner: str) -> mpi.Plugins 
     return mpi.Plugins(path, owner, tuple(files), tuple(left_out)) if files or left_out else None
 
 
-def _unwanted(loader: ldso.Loader, path: str) -> str:
+def _unwanted(loader: ldso.Loader, path: str, known: ldso.Closure) -> str:
     closure = loader.closure([path])
     if closure.missing:
         return f"needs {', '.join(closure.missing)}, which this host lacks"
     junk = [name for name in closure.libraries if name.startswith(_JUNK)]
-    return f"drags in {junk[0]}, which no message needs" if junk else ""
+    if junk:
+        return f"drags in {junk[0]}, which no message needs"
+    for name, found in closure.libraries.items():
+        own = known.libraries.get(name)
+        if own and own.real != found.real:
+            return f"is made for {found.real}, this MPI uses {own.real}"
+    return ""
 
 
 def is_data(path: str, owner: str, family: str, owners: Iterable[str]) -> bool:

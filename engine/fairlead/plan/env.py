@@ -13,6 +13,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from fairlead.host.relocation import RELOCATIONS
+
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 KEPT_PREFIXES = ("SLURM", "PMI_", "PMI2_", "PMIX_", "SPANK_", "MPI_LOCAL", "PALS_")
@@ -23,6 +25,7 @@ HOST_ONLY = {
     "LD_AUDIT": "names host libraries",
     "GCONV_PATH": "names host libraries",
     "LOCPATH": "names host directories",
+    **dict.fromkeys(RELOCATIONS, "relocates an MPI of the host"),
     "BASH_ENV": "names a host script that bash would run first",
     "ENV": "names a host script that sh would run first",
 }

@@ -62,6 +62,8 @@ GROUPS = (
 # The messages' way to the wire is the site's: an image's libfabric may define every symbol and lack
 # the provider.
 WIRE = frozenset(GROUPS[:6])
+# The host's can come beside the image's: they look for their plugins beside their own file.
+BESIDE = GROUPS[1]
 # Run-time libraries of compilers: one per process, and each release offers all that older ones did.
 TOOLCHAIN = ("libstdc++.", "libgcc_s.", "libgfortran.", "libquadmath.", "libgomp.")
 
@@ -447,9 +449,13 @@ def _whose(
     image: Mapping[str, frozenset[str]],
 ) -> tuple[str, str]:
     """Return whose copy of a group's libraries is taken, and why."""
-    if any(name in fixed for name in members):
-        return "host", "part of the host's MPI or of its way to the wire, or goes with its plugins"
     both = [name for name in members if name in image]
+    extra = next((name for name in both if image[name] - host.get(name, frozenset())), "")
+    more = min(image[extra] - host.get(extra, frozenset())) if extra else ""
+    if any(name in fixed for name in members):
+        if extra and extra.startswith(BESIDE):
+            return "private", f"the host's {extra} lacks {more}: each MPI keeps its own"
+        return "host", "part of the host's MPI or of its way to the wire, or goes with its plugins"
     if not both:
         return "host", "the image has none"
     lacking = {name: host.get(name, frozenset()) - image[name] for name in both}
@@ -458,8 +464,6 @@ def _whose(
     if not lacks and not absent:
         return "image", "offers all that the host's does"
     why = f"the image's {lacks} lacks {min(lacking[lacks])}" if lacks else f"goes with {absent}"
-    extra = next((name for name in both if image[name] - host.get(name, frozenset())), "")
     if extra and not extra.startswith(TOOLCHAIN):
-        more = min(image[extra] - host.get(extra, frozenset()))
         return "private", f"{why}, the host's {extra} lacks {more}: each keeps its own"
     return "host", why

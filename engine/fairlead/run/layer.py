@@ -130,7 +130,7 @@ def plan(verdict: inject.Verdict, index: Index, rootfs: str) -> Layout:
         ]
         _libraries(sheet, profile, found)
         _glibc(sheet, profile, found.decision)
-        _directories(sheet, profile, set(found.ours))
+        _directories(sheet, profile, found)
         _traced(sheet, profile)
         _replace_mpi(sheet, profile, index)
         _replace_others(sheet, profile, index, found)
@@ -182,16 +182,25 @@ def _glibc(sheet: _Sheet, profile: Profile, decision: Decision) -> None:
         sheet.content(f"{base}/{name}", file.read(), "functions that the image's glibc lacks")
 
 
-def _directories(sheet: _Sheet, profile: Profile, ours: set[str]) -> None:
-    """Put plugin and data directories at the paths that are compiled into the host's libraries."""
+def _directories(sheet: _Sheet, profile: Profile, found: fit.Fit) -> None:
+    """Put plugin and data directories at the paths that are compiled into the host's libraries.
+
+    Those of a library that comes under a name of its own lie beside it: at the path that both
+    releases look at, the image's stay.
+    """
+    ours = found.ours
     places = {soname: os.path.dirname(path) for soname, path in profile.closure}
     for item in profile.plugin_dirs:
         if item.owner not in ours:
             continue
+        reason = f"plugins of {item.owner}"
+        if ours[item.owner] != item.owner:
+            beside = f"{ROOT}/{profile.abi_class}/lib/{os.path.basename(item.path)}"
+            _plugins(sheet, beside, item, reason, profile.abi_class)
+            continue
         path = sheet.image.place(item.path)
         if not item.files and not os.path.isdir(sheet.image.host(path)):
             continue
-        reason = f"plugins of {item.owner}"
         sheet.opaque(path, f"{reason}: none of the image's")
         _plugins(sheet, path, item, reason, profile.abi_class)
         if os.path.realpath(os.path.dirname(item.path)) == places.get(item.owner):

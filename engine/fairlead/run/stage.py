@@ -33,7 +33,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from fairlead import errors, kernel
 from fairlead.host.index import Index
-from fairlead.host.mpi import RELOCATIONS, Profile, tuples
+from fairlead.host.mpi import Profile, tuples
+from fairlead.host.relocation import RELOCATIONS
 from fairlead.plan import inject
 
 if TYPE_CHECKING:
