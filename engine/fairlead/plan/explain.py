@@ -16,7 +16,7 @@ from typing import NamedTuple
 from fairlead.host import program
 from fairlead.host.index import Index, Library
 from fairlead.host.mpi import NAMES, Profile
-from fairlead.plan import inject
+from fairlead.plan import bootstrap, inject
 
 SHOWN = 8  # paths named in one line
 PMI = ("pmix", "pmi2")
@@ -267,10 +267,10 @@ def verdicts(
 
 def speaks(family: str, version: str) -> str:
     """Return which PMI an MPI meets Slurm with, ``pmix`` or ``pmi2``; "" if none is known."""
-    if family == "openmpi":
-        major = version.partition(".")[0]
-        return "pmix" if major.isdecimal() and int(major) >= 4 else ""
-    return "pmi2" if family in ("mpich", "intelmpi") else ""
+    for pmi in PMI:
+        if bootstrap.verdict(family, version, (), pmi).outcome == bootstrap.GOOD:
+            return pmi
+    return "pmi2" if family in ("mpich", "intelmpi") else ""  # of no known release, or not run here
 
 
 def _running(
