@@ -190,7 +190,7 @@ class _Keeper:
         _write_grant(store, grant, site.name_of(name.digest))
         asked = time.time()
         shared_gc.forget_leases(store, lambda: shared_gc.Living(self._living_jobs(), asked))
-        return size
+        return sum(info.bytes for info in infos)
 
     def _index(
         self, store: Store, infos: tuple[site.LayerInfo, ...], floor_bytes: int, *, suspect: bool
