@@ -54,7 +54,7 @@ static void signalling(void)
 
 static void gammas(void)
 {
-	static const double values[] = { 0.5, -0.5, -1.5, 10, 0, -3 };
+	static const double values[] = { 0.5, -0.5, -1.5, 10, 3.25, -2.75 };
 	extern int __signgam;
 	int i;
 
