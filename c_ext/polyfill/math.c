@@ -159,6 +159,71 @@ SINGLE(sinpi, checked(x, sine))
 SINGLE(cospi, checked(x, cosine))
 SINGLE(tanpi, checked(x, tangent))
 
+/* The sign goes to a variable of its own since 2.23, which is the polyfill's where the image has none. */
+extern __attribute__((weak)) int *fairlead_data___signgam;
+
+#define LGAMMA(suffix, type)                                                                            \
+	OLD(type, lgamma##suffix##_r, type, int *);                                                     \
+	NEW(type, lgamma##suffix##__2_23, type x)                                                       \
+	{                                                                                               \
+		int sign = 0;                                                                            \
+		type ret = fairlead_old_lgamma##suffix##_r(x, &sign);                                    \
+                                                                                                        \
+		if (&fairlead_data___signgam)                                                            \
+			*fairlead_data___signgam = sign;                                                  \
+		return ret;                                                                              \
+	}
+LGAMMA(, double)
+LGAMMA(f, float)
+LGAMMA(l, long double)
+
+/* A NaN whose quiet bit is clear (2.18; 2.26 for 128 bits). */
+NEW(int, __issignaling, double x)
+{
+	union {
+		double value;
+		uint64_t bits;
+	} u = { x };
+
+	return IS_NAN(x) && !(u.bits >> 51 & 1);
+}
+
+NEW(int, __issignalingf, float x)
+{
+	union {
+		float value;
+		uint32_t bits;
+	} u = { x };
+
+	return IS_NAN(x) && !(u.bits >> 22 & 1);
+}
+
+#ifdef __x86_64__
+NEW(int, __issignalingl, long double x)
+{
+	union {
+		long double value;
+		uint64_t bits[2];
+	} u = { x };
+
+	/* An unnormal counts as one, as in glibc: every operation on it is invalid. */
+	if ((u.bits[1] & 0x7fff) && !(u.bits[0] >> 63))
+		return 1;
+	return IS_NAN(x) && !(u.bits[0] >> 62 & 1);
+}
+
+NEW(int, __issignalingf128, __float128 x)
+{
+	union {
+		__float128 value;
+		uint64_t bits[2];
+	} u = { x };
+	uint64_t high = u.bits[1] & 0x7fffffffffffffff;
+
+	return (high > 0x7fff000000000000 || (high == 0x7fff000000000000 && u.bits[0])) && !(high >> 47 & 1);
+}
+#endif
+
 /* Since 2.31 by pointer: the order of the bit patterns, sign and magnitude. */
 #define ORDERS(suffix, type, bits, top)                                                                  \
 	static int order##suffix(bits x, bits y)                                                        \

@@ -58,7 +58,7 @@ def compiler(tools, tree):
     return command, environ
 
 
-def build(command, environ, directory):
+def build(command, environ, tree, directory):
     """Build libfairlead-glibc.so as setup.py does, and the program."""
     with open(f"{ROOT}/setup.py", encoding="utf-8") as file:
         flags = shlex.split(re.search(r'shlex\.split\("""(.*?)"""', file.read(), re.DOTALL)[1])
@@ -67,8 +67,12 @@ def build(command, environ, directory):
     subprocess.run([*command, *flags, "-o", library, *sources, "-lgcc"], check=True, env=environ)
     flags = ["-O1", "-w", "-D_GNU_SOURCE", "-fno-builtin", "-pthread"]
     calls = [f"{bed.SOURCES}/{name}" for name in bed.CALLS]
+    # By file: the links for -lm are absolute, and lead out of the tree.
+    calls += [
+        f"{tree}/{LIBRARIES}/{name}" for name in ("libm.so.6", "librt.so.1", "libresolv.so.2")
+    ]
     subprocess.run(
-        [*command, *flags, "-o", f"{directory}/calls", *calls, "-lrt", "-lresolv", "-lm"],
+        [*command, *flags, "-o", f"{directory}/calls", *calls],
         check=True,
         env=environ,
     )
@@ -101,7 +105,7 @@ def main():
     older = fetch("bullseye", "arm64-bullseye", ("libc6",), "arm64")
     qemu = f"{tools}/usr/bin/qemu-aarch64-static"
     with tempfile.TemporaryDirectory(prefix="fairlead-arm64-", dir="/var/tmp") as work:
-        library = build(*compiler(tools, newer), work)
+        library = build(*compiler(tools, newer), newer, work)
         with elf.Reader(library) as reader:
             offered = binding.offers(reader)
         image = mpi_images.copy(older, f"{work}/image")

@@ -104,7 +104,7 @@ def test_every_binding_of_all_symbols_is_found_by_the_images_loader(pair, space)
     needs = versions.Needs("all", newer.machine, asked, wants, frozenset(), False)
     decision = binding.plan([needs], pair.glibc, bed.offers())
     assert decision.action == "down-bind"
-    assert len(decision.bindings) > 60
+    assert len(decision.bindings) > 40  # two releases' worth
     layer = f"{pair.place}/all"
     load = pair.compile("load", ["load.c"], "-ldl")
     decision_of_load = bed.decide(pair.glibc, [load])

@@ -120,6 +120,26 @@ def test_older_version_with_another_meaning_is_no_stand_in():
     )
 
 
+@pytest.mark.parametrize("version", ["GLIBC_2.31", "GLIBC_2.40"])
+def test_newer_meaning_is_implemented_whatever_its_label(version):
+    for family in (forge.family(libc=BASE), forge.family(libm="totalorder@@GLIBC_2.25", libc=BASE)):
+        found = only(plan(family, forge.needs(f"libm.so.6:totalorder@{version}")))
+        assert found.target == "fairlead_new_totalorder__2_31"
+
+
+def test_data_that_an_implementation_sets_has_a_name_for_it():
+    family = forge.family(libc=BASE)
+    found = plan(
+        family,
+        forge.needs("libc.so.6:__libc_single_threaded@GLIBC_2.32", "libc.so.6:stat@GLIBC_2.33"),
+    )
+    (alias,) = [item for item in found.imports if item.kind == "alias"]
+    assert (alias.symbol, alias.target) == (
+        "fairlead_data___libc_single_threaded",
+        "__libc_single_threaded",
+    )
+
+
 def test_meaning_that_the_image_has_already_is_moved():
     family = forge.family((2, 36), libc=BASE + "__libc_start_main@@GLIBC_2.34")
     found = only(plan(family, forge.needs("libc.so.6:__libc_start_main@GLIBC_2.40")))

@@ -55,9 +55,16 @@ def test_definitions_are_hidden_and_exact(written):
         ("pthread_join", "GLIBC_2.34"),
         ("__libc_single_threaded", "GLIBC_2.32"),
         ("fairlead_old___errno_location", ""),
+        ("fairlead_data___libc_single_threaded", ""),
     }
     assert all(item.hidden for item in defined.values() if item.version)
-    assert defined["__libc_single_threaded", "GLIBC_2.32"].is_object
+    data = defined["__libc_single_threaded", "GLIBC_2.32"]
+    assert data.is_object
+    pointer = defined["fairlead_data___libc_single_threaded", ""].value
+    _, _, by_index = slots(written)
+    (index,) = [index for index, place in by_index.items() if place == pointer]
+    with elf.Reader(written) as reader:
+        assert list(reader.symbols())[index - 1] == data
 
 
 def test_needs_name_the_images_files_and_older_versions(written):
@@ -98,7 +105,7 @@ def test_segments_share_no_page_and_relro_ends_at_a_page(written):
     (relro,) = [item for item in found.segments if item.type == dynamic.PT_GNU_RELRO]
     assert (relro.address + relro.memory) % page == 0
     with elf.Reader(written) as reader:
-        (data,) = [item for item in reader.symbols() if item.is_object]
+        data = next(item for item in reader.symbols() if item.name == "__libc_single_threaded")
     assert data.value >= relro.address + relro.memory
 
 

@@ -19,8 +19,11 @@ from typing import NamedTuple
 from fairlead.glibc import arch, rules, versions
 from fairlead.host import elf
 
-# What the names in libfairlead-glibc.so begin with: what it implements, what it asks of the image.
+# What the names in libfairlead-glibc.so begin with: what it implements, what it asks of the
+# image.
 IMPLEMENTED, IMPORTED = "fairlead_new_", "fairlead_old_"
+# Its pointers to the polyfill's data, which a few functions set.
+SHARED = "fairlead_data_"
 
 
 # Who is asked for what several of glibc's files define: libpthread has its own where libc has a
@@ -45,8 +48,9 @@ class Binding(NamedTuple):
 
     Attributes:
         symbol, version: what the host's libraries ask for.
-        kind: ``moved``, ``new`` or ``data``.
-        target: the function that it leads to; empty for data.
+        kind: ``moved``, ``new`` or ``data``; for libfairlead-glibc.so alone: ``import``, or
+            ``alias``, a pointer to data.
+        target: the function that it leads to, the data that it points to; empty for data.
         target_version, library: of a moved one; empty for a new one.
         size: bytes of a data object.
     """
@@ -180,7 +184,7 @@ def plan(
     bindings, absent, refused = _bind_all(asked, family, offered.symbols)
     imports: tuple[Binding, ...] = ()
     if any(item.kind == "new" for item in bindings):
-        imports, lost = _imports(family, offered)
+        imports, lost = _imports(family, offered, bindings)
         obstacles += lost
     obstacles += refused
     libraries = {item.library for item in (*bindings, *imports)} | set(elsewhere.values())
@@ -335,12 +339,10 @@ def _bind(
             meaning = rules.changed(symbol, wanted, versions.number(best.version))
             if not meaning:
                 return Binding(symbol, version, "moved", name, best.version, best.library)
-    number = "_".join(map(str, wanted))
+    suffix = rules.meaning_suffix(symbol, wanted)
     for name in rules.older_names(symbol):
-        if f"{name}__{number}" in implementations:
-            return Binding(symbol, version, "new", f"{IMPLEMENTED}{name}__{number}")
-        if name in implementations and not meaning:
-            return Binding(symbol, version, "new", IMPLEMENTED + name)
+        if name + suffix in implementations:
+            return Binding(symbol, version, "new", IMPLEMENTED + name + suffix)
     return Obstacle(symbol, version, how.by, meaning or rules.reason(symbol))
 
 
@@ -365,10 +367,14 @@ def _default(family: versions.Family, name: str) -> versions.Definition | None:
 
 
 def _imports(
-    family: versions.Family, offered: Offers
+    family: versions.Family, offered: Offers, bindings: tuple[Binding, ...]
 ) -> tuple[tuple[Binding, ...], list[Obstacle]]:
     """Return what ``libfairlead-glibc.so`` is given of the image's glibc, and what is not there."""
-    found: list[Binding] = []
+    found = [
+        Binding(SHARED + item.symbol, "", "alias", item.symbol, size=8)
+        for item in bindings
+        if item.kind == "data"
+    ]
     lost: list[Obstacle] = []
     for name, optional in offered.imports:
         best = _default(family, name)

@@ -34,6 +34,7 @@ SONAME = "libfairlead-polyfill.so"
 IMPLEMENTATION = "libfairlead-glibc.so"
 _RESERVED = "FAIRLEAD_1"  # takes version index 2, see above
 _SEGMENTS = 7
+_DATA = ("data", "alias")
 _ALIGN = 0x1000  # in the file; addresses keep arch.page apart
 _FUNCTION, _OBJECT = 0x12, 0x11  # STB_GLOBAL with STT_FUNC, STT_OBJECT
 _SYMBOL = struct.Struct("<IBBHQQ")
@@ -98,10 +99,11 @@ def write(decision: Decision, search: str = "") -> bytes:
     needed = _needed(decision, names)
     strings, text = _strings(names, needed, search)
     at, read_end = _place(processor, names, strings, len(text))
-    stubs = arch.STUB * sum(item.kind != "data" for item in names.defined)
+    stubs = arch.STUB * sum(item.kind not in _DATA for item in names.defined)
     tags = _tags(at, names, needed, strings, search)
-    places = _places(processor, read_end, stubs, len(tags), len(names.targets))
-    values, memory_end = _values(names, places.code, places.objects)
+    slots = _slots(names)
+    places = _places(processor, read_end, stubs, len(tags), len(slots))
+    values, memory_end = _values(names, places)
     segments = _segments(processor, places, read_end, memory_end, at["frame"])
     blocks = {
         0: _header(decision.machine, segments),
@@ -111,8 +113,8 @@ def write(decision: Decision, search: str = "") -> bytes:
         at["verdef"].address: _verdef(names, strings),
         at["verneed"].address: _verneed(names, strings),
         at["rela"].address: b"".join(
-            dynamic.RELA.pack(places.slots + 8 * i, (i + 1) << 32 | processor.glob_dat, 0)
-            for i in range(len(names.targets))
+            dynamic.RELA.pack(places.slots + 8 * i, symbol << 32 | processor.glob_dat, 0)
+            for i, symbol in enumerate(slots)
         ),
         at["frame"].address: _frame(processor, at["frame"].address, places.code, stubs),
         at["strings"].address: text,
@@ -157,7 +159,7 @@ def _up(value: int, align: int) -> int:
 def _names(decision: Decision) -> _Names:
     every = (*decision.bindings, *decision.imports)
     targets = {
-        (item.target, item.target_version, item.library) for item in every if item.kind != "data"
+        (item.target, item.target_version, item.library) for item in every if item.kind not in _DATA
     }
     wanted = {item.version for item in decision.bindings} | {
         version for _, version in decision.redirect
@@ -204,7 +206,7 @@ def _place(
         "versym": 2 * symbols,
         "verdef": (_VERDEF.size + 8) * (len(names.numbers) + 2),
         "verneed": len(_verneed(names, strings)),
-        "rela": dynamic.RELA.size * len(names.targets),
+        "rela": dynamic.RELA.size * len(_slots(names)),
         "frame": len(_frame(processor, 0, 0, 0)),
         "strings": text_size,
     }
@@ -240,7 +242,7 @@ def _tags(
         (dynamic.DT_FLAGS, _BIND_NOW),
         (elf.DT_FLAGS_1, _NOW | _NODELETE),
     ]
-    if names.targets:
+    if at["rela"].size:
         tags += [
             (elf.DT_RELA, at["rela"].address),
             (elf.DT_RELASZ, at["rela"].size),
@@ -323,23 +325,38 @@ def _segments(
     return found
 
 
-def _values(names: _Names, code: int, objects: int) -> tuple[list[int], int]:
+def _slots(names: _Names) -> list[int]:
+    """Return the index of the symbol whose address each slot gets: targets of stubs, then data.
+
+    Data is looked up like everything else, since a program may have a copy of it, which counts.
+    """
+    first = 1 + len(names.targets)
+    data = {item.symbol: first + i for i, item in enumerate(names.defined) if item.kind == "data"}
+    shared = [data[item.target] for item in names.defined if item.kind == "alias"]
+    return [*range(1, first), *shared]
+
+
+def _values(names: _Names, places: _Places) -> tuple[list[int], int]:
     """Return the address of each definition, and where memory ends: at a page's end for RELRO."""
+    code, objects = places.code, places.objects
+    pointer = places.slots + 8 * len(names.targets)
     values = []
-    stub = code
     for item in names.defined:
         if item.kind == "data":
             values.append(objects)
             objects += _up(item.size, 16)
+        elif item.kind == "alias":
+            values.append(pointer)
+            pointer += 8
         else:
-            values.append(stub)
-            stub += arch.STUB
+            values.append(code)
+            code += arch.STUB
     return values, objects
 
 
 def _stubs(processor: arch.Arch, names: _Names, code: int, slots: int) -> bytes:
     slot = {target: slots + 8 * index for index, target in enumerate(names.targets)}
-    functions = [item for item in names.defined if item.kind != "data"]
+    functions = [item for item in names.defined if item.kind not in _DATA]
     return b"".join(
         processor.stub(
             code + arch.STUB * index, slot[item.target, item.target_version, item.library]
@@ -352,7 +369,7 @@ def _symbol_table(names: _Names, strings: dict[str, int], values: list[int]) -> 
     table = [_SYMBOL.pack(0, 0, 0, 0, 0, 0)]
     table += [_SYMBOL.pack(strings[name], _FUNCTION, 0, 0, 0, 0) for name, _, _ in names.targets]
     for item, value in zip(names.defined, values, strict=True):
-        kind, size = (_OBJECT, item.size) if item.kind == "data" else (_FUNCTION, arch.STUB)
+        kind, size = (_OBJECT, item.size) if item.kind in _DATA else (_FUNCTION, arch.STUB)
         # Any section number but 0 says "defined here"; there are no sections.
         table.append(_SYMBOL.pack(strings[item.symbol], kind, 0, 1, value, size))
     return b"".join(table)

@@ -28,6 +28,7 @@ DATA = {
     "__rseq_offset": Data(8, "no area, see __rseq_size"),
     "__rseq_size": Data(4, "0: glibc has not registered restartable sequences"),
     "__rseq_flags": Data(4, "none"),
+    "__signgam": Data(4, "set by the lgamma of 2.23, which is ours where this is"),
 }
 
 # The same function under a name that older releases have. What differs is said; none of it is the
@@ -92,6 +93,9 @@ CHANGED = {
         ("cfgetispeed", "cfgetospeed", "cfsetispeed", "cfsetospeed", "cfsetspeed"),
         ((2, 42), "means bits per second since 2.42, a code before"),
     ),
+    **dict.fromkeys(
+        ("lgamma", "lgammaf", "lgammal"), ((2, 23), "sets another variable since 2.23, __signgam")
+    ),
     "__libc_start_main": ((2, 34), "runs the program's own constructors since 2.34"),
     "fmemopen": ((2, 22), "has no binary mode since 2.22, and other rules for the end"),
 }
@@ -120,7 +124,6 @@ _REASONS = (
      "an older pthread_create does not read it"),
     (r"posix_spawn", "an older posix_spawn does not carry it out"),
     (r"pthread_gettid_np$", "reads a newer glibc's thread descriptor"),
-    (r"__signgam$", "one variable with signgam, which an older lgamma sets"),
     (r"GLIBC_|__\w+_version_placeholder$", "a mark for linkers and loaders, no function"),
 )  # fmt: skip
 
@@ -142,6 +145,12 @@ def changed(symbol: str, version: tuple[int, ...], older: tuple[int, ...]) -> st
     """Return how the meaning changed between two versions of a symbol; empty if it did not."""
     since, how = CHANGED.get(symbol, ((), ""))
     return how if since and older < since <= version else ""
+
+
+def meaning_suffix(symbol: str, version: tuple[int, ...]) -> str:
+    """Return what the implementation's name has behind it for what a version means."""
+    since, _ = CHANGED.get(symbol, ((), ""))
+    return "__" + "_".join(map(str, since)) if since and version >= since else ""
 
 
 def reason(symbol: str) -> str:

@@ -26,9 +26,52 @@ static double plain(double x)
 	return isnan(x) ? fabs(x) : x;
 }
 
+extern int __issignaling(double), __issignalingf(float), __issignalingl(long double);
+#ifdef __x86_64__
+extern int __issignalingf128(__float128);
+#endif
+
+static void signalling(void)
+{
+	double (*volatile quiet)(const char *) = nan;
+	double value = quiet(""), made;
+	unsigned long bits = 0x7ff0000000000001;
+
+	memcpy(&made, &bits, 8);
+	printf("%d %d %d ", !!__issignaling(value), !!__issignaling(made), !!__issignaling(1.0));
+	printf("%d %d %d ", !!__issignalingf((float)value), !!__issignalingf(INFINITY), !!__issignalingf(2));
+	printf("%d %d ", !!__issignalingl((long double)value), !!__issignalingl(INFINITY));
+#ifdef __x86_64__
+	unsigned long wide[4] = { 1, 0x7fff000000000000, 0, 0x7fff800000000000 };
+	__float128 one, other;
+
+	memcpy(&one, wide, 16);
+	memcpy(&other, wide + 2, 16);
+	printf("%d %d %d", !!__issignalingf128(one), !!__issignalingf128(other), !!__issignalingf128(1));
+#endif
+	printf("\n");
+}
+
+static void gammas(void)
+{
+	static const double values[] = { 0.5, -0.5, -1.5, 10, 3.25, -2.75 };
+	extern int __signgam;
+	int i;
+
+	for (i = 0; i < 6; i++) {
+		printf("%.12g ", lgamma(values[i]));
+		printf("%d %.5g ", __signgam, (double)lgammaf((float)values[i]));
+		printf("%d %.12Lg ", __signgam, lgammal((long double)values[i]));
+		printf("%d\n", __signgam);
+	}
+}
+
 void calls_math(void)
 {
 	int i, j;
+
+	signalling();
+	gammas();
 
 	for (i = 0; i < COUNT; i++)
 		for (j = 0; j < COUNT; j++) {
