@@ -7,6 +7,7 @@ import pwd
 import re
 import subprocess
 import time
+import warnings
 
 USER = pwd.getpwnam(os.environ.get("FAIRLEAD_TEST_USER", "demo"))
 REGISTRY = "127.0.0.1:5000"
@@ -66,9 +67,27 @@ def start(*command: str, cwd: str = USER.pw_dir, **variables: str) -> subprocess
     )
 
 
+# What OpenMPI's own handler prints when it has called through a null pointer: nothing but the signal's frame.
+NULL_CALL = re.compile(
+    r"Signal: Segmentation fault \(11\)\n.*\n.*Failing at address: \(nil\)\n"
+    r".*\[ 0\] \S*libc\.so\.6\(.*\n.*End of error message"
+)
+
+
 def srun(*words: str, container: str = "", **options):
-    """Run srun, in a container when one is named."""
-    return run("srun", *((f"--container={container}",) if container else ()), *words, **options)
+    """Run srun, in a container when one is named.
+
+    Once more, with a warning in pytest's summary, where OpenMPI 4.1.4 has called through a null pointer: seen
+    three times in about 2,000 runs over two nodes, always in the rank that talks to the other node, as in
+    open-mpi/ompi 5842 and 7642. Not understood yet; a
+    second one fails the test.
+    """
+    command = ("srun", *((f"--container={container}",) if container else ()), *words)
+    result = run(*command, **options)
+    if result.returncode == 139 and NULL_CALL.search(result.stderr):
+        warnings.warn(f"run again after a null call in OpenMPI: {result.stderr}", stacklevel=2)
+        result = run(*command, **options)
+    return result
 
 
 def output(result) -> str:
