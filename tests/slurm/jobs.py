@@ -77,10 +77,9 @@ NULL_CALL = re.compile(
 def srun(*words: str, container: str = "", **options):
     """Run srun, in a container when one is named.
 
-    Once more, with a warning in pytest's summary, where OpenMPI 4.1.4 has called through a null pointer: seen
-    three times in about 2,000 runs over two nodes, always in the rank that talks to the other node, as in
-    open-mpi/ompi 5842 and 7642. Not understood yet; a
-    second one fails the test.
+    Once more, with a warning in pytest's summary, where OpenMPI 4.1.4 has called through a null pointer. It does
+    so without any container, too: once in 518 uncontained runs over two nodes, in mca_btl_tcp's receive handler
+    under MPI_Init (a message before its callback is registered). A second one fails the test.
     """
     command = ("srun", *((f"--container={container}",) if container else ()), *words)
     result = run(*command, **options)
