@@ -19,7 +19,7 @@ from fairlead.cli import names
 from fairlead.cli.images import size_text
 from fairlead.host import index, mpi, program, trace
 from fairlead.plan import explain, inject
-from fairlead.run import fit
+from fairlead.run import injection, view
 from fairlead.store import fetch, layers, layout
 
 EPILOG = """\
@@ -356,8 +356,9 @@ def _examined(arguments: argparse.Namespace, config: settings.Config) -> _Explai
     if app:
         lines += explain.application(app, known)
     classes = explain.wanted(app, known)
+    files = view.View(image.place, image.rootfs)
     glibc = {
-        profile.identity: fit.answer(image.rootfs, profile, known, image.place)
+        profile.identity: injection.on_glibc(files, known, profile)
         for profile in inject.asks_more(known, have)
     }
     said, verdict = explain.verdicts(

@@ -107,20 +107,6 @@ def cached(path: str) -> inject.Glibc | None:
         return None
 
 
-def answer(rootfs: str, profile: Profile, index: Index, place: str) -> inject.Glibc:
-    """Return whether an installation runs on an image's glibc, from what was kept if it was.
-
-    Raises:
-        OSError: it cannot be kept.
-    """
-    kept = path(place, profile)
-    found = cached(kept)
-    if found is None:
-        keep(rootfs, profile, index, kept)
-        found = cached(kept)
-    return found or inject.Glibc("impossible", (f"{kept}: cannot be kept",))
-
-
 def keep(rootfs: str, profile: Profile, index: Index, path: str) -> None:
     """Work out whether an installation runs on an image's glibc, and keep the answer.
 

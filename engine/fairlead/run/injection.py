@@ -104,7 +104,7 @@ def _verdict(
     if asks_host_mpi(request):
         offered = mpi.profiles(request.environ, store.path("host"), mpi.choice(config))
     glibc = {
-        profile.identity: _on_glibc(files, found, profile)
+        profile.identity: on_glibc(files, found, profile)
         for profile in inject.asks_more(found, offered)
     }
     verdict = inject.decide(
@@ -157,7 +157,7 @@ def _known(files: view.View) -> tuple[Index, pmi.Abilities]:
     return view.made(found, kept), view.made(abilities, clients)
 
 
-def _on_glibc(files: view.View, found: Index, profile: mpi.Profile) -> inject.Glibc:
+def on_glibc(files: view.View, found: Index, profile: mpi.Profile) -> inject.Glibc:
     """Return how an installation of the host runs on the image's glibc."""
     from fairlead.run import fit
 
