@@ -39,18 +39,55 @@ def findings(store: Store, progress: log.Progress | None) -> Iterator[Finding]:
 
 
 def _layers(store: Store, progress: log.Progress | None) -> Iterator[Finding]:
-    for name in sorted(os.listdir(store.path("layers"))):
-        path = store.path("layers", name)
-        layer, _, kind = name.partition(".")
-        if not site.is_name(layer) or kind not in {"erofs", "json"}:
-            yield Finding("foreign", path, "is no layer", check.quarantined(store, path))
+    yield from _images(
+        store,
+        "layers",
+        "is no layer",
+        lambda name: _wrong_layer(store, name, progress),
+        _layer_taken,
+    )
+
+
+def _indexes(store: Store, progress: log.Progress | None) -> Iterator[Finding]:
+    if not os.path.isdir(store.path("indexes")):
+        return  # a store of before
+    yield from _images(
+        store,
+        "indexes",
+        "is no index",
+        lambda name: _wrong_index(store, name, progress),
+        _index_taken,
+    )
+
+
+def _images(
+    store: Store,
+    folder: str,
+    foreign: str,
+    wrong: Callable[[str], str],
+    taken: Callable[[Store, str, str], Callable[[], str]],
+) -> Iterator[Finding]:
+    """Yield what is wrong in a folder of EROFS images with their records.
+
+    Args:
+        store: the site store.
+        folder: its name there.
+        foreign: what is said of a file of another name.
+        wrong: says what is wrong with an image, by its name; "" if nothing is.
+        taken: gives the repair of one that is damaged, by store, name and path.
+    """
+    for file in sorted(os.listdir(store.path(folder))):
+        path = store.path(folder, file)
+        name, _, kind = file.partition(".")
+        if not site.is_name(name) or kind not in {"erofs", "json"}:
+            yield Finding("foreign", path, foreign, check.quarantined(store, path))
         elif kind == "erofs":
             try:
-                why = _wrong_layer(store, layer, progress)
+                why = wrong(name)
             except FileNotFoundError:
                 continue  # gc
             if why:
-                yield Finding("damaged", path, why, _layer_taken(store, layer, path))
+                yield Finding("damaged", path, why, taken(store, name, path))
 
 
 def _layer_taken(store: Store, layer: str, path: str) -> Callable[[], str]:
@@ -93,22 +130,9 @@ def _wrong_file(path: str, size: int, digest: str, progress: log.Progress | None
     return "" if whole else "its content is not what was written"
 
 
-def _indexes(store: Store, progress: log.Progress | None) -> Iterator[Finding]:
-    if not os.path.isdir(store.path("indexes")):
-        return  # a store of before
-    for name in sorted(os.listdir(store.path("indexes"))):
-        path = store.path("indexes", name)
-        which, _, kind = name.partition(".")
-        if not site.is_name(which) or kind not in {"erofs", "json"}:
-            yield Finding("foreign", path, "is no index", check.quarantined(store, path))
-        elif kind == "erofs":
-            try:
-                why = _wrong_index(store, which, progress)
-            except FileNotFoundError:
-                continue  # gc
-            if why:
-                repair = check.quarantined(store, path, index.lock_name(which))
-                yield Finding("damaged", path, why, repair)
+def _index_taken(store: Store, name: str, path: str) -> Callable[[], str]:
+    """Return the repair of an index."""
+    return check.quarantined(store, path, index.lock_name(name))
 
 
 def _wrong_index(store: Store, name: str, progress: log.Progress | None) -> str:
