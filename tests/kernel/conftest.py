@@ -1,4 +1,4 @@
-"""The broker's program, and a store for it, for every module of this floor that needs one."""
+"""The broker's program, a store for it, and an ordinary user's place, for the modules that need them."""
 
 import os
 import shutil
@@ -7,6 +7,7 @@ import tempfile
 
 import pytest
 from broker_bed import ROOT, Bed
+from mpi_images import ORDINARY
 
 
 @pytest.fixture(scope="session")
@@ -24,3 +25,22 @@ def bed(program):
     place = tempfile.mkdtemp(prefix="fairlead-broker-", dir="/var/tmp")
     yield Bed(place, program)
     shutil.rmtree(place)
+
+
+@pytest.fixture(scope="module")
+def base():
+    """A directory that the ordinary user can reach; pytest's own becomes 0700 whenever another run starts."""
+    path = tempfile.mkdtemp(prefix="fairlead-mpi-", dir="/var/tmp")
+    os.chmod(path, 0o755)
+    yield path
+    shutil.rmtree(path)
+
+
+@pytest.fixture(scope="module")
+def space(base):
+    """A directory of the ordinary user's."""
+    path = f"{base}/space"
+    os.mkdir(path)
+    if ORDINARY:
+        os.chown(path, ORDINARY, ORDINARY)
+    return path

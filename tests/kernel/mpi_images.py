@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 
+ORDINARY = 54321 if os.getuid() == 0 else None  # who runs what is in the images
 CACHE = os.environ.get("FAIRLEAD_TEST_CACHE") or os.path.expanduser("~/.cache/fairlead-tests")
 MIRROR = os.environ.get("FAIRLEAD_TEST_MIRROR", "http://deb.debian.org/debian")
 KEYS = "/usr/share/keyrings/debian-archive-keyring.gpg"

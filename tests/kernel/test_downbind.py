@@ -4,7 +4,6 @@ import os
 import re
 import shutil
 import subprocess
-import tempfile
 
 import downbind_bed as bed
 import mpi_images
@@ -13,28 +12,10 @@ import pytest
 from fairlead.glibc import binding, polyfill, versions
 from fairlead.host import elf, ldso, mpi
 
-ORDINARY = 54321 if os.getuid() == 0 else None
+ORDINARY = mpi_images.ORDINARY
 LIBRARIES = f"/{mpi_images.LIBRARIES}"
 
 pytestmark = pytest.mark.skipif(not shutil.which("dpkg-deb"), reason="no dpkg-deb on this machine")
-
-
-@pytest.fixture(scope="module")
-def base():
-    """A directory that the ordinary user can reach."""
-    path = tempfile.mkdtemp(prefix="fairlead-down-", dir="/var/tmp")
-    os.chmod(path, 0o755)
-    yield path
-    shutil.rmtree(path)
-
-
-@pytest.fixture(scope="module")
-def space(base):
-    path = f"{base}/space"
-    os.mkdir(path)
-    if ORDINARY:
-        os.chown(path, ORDINARY, ORDINARY)
-    return path
 
 
 class Pair:

@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 
 import mpi_images
@@ -21,7 +20,7 @@ from fairlead.plan import inject
 from fairlead.run import stage
 
 LIBRARIES = f"/{mpi_images.LIBRARIES}"
-ORDINARY = 54321 if os.getuid() == 0 else None
+ORDINARY = mpi_images.ORDINARY
 PROGRAM = """
 #include <mpi.h>
 #include <stdio.h>
@@ -57,25 +56,6 @@ pytestmark = [
 def as_user():
     """Become an ordinary user in a child: the layer is built by one, and belongs to one."""
     return {"user": ORDINARY, "group": ORDINARY, "extra_groups": []} if ORDINARY else {}
-
-
-@pytest.fixture(scope="module")
-def base():
-    """A directory that the ordinary user can reach; pytest's own becomes 0700 whenever another run starts."""
-    path = tempfile.mkdtemp(prefix="fairlead-mpi-", dir="/var/tmp")
-    os.chmod(path, 0o755)
-    yield path
-    shutil.rmtree(path)
-
-
-@pytest.fixture(scope="module")
-def space(base):
-    """A directory of the ordinary user's."""
-    path = f"{base}/space"
-    os.mkdir(path)
-    if ORDINARY:
-        os.chown(path, ORDINARY, ORDINARY)
-    return path
 
 
 @pytest.fixture(scope="module")
