@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from fairlead import _c_ext
 from fairlead._c_ext import ffi as _ffi
@@ -130,6 +130,40 @@ def exec_run(block: bytes, argv: tuple[str, ...]) -> None:
     vector = ffi.new("char *[]", [*words, ffi.NULL])
     report = ffi.new("struct report *")
     _report(lib.exec_run(block, len(block), vector, report), report)
+
+
+# -- before the first rank -------------------------------------------------------------------------
+
+
+class Look(NamedTuple):
+    """What a command is, and what its loader printed (``preflight.h``)."""
+
+    path: str
+    kind: int
+    mpi: str
+    timed_out: bool
+    text: str
+
+
+def preflight(block: bytes, command: str, path: str, limit_ms: int, *, trace: bool) -> Look | None:
+    """Inspect a command in the container that this process entered; None if it cannot be found."""
+    answer = ffi.new("struct preflight *")
+    words = os.fsencode(command), os.fsencode(path)
+    if lib.preflight_run(block, len(block), *words, trace, limit_ms, answer) < 0:
+        return None
+    data: bytes = ffi.string(answer.text, answer.length) if answer.length else b""
+    return Look(
+        os.fsdecode(ffi.string(answer.path)),
+        answer.program.kind,
+        os.fsdecode(ffi.string(answer.program.mpi)),
+        bool(answer.timed_out),
+        os.fsdecode(data),
+    )
+
+
+def cma_test() -> int:
+    """Return what ``cma.h`` says of two processes that copy from each other's memory."""
+    return int(lib.cma_test())
 
 
 # -- channel ---------------------------------------------------------------------------------------

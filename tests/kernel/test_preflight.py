@@ -20,7 +20,7 @@ data = block.join([block.record(kernel.lib.OP_ENV_SET, 0, "FROM_PLAN", "yes")])
 os.environ["FROM_ENGINE"] = "secret"
 os.open("/etc/hostname", os.O_RDONLY)
 kernel.create_namespace()
-found = proof.kernel_look(data, sys.argv[1], "/usr/bin:/bin", trace=True)
+found = kernel.preflight(data, sys.argv[1], "/usr/bin:/bin", proof.LIMIT_MS, trace=True)
 print(found.kind, found.timed_out, len(found.text))
 print(found.text[:3000])
 """
@@ -138,7 +138,7 @@ def test_program_says_which_mpi_it_needs(tmp_path):
     (tmp_path / "m.c").write_text("int f(void);\nint main(void) { return f(); }\n")
     subprocess.run(["gcc", "-o", tmp_path / "m", tmp_path / "m.c", library], check=True)
     data = block.join([])
-    found = proof.kernel_look(data, str(tmp_path / "m"), "/bin", trace=False)
+    found = kernel.preflight(data, str(tmp_path / "m"), "/bin", proof.LIMIT_MS, trace=False)
     assert found is not None
     assert found.mpi == "libmpi.so.40"
     assert found.text == ""

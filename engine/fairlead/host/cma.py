@@ -34,7 +34,7 @@ def warning(cache_dir: str) -> str:
     """Return a line for the user where copying does not work, else nothing; tries it if need be."""
     result = _read(path(cache_dir))
     if not result.lstrip("-").isdecimal():
-        result = str(kernel.lib.cma_test())
+        result = str(kernel.cma_test())
         _keep(cache_dir, f"{result}\n")
     return explain(int(result), _read(_YAMA))
 

@@ -48,13 +48,13 @@ def prove(plan: launch_plan.Plan, block: bytes) -> Proven:
         return Proven()
     path = env.value(plan.variables, "PATH") or env.DEFAULT_PATH
     # A first look without running anything: most commands of a step are no MPI programs.
-    found = kernel_look(block, words[0], path, trace=False)
+    found = kernel.preflight(block, words[0], path, LIMIT_MS, trace=False)
     if found is None or found.kind != kernel.lib.PROGRAM_DYNAMIC:
         return Proven()
     _refuse(plan, found.path, (found.mpi,))
     if not plan.proof.trace:
         return Proven(seen=_seen(plan, (found.path,)))
-    found = kernel_look(block, words[0], path, trace=True)
+    found = kernel.preflight(block, words[0], path, LIMIT_MS, trace=True)
     if found is None or not found.text:
         return Proven(certain=False)
     if found.timed_out:
@@ -70,33 +70,6 @@ def prove(plan: launch_plan.Plan, block: bytes) -> Proven:
         proof.check_injected(found.path, files)
     _refuse(plan, found.path, tuple(name for name, _ in trace.libraries))
     return Proven(True, notes, _seen(plan, (found.path, *(at for _, at in trace.libraries if at))))
-
-
-class Look(NamedTuple):
-    """What a command is, and what its loader printed (``preflight.h``)."""
-
-    path: str
-    kind: int
-    mpi: str
-    timed_out: bool
-    text: str
-
-
-def kernel_look(block: bytes, command: str, path: str, *, trace: bool) -> Look | None:
-    """Inspect a command in the container that this process entered; None if it cannot be found."""
-    ffi = kernel.ffi
-    answer = ffi.new("struct preflight *")
-    words = os.fsencode(command), os.fsencode(path)
-    if kernel.lib.preflight_run(block, len(block), *words, trace, LIMIT_MS, answer) < 0:
-        return None
-    data: bytes = ffi.string(answer.text, answer.length) if answer.length else b""
-    return Look(
-        os.fsdecode(ffi.string(answer.path)),
-        answer.program.kind,
-        os.fsdecode(ffi.string(answer.program.mpi)),
-        bool(answer.timed_out),
-        os.fsdecode(data),
-    )
 
 
 def _refuse(plan: launch_plan.Plan, command: str, names: tuple[str, ...]) -> None:
