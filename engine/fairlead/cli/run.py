@@ -205,4 +205,4 @@ def _volume(text: str, cwd: str) -> launch.Volume:
     if not source:
         raise errors.UsageError(f"--volume {text!r}: no source", hint="write SRC[:DST[:ro]]")
     source = os.path.normpath(os.path.join(cwd or "/", source))
-    return launch.Volume(source, destination or source, options == "ro")
+    return launch.Volume(source, destination or source, (options,) if options else ())

@@ -136,10 +136,9 @@ def user_directories(request: launch.Request, facts: host_facts.Facts) -> list[M
     if cwd and cwd in facts.directories and may_bind(cwd) and not _covered(cwd, mounts):
         mounts.append(Mount(cwd, "bind", cwd, ("rbind", "optional"), "the job's working directory"))
     for volume in request.volumes:
-        options = ("rbind", "ro") if volume.readonly else ("rbind",)
-        mounts.append(
-            Mount(volume.destination, "bind", volume.source, options, "asked for by --volume")
-        )
+        options = ("rbind", *volume.flags)
+        why = f"asked for by {volume.origin}"
+        mounts.append(Mount(volume.destination, volume.kind, volume.source, options, why))
     return mounts
 
 

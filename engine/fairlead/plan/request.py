@@ -31,11 +31,21 @@ class Step(NamedTuple):
 
 
 class Volume(NamedTuple):
-    """A bind that the user asked for (``fairlead run --volume``)."""
+    """A mount that was asked for, at any door.
+
+    Attributes:
+        source: path on the host.
+        destination: path in the container.
+        flags: mount options of the runtime specification.
+        kind: ``bind``.
+        origin: the option, or the file and line, that asked for it.
+    """
 
     source: str
     destination: str
-    readonly: bool = False
+    flags: tuple[str, ...] = ()
+    kind: str = "bind"
+    origin: str = "--volume"
 
 
 class Request(NamedTuple):
