@@ -19,6 +19,7 @@ SCRIPTS = (
     "tests/bed/mpi_hosts",
     "tests/bed/mpi_images",
     "tests/bed/packages",
+    "tests/bed/private",
     "tests/bed/registry",
     "tests/bed/release",
     "tests/faults/sweep",
