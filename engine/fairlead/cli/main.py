@@ -24,6 +24,7 @@ VERBS = {
     "doctor": "say what works on this node, what does not, and why",
     "inspect": "show an image's configuration and layers",
     "plan": "show what a launch would do, and why, without doing it",
+    "edf": "check and show environment files (EDF)",
     "mpi": "show the host's MPI, an image's, and whose will run",
 }
 
@@ -31,6 +32,7 @@ EPILOG = """\
 An image is named as everywhere: [REGISTRY/]NAME[:TAG][@sha256:...], e.g. ubuntu:24.04, or
 REGISTRY#NAME. Images on this machine: the PATH of a squashfs or SIF file or of a root directory,
 oci:PATH[:TAG], oci-archive:PATH[:TAG], docker-archive:PATH[:NAME], containers-storage:NAME.
+An environment file names image, mounts and variables: PATH.toml, or edf:NAME (see fairlead edf).
 Under Slurm: srun --container=IMAGE ./app (see srun --help).
 Settings: /etc/fairlead/fairlead.toml, ~/.config/fairlead/fairlead.toml, FAIRLEAD_* variables.
 Exit status: the command's own; 125 when Fairlead fails, 126 and 127 when the command cannot be run

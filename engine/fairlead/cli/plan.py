@@ -27,8 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, config: settings.Config) -> int:
     """Print the plan."""
-    config = run_verb.configured(arguments, config)
-    request = run_verb.request_from(arguments, config)
+    request, config = run_verb.launch_from(arguments, config)
     plan = prepare.prepare(request, config).plan
     if arguments.json:
         document = {"config": oci.config(plan, request.environ), "reasons": reasons(plan)}

@@ -17,6 +17,7 @@ from fairlead import config as settings
 from fairlead import errors, log
 from fairlead.cli import names
 from fairlead.host import witness
+from fairlead.image import reference
 from fairlead.plan import request as launch
 from fairlead.run import block, namespace, proof, upper
 from fairlead.run import launch as prepare
@@ -71,8 +72,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="accepted as by podman; the terminal is always the command's",
     )
+    add(
+        "--environment",
+        "--edf",
+        metavar="NAME|PATH",
+        help="environment file (EDF) that names image, mounts and variables; all words that follow "
+        "are the command",
+    )
     add("--rm", action="store_true", help="accepted as by podman; nothing is ever left behind")
-    add("reference", metavar="IMAGE", help="image reference")
+    add("reference", metavar="IMAGE", help="image reference, or an environment file (x.toml)")
     add(
         "command",
         nargs=argparse.REMAINDER,
@@ -81,8 +89,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def launch_from(
+    arguments: argparse.Namespace, config: settings.Config
+) -> tuple[launch.Request, settings.Config]:
+    """Return the request for a command line, and the settings with its options on top."""
+    config = configured(arguments, config)
+    name = arguments.environment
+    if name is None:
+        name = reference.environment(arguments.reference)
+        arguments.reference = "" if name is not None else arguments.reference
+    else:
+        arguments.command = [arguments.reference, *arguments.command]
+        arguments.reference = ""
+    request = request_from(arguments, config)
+    if name is None:
+        return request, config
+    from fairlead.run import environment
+
+    options = {"workdir": arguments.workdir, "entrypoint": arguments.entrypoint}
+    told = frozenset(key for key, value in options.items() if value is not None)
+    request, config = environment.applied(request, config, name, told)
+    return launch.check(request), config
+
+
 def request_from(arguments: argparse.Namespace, config: settings.Config) -> launch.Request:
-    """Return the request for a command line."""
+    """Return what the words of a command line ask for."""
     environ = witness.Environment(os.environ)
     command = tuple(arguments.command)
     if command[:1] == ("--",):
@@ -135,8 +166,7 @@ def run(arguments: argparse.Namespace, config: settings.Config) -> int:
 
         start = basis.begin(os.environ)
         config = settings.load()  # once more, now that its files were looked at
-    config = configured(arguments, config)
-    request = request_from(arguments, config)
+    request, config = launch_from(arguments, config)
     upper.check(request, broker=-1)
     ready = prepare.prepare(request, config, _progress(request.reference))
     pending = keep.begin(key, start, ready, request, config) if start else None

@@ -91,7 +91,7 @@ class Definition(NamedTuple):
 
     Attributes:
         name: as it was asked for.
-        files: every file that was read, the inherited ones first.
+        files: every file that was read, the inheriting ones first.
         image, workdir, entrypoint, writable: None where no file says so.
         mounts, devices: of all files, the inherited ones first.
         env, annotations: one entry per name.
@@ -218,8 +218,9 @@ def _find(name: str, origin: str, reading: _Reading) -> str | None:
             errors.EdfError(f"{where}{name[:80]!r}: the name is {message}", hint="name a file")
         )
         return None
-    folders = search_path(reading.environ)
-    if is_path(name):
+    if not is_path(name):
+        folders = search_path(reading.environ)
+    else:
         folders = ("",) if name.startswith("/") else (reading.cwd,) if reading.cwd else ()
     names = (name,) if name.endswith(SUFFIX) else (name + SUFFIX, *([name] * is_path(name)))
     for folder in folders:

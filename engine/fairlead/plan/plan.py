@@ -101,6 +101,8 @@ def make(
     variables = env.changes(
         request.environ, source.config.env, injected, request.variables, source.reference
     )
+    if request.templates:
+        variables = _defined(variables, request, injected)
     arguments, command = _command(source.config, request)
     workdir, why = _workdir(source.config, request, facts, directories)
     return Plan(
@@ -120,10 +122,23 @@ def make(
         uid=facts.user.uid,
         gid=facts.user.gid,
         hostname=facts.hostname,
-        notes=_notes(source.config, facts, injection),
+        notes=(*request.notes, *_notes(source.config, facts, injection)),
         mpi=injection.report,
         proof=injection.proof,
     )
+
+
+def _defined(
+    variables: tuple[env.Variable, ...],
+    request: launch.Request,
+    injected: tuple[tuple[str, str | None], ...],
+) -> tuple[env.Variable, ...]:
+    """Return the variables with those of an environment file, whose reader few launches need."""
+    from fairlead.plan import definition
+
+    asked = frozenset(name for name, _ in request.variables)
+    ours = dict(injected).get("LD_PRELOAD")
+    return definition.variables(variables, request.environ, request.templates, asked, ours)
 
 
 def _upper_reason(request: launch.Request) -> str:

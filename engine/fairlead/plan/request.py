@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from fairlead import errors
+from fairlead.host import witness
 
 MPI_MODES = ("auto", "host", "image")
 
@@ -37,7 +38,7 @@ class Volume(NamedTuple):
         source: path on the host.
         destination: path in the container.
         flags: mount options of the runtime specification.
-        kind: ``bind``.
+        kind: ``bind``, or ``image``: source is a squashfs file, whose content is mounted.
         origin: the option, or the file and line, that asked for it.
     """
 
@@ -59,6 +60,11 @@ class Request(NamedTuple):
         workdir: working directory asked for inside, or None.
         entrypoint: None: the image's, off or on by ``use_entrypoint``; a tuple overrides it.
         mpi: auto, host or image.
+        devices: as typed.
+        annotations: name and value, for hooks.
+        templates: name, template and origin of the variables of an environment file.
+        notes: what the user should know at each launch.
+        seen: files that this request was made from.
     """
 
     reference: str
@@ -76,6 +82,11 @@ class Request(NamedTuple):
     upper: str = "memory"  # or "disk": where the root is written to
     upper_size: str = ""  # of what may be written; empty: half of the memory, a tenth of the disk
     step: Step | None = None
+    devices: tuple[str, ...] = ()
+    annotations: tuple[tuple[str, str], ...] = ()
+    templates: tuple[tuple[str, str, str], ...] = ()
+    notes: tuple[str, ...] = ()
+    seen: tuple[witness.Seen, ...] = ()
 
 
 def check(request: Request) -> Request:

@@ -4,6 +4,7 @@ The key (``c_ext/plan_key.h``) holds what a launch knows before anything is look
 request, this boot, the user. Everything else is here:
 
     settings              the site's and the user's file
+    environment file      it, those it inherits from, and where they were looked for
     user, groups          /etc/passwd, /etc/group, /etc/nsswitch.conf; what a directory server says
                           has no file and is covered by the entry's age
     host                  which places, devices and PMIx directories there are
@@ -106,7 +107,7 @@ def collect(
     if not isinstance(environ, witness.Environment):
         return None
     store = layout.Store(config.store.rstrip("/"))
-    files = [*start.files, *_image(store, ready), *_node(ready.facts, request)]
+    files = [*start.files, *request.seen, *_image(store, ready), *_node(ready.facts, request)]
     steps, same = _pmix(environ)
     files += steps
     if ranks.tries_copying(request, config):

@@ -106,6 +106,8 @@ def _may_be_kept(request: launch_request.Request, config: settings.Config) -> bo
     step = request.step
     if step is not None and (step.script or step.multi_prog):
         return False
+    if any(volume.kind == "image" for volume in request.volumes):
+        return False  # whose tree in the store C does not hold
     name = reference.parse(
         request.reference, default_registry=config.default_registry, cwd=request.cwd
     )

@@ -63,6 +63,10 @@ def prepare(
     )
     store = layout.open_store(config)
     image, mounts = _image(name, config, store, progress, broker)
+    if any(volume.kind == "image" for volume in request.volumes):
+        from fairlead.run import volumes
+
+        request = volumes.ready(request, config, store, progress)
     files = view.View(image.place, image.rootfs)
     if mounts:
         again = site.name_of(image.digest)

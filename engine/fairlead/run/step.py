@@ -25,6 +25,7 @@ from fairlead import config as settings
 from fairlead import errors, kernel, log
 from fairlead.host import facts as host_facts
 from fairlead.host import witness
+from fairlead.image import reference
 from fairlead.plan import request as launch
 from fairlead.run import block, namespace, proof, upper
 from fairlead.run import launch as prepare
@@ -76,7 +77,7 @@ def _serve(data: bytes) -> tuple[int, int, int]:
 
         start = basis.begin(job)
     config = settings.load()
-    request = request_from(facts, job, config)
+    request, config = launch_from(facts, job, config)
     broker = BROKER_FD if facts.get("broker") == "1" else -1
     upper.check(request, broker)
     ready = prepare.prepare(request, config, log.QuietProgress(f"pulling {facts['ref']}"), broker)
@@ -116,6 +117,26 @@ def parse(data: bytes) -> tuple[dict[str, str], dict[str, str]]:
 def _pairs(data: bytes) -> dict[str, str]:
     pairs = (os.fsdecode(item).partition("=") for item in data.split(b"\0") if item)
     return {name: value for name, separator, value in pairs if separator}
+
+
+def launch_from(
+    facts: dict[str, str], environ: Mapping[str, str], config: settings.Config
+) -> tuple[launch.Request, settings.Config]:
+    """Return the request of a step, and the settings; an environment file changes both.
+
+    Raises:
+        errors.EdfError: the file cannot be had, or something is wrong with it.
+    """
+    request = request_from(facts, environ, config)
+    inner = reference.environment(request.reference)
+    name = facts.get("environment") or inner
+    if name is None:
+        return request, config
+    from fairlead.run import environment
+
+    told = {key for key in ("workdir", "entrypoint", "writable", "mpi") if facts.get(key)}
+    told |= {"image"} if inner is None and request.reference else set()
+    return environment.applied(request, config, name, frozenset(told))
 
 
 def request_from(
