@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from fairlead import errors
+from fairlead.cli import edf as verb
 from fairlead.image import edf, tomllines
 
 ENVIRON = {"SCRATCH": "/scratch", "USER": "ada", "EMPTY": ""}
@@ -352,3 +353,27 @@ def test_any_template_is_a_value_or_an_error(template):
     except errors.EdfError as error:
         value = error.message
     assert value.startswith("x:1: ") or "$" in template or value == template
+
+
+def test_rendered_definition_is_read_as_the_same(home):
+    write(home, "base", 'image = "a"\nwritable = true\n[env]\nX = "$${HOME}\\t\\u007f${HOME}"\n')
+    write(
+        home,
+        "x",
+        'base_environment = "base"\nmounts = ["$${A}:/b"]\ndevices = ["d=all"]\n'
+        '[annotations]\na."b c" = "$$\\\\"\n',
+    )
+    found, problems = read(home, "x")
+    write(home, "again", verb.text(found))
+    again, none = read(home, "again")
+    assert problems == none == ()
+    assert values(again) == values(found)
+
+
+def values(definition):
+    plain = definition._replace(name="", files=())
+    return [
+        [item[:-1] for item in value] if field in {"mounts", "devices", "env", "annotations"}
+        else value and value[:-1]
+        for field, value in plain._asdict().items()
+    ]  # fmt: skip

@@ -44,7 +44,13 @@ def _tree(
     progress: log.Progress | None,
 ) -> str:
     name = reference.Reference("", volume.source, None, None, transport=reference.PATH)
-    if source.kind(name) != source.SQUASHFS:
+    try:
+        kind = source.kind(name)
+    except errors.ImageNotFoundError as error:
+        raise errors.MountError(f"{volume.origin}: {error.message}") from error
+    except errors.ArchiveError:
+        kind = ""
+    if kind != source.SQUASHFS:
         raise errors.MountError(
             f"{volume.origin}: {volume.source}: is no squashfs file", hint="leave the flag sqsh out"
         )
