@@ -103,7 +103,7 @@ def test_squashfs_is_mounted_read_only(user: User, place: Path, image: str) -> N
     missing = user.run("run", "x.toml", "true")
     assert missing.returncode == 125
     assert missing.stderr == (
-        f"fairlead: error [mount]: {place}/x.toml:2: {place}/none.sqsh: is not there "
+        f"fairlead: error [mount]: {place}/x.toml:2: {place}/none.sqsh: No such file or directory "
         "(check that the path exists and that you may read it)\n"
     )
 
