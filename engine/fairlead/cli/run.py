@@ -11,11 +11,10 @@ import argparse
 import os
 import shlex
 import signal
-from collections.abc import Mapping
 
 from fairlead import config as settings
-from fairlead import errors, log
-from fairlead.cli import names
+from fairlead import log
+from fairlead.cli import names, words
 from fairlead.host import witness
 from fairlead.plan import request as launch
 from fairlead.run import block, namespace, proof, upper
@@ -47,6 +46,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="SRC[:DST[:ro]]",
         help="bind a host file or directory",
+    )
+    add(
+        "--env-file",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="set the variables that FILE lists, as --env would; --env wins",
+    )
+    add(
+        "--tmpfs",
+        action="append",
+        default=[],
+        metavar="DIR[:OPTIONS]",
+        help="an empty directory in memory, e.g. /scratch:size=1g,mode=700",
     )
     add("-w", "--workdir", metavar="DIR", help="working directory inside")
     add("--entrypoint", metavar="COMMAND", help="replace the image's entrypoint; empty: none")
@@ -99,8 +112,11 @@ def request_from(arguments: argparse.Namespace, config: settings.Config) -> laun
             use_entrypoint=True,
             entrypoint=entrypoint,
             mpi=config.mpi,
-            variables=tuple(_variable(text, environ) for text in arguments.env),
-            volumes=tuple(_volume(text, cwd) for text in arguments.volume),
+            variables=words.variables(arguments.env_file, arguments.env, environ),
+            volumes=(
+                *(words.volume(text, cwd) for text in arguments.volume),
+                *(words.tmpfs(text) for text in arguments.tmpfs),
+            ),
             mount_home=config.mount_home,
             writable=config.writable,
             upper=config.upper,
@@ -130,7 +146,7 @@ def run(arguments: argparse.Namespace, config: settings.Config) -> int:
     _restore_locale()
     key = _key()
     start = None
-    if key:
+    if key and not arguments.env_file:  # what such a file said is in no basis
         from fairlead.run import basis, keep
 
         start = basis.begin(os.environ)
@@ -186,23 +202,3 @@ def _progress(reference: str) -> log.Progress:
     from fairlead.cli import lazy_progress
 
     return lazy_progress.LazyProgress(reference)
-
-
-def _variable(text: str, environ: Mapping[str, str]) -> tuple[str, str]:
-    name, separator, value = text.partition("=")
-    if not separator and name not in environ:
-        raise errors.UsageError(f"--env {name}: not set on the host", hint="write NAME=VALUE")
-    return name, value if separator else environ[name]
-
-
-def _volume(text: str, cwd: str) -> launch.Volume:
-    source, _, rest = text.partition(":")
-    destination, _, options = rest.partition(":")
-    if options not in ("", "ro", "rw"):
-        raise errors.UsageError(
-            f"--volume {text}: option {options!r} is neither ro nor rw", hint="write SRC[:DST[:ro]]"
-        )
-    if not source:
-        raise errors.UsageError(f"--volume {text!r}: no source", hint="write SRC[:DST[:ro]]")
-    source = os.path.normpath(os.path.join(cwd or "/", source))
-    return launch.Volume(source, destination or source, (options,) if options else ())
