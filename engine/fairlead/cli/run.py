@@ -30,37 +30,25 @@ examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options that ``run`` and ``plan`` share."""
+    add_options(parser)
+    parser.add_argument("reference", metavar="IMAGE", help="image reference")
+    add_command(parser)
+
+
+def add_command(parser: argparse.ArgumentParser) -> None:
+    """Declare the words of the command."""
+    parser.add_argument(
+        "command",
+        nargs=argparse.REMAINDER,
+        metavar="COMMAND [ARG...]",
+        help="default: the image's own",
+    )
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Declare what says how to launch."""
     add = parser.add_argument
-    add(
-        "-e",
-        "--env",
-        action="append",
-        default=[],
-        metavar="NAME[=VALUE]",
-        help="set a variable, or keep the host's",
-    )
-    add(
-        "-v",
-        "--volume",
-        action="append",
-        default=[],
-        metavar="SRC[:DST[:ro]]",
-        help="bind a host file or directory",
-    )
-    add(
-        "--env-file",
-        action="append",
-        default=[],
-        metavar="FILE",
-        help="set the variables that FILE lists, as --env would; --env wins",
-    )
-    add(
-        "--tmpfs",
-        action="append",
-        default=[],
-        metavar="DIR[:OPTIONS]",
-        help="an empty directory in memory, e.g. /scratch:size=1g,mode=700",
-    )
+    words.add_arguments(parser)
     add("-w", "--workdir", metavar="DIR", help="working directory inside")
     add("--entrypoint", metavar="COMMAND", help="replace the image's entrypoint; empty: none")
     add("--mpi", choices=launch.MPI_MODES, help="whose MPI library runs (default: auto)")
@@ -85,13 +73,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="accepted as by podman; the terminal is always the command's",
     )
     add("--rm", action="store_true", help="accepted as by podman; nothing is ever left behind")
-    add("reference", metavar="IMAGE", help="image reference")
-    add(
-        "command",
-        nargs=argparse.REMAINDER,
-        metavar="COMMAND [ARG...]",
-        help="default: the image's own",
-    )
 
 
 def request_from(arguments: argparse.Namespace, config: settings.Config) -> launch.Request:
@@ -154,7 +135,7 @@ def run(arguments: argparse.Namespace, config: settings.Config) -> int:
     config = configured(arguments, config)
     request = request_from(arguments, config)
     upper.check(request, broker=-1)
-    ready = prepare.prepare(request, config, _progress(request.reference))
+    ready = prepare.prepare(request, config, progress(request.reference))
     pending = keep.begin(key, start, ready, request, config) if start else None
     plan = ready.plan
     launch_block = block.compile_plan(plan)
@@ -196,7 +177,8 @@ def _key() -> bytes:
         return b""
 
 
-def _progress(reference: str) -> log.Progress:
+def progress(reference: str) -> log.Progress:
+    """Return who shows how far an image is."""
     if not log.main_stream_is_terminal():
         return log.QuietProgress(f"pulling {reference}")
     from fairlead.cli import lazy_progress

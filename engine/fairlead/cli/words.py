@@ -5,6 +5,7 @@ Nothing here decides whether a path may be used: ``plan.request.check`` does.
 
 from __future__ import annotations
 
+import argparse
 import os
 from collections.abc import Iterable, Mapping
 
@@ -14,6 +15,41 @@ from fairlead.plan import request as launch
 _MAX_FILE = 1 << 20
 _SIZES = ("size", "nr_inodes")
 _TMPFS_FLAGS = ("rw", "nosuid", "nodev", "exec")  # what each one is anyway
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options that are parsed here."""
+    add = parser.add_argument
+    add(
+        "-e",
+        "--env",
+        action="append",
+        default=[],
+        metavar="NAME[=VALUE]",
+        help="set a variable, or keep the host's",
+    )
+    add(
+        "-v",
+        "--volume",
+        action="append",
+        default=[],
+        metavar="SRC[:DST[:ro]]",
+        help="bind a host file or directory",
+    )
+    add(
+        "--env-file",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="set the variables that FILE lists, as --env would; --env wins",
+    )
+    add(
+        "--tmpfs",
+        action="append",
+        default=[],
+        metavar="DIR[:OPTIONS]",
+        help="an empty directory in memory, e.g. /scratch:size=1g,mode=700",
+    )
 
 
 def variables(
