@@ -109,7 +109,7 @@ class AuthError(Error):
     """The registry refused the credentials, or wants some (401 or 403)."""
 
     code = "auth"
-    remedy = "log in with podman, docker or skopeo login, or set REGISTRY_AUTH_FILE"
+    remedy = "log in with fairlead, podman or docker login, or set REGISTRY_AUTH_FILE"
 
 
 class PlatformError(Error):

@@ -25,6 +25,9 @@ VERBS = {
     "inspect": "show an image's configuration and layers",
     "plan": "show what a launch would do, and why, without doing it",
     "edf": "check and show environment files (EDF)",
+    "bundle": "write a launch as an OCI bundle for crun, runc and youki",
+    "login": "log in to a registry",
+    "logout": "forget the login of a registry",
     "mpi": "show the host's MPI, an image's, and whose will run",
 }
 

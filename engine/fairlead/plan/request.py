@@ -35,10 +35,10 @@ class Volume(NamedTuple):
     """A mount that was asked for, at any door.
 
     Attributes:
-        source: path on the host.
+        source: path on the host; ``tmpfs`` of a tmpfs.
         destination: path in the container.
         flags: mount options of the runtime specification.
-        kind: ``bind``, or ``image``: source is a squashfs file, whose content is mounted.
+        kind: ``bind``, ``tmpfs``, or ``image``: source is a squashfs file, whose content is mounted.
         origin: the option, or the file and line, that asked for it.
     """
 
@@ -129,7 +129,8 @@ def check_path(path: str, what: str, error: type[errors.Error]) -> None:
 
 
 def _check_volume(volume: Volume) -> None:
-    check_path(volume.source, "volume source", errors.UsageError)
+    if volume.kind == "bind":
+        check_path(volume.source, "volume source", errors.UsageError)
     check_path(volume.destination, "volume destination", errors.UsageError)
     if ".." in volume.destination.split("/"):
         raise errors.UsageError(
