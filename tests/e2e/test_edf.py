@@ -182,3 +182,45 @@ def test_rendered_file_means_the_same(user: User, place: Path, image: str) -> No
     shown = json.loads(user.run("edf", "render", "--json", "x").stdout)
     assert shown["workdir"] == {"value": "/data", "origin": f"{place}/.edf/x.toml:2"}
     assert shown["env"]["B"] == {"value": "base", "origin": f"{place}/.edf/base.toml:4"}
+
+
+def test_options_of_sarus(user: User, place: Path, image: str) -> None:
+    mount = "type=bind,source=./data,destination=/data,readonly"
+    words = ("--mount", mount, "--glibc", "--init", "--pid=host", "-t", "-w", "/data", "-e", "A=1")
+    shown = user.run(
+        *("run", *words, "--entrypoint", "", "--mount", "type=tmpfs,dst=/cache", image),
+        *(
+            "sh",
+            "-c",
+            "pwd; cat file; echo $A; touch /data/x || echo no; touch /cache/x && echo yes",
+        ),
+    )
+    assert shown.stdout == "/data\nfrom the host\n1\nno\nyes\n", shown.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (
+            ("--ssh",),
+            "--ssh: nothing listens in a container (use srun --overlap, or fairlead exec)",
+        ),
+        (("--pid=private",), "--pid=private: ranks need the host's pid namespace (leave it out)"),
+        (
+            ("--mount", "type=bind,source=/a"),
+            "--mount type=bind,source=/a: has no destination (write type=bind,source=SRC,destination=DST[,readonly])",
+        ),
+    ],
+)
+def test_what_sarus_has_and_cannot_be_had(
+    user: User, image: str, words: tuple[str, ...], line: str
+) -> None:
+    refused = user.run("run", *words, image, "true")
+    assert (refused.returncode, refused.stderr) == (125, f"fairlead: error [usage]: {line}\n")
+
+
+def test_type_of_mpi_that_this_host_lacks(user: User, image: str) -> None:
+    refused = user.run("run", "--mpi-type", "none-of-that-name", image, "true")
+    assert refused.returncode == 125
+    start = "fairlead: error [config]: command line: mpi_profile = 'none-of-that-name': "
+    assert refused.stderr.startswith(f"{start}no MPI installation of this host has that name")

@@ -17,6 +17,7 @@ from fairlead import log
 from fairlead.cli import names, words
 from fairlead.host import witness
 from fairlead.image import reference
+from fairlead.plan import longmount
 from fairlead.plan import request as launch
 from fairlead.run import block, namespace, proof, upper
 from fairlead.run import launch as prepare
@@ -111,6 +112,7 @@ def launch_from(
 
 def _request(arguments: argparse.Namespace, config: settings.Config) -> launch.Request:
     """Return what the words of a command line ask for."""
+    words.refuse(arguments)
     environ = witness.Environment(os.environ)
     command = tuple(arguments.command)
     if command[:1] == ("--",):
@@ -131,6 +133,7 @@ def _request(arguments: argparse.Namespace, config: settings.Config) -> launch.R
             volumes=(
                 *(words.volume(text, cwd) for text in arguments.volume),
                 *(words.tmpfs(text) for text in arguments.tmpfs),
+                *(longmount.parse(text, cwd) for text in arguments.mount),
             ),
             mount_home=config.mount_home,
             writable=config.writable,
@@ -149,8 +152,8 @@ def _configured(arguments: argparse.Namespace, config: settings.Config) -> setti
     return config.override(
         settings.COMMAND_LINE,
         pull=pull,
-        mpi=arguments.mpi,
-        mpi_profile=arguments.mpi_profile,
+        mpi=arguments.mpi or ("host" if arguments.mpi_type else None),
+        mpi_profile=arguments.mpi_profile or arguments.mpi_type,
         writable=False if arguments.read_only else None,
         mount_home=False if arguments.no_home else None,
     )

@@ -38,7 +38,8 @@ class Volume(NamedTuple):
         source: path on the host; ``tmpfs`` of a tmpfs.
         destination: path in the container.
         flags: mount options of the runtime specification.
-        kind: ``bind``, ``tmpfs``, or ``image``: source is a squashfs file, whose content is mounted.
+        kind: ``bind``, ``tmpfs``, or ``image``: source is a squashfs file, of which the content is
+            mounted.
         origin: the option, or the file and line, that asked for it.
     """
 
