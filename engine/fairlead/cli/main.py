@@ -29,6 +29,7 @@ VERBS = {
     "bundle": "write a launch as an OCI bundle for crun, runc and youki",
     "login": "log in to a registry",
     "logout": "forget the login of a registry",
+    "completion": "print the completion script of bash, zsh or fish",
     "mpi": "show the host's MPI, an image's, and whose will run",
 }
 
