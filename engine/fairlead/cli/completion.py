@@ -65,7 +65,9 @@ def all_words() -> tuple[Words, ...]:
 
 
 def _words(name: str, text: str, parser: argparse.ArgumentParser) -> Words:
-    options, plain, image = [], [], False
+    options: list[Option] = []
+    plain: list[str] = []
+    image = False
     for action in parser._actions:
         choices = tuple(map(str, action.choices or ()))
         if isinstance(action, argparse._SubParsersAction) or not action.option_strings:
