@@ -227,6 +227,13 @@ class MpiError(Error):
     remedy = "use --container-mpi=image to run the image's own MPI"
 
 
+class ContainerError(Error):
+    """A container that was named is not there, runs already, or is another user's."""
+
+    code = "container"
+    remedy = "see fairlead ps and fairlead store ls"
+
+
 class RootError(Error):
     """Root asked for a container: an image's programs never run with the node's root identity."""
 

@@ -129,8 +129,8 @@ def test_verbs_about_images_take_the_files_image(user: User, place: Path, image:
     [
         ('imagee = "x"', "1: unknown key 'imagee' (did you mean image?)"),
         ('image = "A"', "1: image: A: the name's component 'A' must be lower case (write it as [REGISTRY/]NAME[:TAG][@sha256:...] or as a path)"),
-        ('image = "a"\nmounts = ["/a:/proc"]', "2: volume destination '/proc': cannot be replaced (choose another)"),
-        ('image = "a"\nmounts = ["/a"]', "2: mounts: '/a' names no destination (write SRC:DST[:FLAG+FLAG])"),
+        ('image = "a"\nmounts = ["/a:/proc"]', "2: destination '/proc': cannot be replaced (choose another)"),
+        ('image = "a"\nmounts = ["/a:"]', "2: '/a:' has no destination (write SRC[:DST[:FLAG+FLAG]],...)"),
         ('image = "a"\nworkdir = "/proc/1"', "2: /proc/1: /proc, /sys and /dev cannot be a working directory (choose another with --container-workdir (or fairlead run --workdir))"),
         ('image = "a"\n[annotations]\ncom.hooks.mpi.enabled = "x"', "3: annotation com.hooks.mpi.enabled: 'x' is neither true nor false (write \"true\" or \"false\")"),
     ],

@@ -197,7 +197,7 @@ def test_plan_starts_nothing(user: User, image: str) -> None:
         ),
         (
             ("run", "--tmpfs", "/proc/x", "x"),
-            "error [usage]: volume destination '/proc/x': cannot be replaced (choose another)",
+            "error [usage]: --tmpfs: destination '/proc/x': cannot be replaced (choose another)",
         ),
         (("run", "--env", "NOT_SET_ANYWHERE", "x"), "error [usage]: --env NOT_SET_ANYWHERE"),
         (("run", "--workdir", "rel", "x"), "error [workdir]"),

@@ -88,16 +88,20 @@ def test_mpi_hook_chooses_whose_mpi_runs(value, mode):
     ("values", "line"),
     [
         (
-            {"mounts": texts("/a")},
-            "error [edf]: /e/x.toml:2: mounts: '/a' names no destination (write SRC:DST[:FLAG+FLAG])",
+            {"mounts": texts("/a:")},
+            "error [edf]: /e/x.toml:2: '/a:' has no destination (write SRC[:DST[:FLAG+FLAG]],...)",
         ),
         (
             {"mounts": texts(":/a")},
-            "error [edf]: /e/x.toml:2: mounts: ':/a' names no source (write SRC:DST[:FLAG+FLAG])",
+            "error [edf]: /e/x.toml:2: ':/a' has no source (write SRC[:DST[:FLAG+FLAG]],...)",
         ),
         (
             {"mounts": texts("/a:/b:ro+suid")},
-            "error [edf]: /e/x.toml:2: mounts: '/a:/b:ro+suid' flag 'suid' is not one of ro, rw, sqsh (write SRC:DST[:FLAG+FLAG])",
+            "error [edf]: /e/x.toml:2: '/a:/b:ro+suid' flag 'suid': a container gives nobody further rights (leave it out)",
+        ),
+        (
+            {"mounts": texts("data:/b")},
+            "error [edf]: /e/x.toml:2: 'data:/b' has a source that is no path, tmpfs or umount (begin it with / or ./)",
         ),
         (
             {"annotations": annotations(com__hooks__mpi__enabled="maybe")},

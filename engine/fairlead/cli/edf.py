@@ -92,7 +92,8 @@ def mistakes(found: edf.Definition, config: settings.Config) -> Iterator[errors.
         except errors.EdfError as error:
             yield error
         except errors.Error as error:
-            yield errors.EdfError(f"{origin}: {error.message}", hint=error.hint)
+            where = "" if error.message.startswith(origin) else f"{origin}: "
+            yield errors.EdfError(f"{where}{error.message}", hint=error.hint)
 
 
 def _check_mount(mount: edf.Text, empty: launch.Request) -> None:

@@ -25,9 +25,12 @@ VERBS = {
     "inspect": "show an image's configuration and layers",
     "plan": "show what a launch would do, and why, without doing it",
     "edf": "check and show environment files (EDF)",
+    "ps": "list your running containers on this node",
+    "exec": "run a command in a running container",
     "bundle": "write a launch as an OCI bundle for crun, runc and youki",
     "login": "log in to a registry",
     "logout": "forget the login of a registry",
+    "completion": "print the completion script of bash, zsh or fish",
     "mpi": "show the host's MPI, an image's, and whose will run",
 }
 

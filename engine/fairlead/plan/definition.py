@@ -15,16 +15,16 @@ from typing import NamedTuple
 
 from fairlead import errors
 from fairlead.image import edf
-from fairlead.plan import env
+from fairlead.plan import env, pyxis
 from fairlead.plan import request as launch
 
 # Names of what a door may have been told by itself.
 IMAGE, WORKDIR, ENTRYPOINT, WRITABLE, MPI = "image", "workdir", "entrypoint", "writable", "mpi"
 MPI_TYPE = "com.hooks.mpi.type"
 MPI_ENABLED = "com.hooks.mpi.enabled"
-FLAGS = (MPI_ENABLED,)
+PYTORCH, ENTRYPOINT_LOG = "com.pyxis.pytorch_remap_vars", "com.pyxis.entrypoint_log"
+FLAGS = (MPI_ENABLED, PYTORCH, ENTRYPOINT_LOG)
 _WORDS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
-_FLAGS = ("ro", "rw", "sqsh")
 
 
 class Annotation(NamedTuple):
@@ -51,8 +51,8 @@ ANNOTATIONS = {
     "com.hooks.dcgm": Annotation("a hook of the site"),
     "com.hooks.slurm": Annotation("srun runs outside of the container"),
     "com.hooks.slurm-global-sync": Annotation("a hook of the site"),
-    "com.pyxis.pytorch_remap_vars": Annotation("whether PyTorch gets its variables", True),
-    "com.pyxis.entrypoint_log": Annotation("--container-entrypoint-log", True),
+    PYTORCH: Annotation("whether PyTorch gets its variables", True),
+    ENTRYPOINT_LOG: Annotation("--container-entrypoint-log", True),
 }
 
 
@@ -89,6 +89,11 @@ def under(
         result = result._replace(use_entrypoint=_is(definition.entrypoint))
     if WRITABLE not in told and definition.writable is not None:
         result = result._replace(writable=definition.writable.value)
+    remap, shown = flag(definition, PYTORCH), flag(definition, ENTRYPOINT_LOG)
+    if remap is not None:
+        result = result._replace(remap_pytorch=remap)
+    if shown is not None:
+        result = result._replace(entrypoint_log=shown)
     if MPI not in told:
         wanted = flag(definition, MPI_ENABLED)
         result = result if wanted is None else result._replace(mpi="host" if wanted else "image")
@@ -128,27 +133,15 @@ def annotation(definition: edf.Definition, name: str) -> edf.Entry | None:
 
 
 def volume(text: edf.Text, cwd: str) -> launch.Volume:
-    """Return what one entry of ``mounts`` means: ``SRC:DST[:FLAG+FLAG]``.
+    """Return what one entry of ``mounts`` means: the words of ``--container-mounts``.
 
     Raises:
         errors.EdfError: it is malformed.
     """
-    source, _, rest = text.value.partition(":")
-    destination, _, options = rest.partition(":")
-    flags = tuple(options.split("+")) if options else ()
-    wrong = [flag for flag in flags if flag not in _FLAGS]
-    message = ""
-    if not source or not destination:
-        message = "names no source" if not source else "names no destination"
-    elif wrong:
-        message = f"flag {wrong[0]!r} is not one of {', '.join(_FLAGS)}"
-    if message:
-        raise errors.EdfError(
-            f"{text.origin}: mounts: {text.value!r} {message}", hint="write SRC:DST[:FLAG+FLAG]"
-        )
-    kind = "image" if "sqsh" in flags else "bind"
-    kept = tuple(flag for flag in flags if flag != "sqsh")
-    return launch.Volume(_absolute(source, cwd), destination, kept, kind, text.origin)
+    try:
+        return pyxis.mount(text.value, cwd, text.origin)
+    except errors.UsageError as error:
+        raise errors.EdfError(error.message, hint=error.hint) from error
 
 
 def _absolute(path: str, cwd: str) -> str:
