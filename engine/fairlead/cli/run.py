@@ -48,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SRC[:DST[:ro]]",
         help="bind a host file or directory",
     )
+    _add_devices(parser)
     add("-w", "--workdir", metavar="DIR", help="working directory inside")
     add("--entrypoint", metavar="COMMAND", help="replace the image's entrypoint; empty: none")
     add("--mpi", choices=launch.MPI_MODES, help="whose MPI library runs (default: auto)")
@@ -81,6 +82,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_devices(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add(
+        "--device",
+        action="append",
+        default=[],
+        metavar="DEVICE",
+        help="HOST[:CONTAINER][:rwm], or a CDI device as vendor.com/class=name",
+    )
+    add(
+        "--annotation",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="by which the site's hooks may be chosen",
+    )
+
+
 def request_from(arguments: argparse.Namespace, config: settings.Config) -> launch.Request:
     """Return the request for a command line."""
     environ = witness.Environment(os.environ)
@@ -101,6 +120,8 @@ def request_from(arguments: argparse.Namespace, config: settings.Config) -> laun
             mpi=config.mpi,
             variables=tuple(_variable(text, environ) for text in arguments.env),
             volumes=tuple(_volume(text, cwd) for text in arguments.volume),
+            devices=tuple(arguments.device),
+            annotations=tuple(_annotation(text) for text in arguments.annotation),
             mount_home=config.mount_home,
             writable=config.writable,
             upper=config.upper,
@@ -142,7 +163,7 @@ def run(arguments: argparse.Namespace, config: settings.Config) -> int:
     pending = keep.begin(key, start, ready, request, config) if start else None
     plan = ready.plan
     launch_block = block.compile_plan(plan)
-    namespace.enter(launch_block)
+    namespace.enter(launch_block, hooks=prepare.hooks(ready, request))
     proven = proof.prove(plan, launch_block)
     for note in (*plan.notes, *proven.notes):
         log.note(note)
@@ -193,6 +214,13 @@ def _variable(text: str, environ: Mapping[str, str]) -> tuple[str, str]:
     if not separator and name not in environ:
         raise errors.UsageError(f"--env {name}: not set on the host", hint="write NAME=VALUE")
     return name, value if separator else environ[name]
+
+
+def _annotation(text: str) -> tuple[str, str]:
+    name, separator, value = text.partition("=")
+    if not separator:
+        raise errors.UsageError(f"--annotation {text!r}: no value", hint="write NAME=VALUE")
+    return name, value
 
 
 def _volume(text: str, cwd: str) -> launch.Volume:

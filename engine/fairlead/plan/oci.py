@@ -11,7 +11,7 @@ from typing import Any
 
 from fairlead.plan.plan import Plan
 
-OURS = ("optional", "strict", "dev")  # mount options that only our own executor knows
+OURS = ("optional", "strict", "dev", "block")  # mount options that only our own executor knows
 
 
 def config(plan: Plan, environ: Mapping[str, str]) -> dict[str, Any]:

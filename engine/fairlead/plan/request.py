@@ -71,6 +71,10 @@ class Request(NamedTuple):
     mpi: str = "auto"
     variables: tuple[tuple[str, str], ...] = ()
     volumes: tuple[Volume, ...] = ()
+    devices: tuple[
+        str, ...
+    ] = ()  # as typed: HOST[:CONTAINER][:rwm], or CDI's vendor.com/class=name
+    annotations: tuple[tuple[str, str], ...] = ()  # by which the site's hooks may be chosen
     mount_home: bool = True
     writable: bool = True
     upper: str = "memory"  # or "disk": where the root is written to
@@ -97,6 +101,11 @@ def check(request: Request) -> Request:
             )
     for volume in request.volumes:
         _check_volume(volume)
+    for name, value in request.annotations:
+        if not name or any(ord(c) < 32 or ord(c) == 127 for c in name + value):
+            raise errors.UsageError(
+                f"annotation {name!r}: empty, or holds a control character", hint="write NAME=VALUE"
+            )
     if request.workdir is not None:
         check_path(request.workdir, "working directory", errors.WorkdirError)
         if (request.workdir + "/").startswith(("/proc/", "/sys/", "/dev/")):
