@@ -102,7 +102,7 @@ class AuthError(Error):
     """The registry refused the credentials, or wants some (401 or 403)."""
 
     code = "auth"
-    remedy = "log in with podman, docker or skopeo login, or set REGISTRY_AUTH_FILE"
+    remedy = "log in with fairlead, podman or docker login, or set REGISTRY_AUTH_FILE"
 
 
 class PlatformError(Error):
@@ -232,6 +232,13 @@ class MpiError(Error):
 
     code = "mpi"
     remedy = "use --container-mpi=image to run the image's own MPI"
+
+
+class ContainerError(Error):
+    """A container that was named is not there, runs already, or is another user's."""
+
+    code = "container"
+    remedy = "see fairlead ps and fairlead store ls"
 
 
 class RootError(Error):

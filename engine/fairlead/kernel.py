@@ -91,6 +91,16 @@ def create_namespace() -> tuple[int, int]:
     return os.open("/proc/self/ns/user", flags), os.open("/proc/self/ns/mnt", flags)
 
 
+def join_namespace(user_fd: int, mount_fd: int) -> None:
+    """Move this process, which must have one thread only, into a container's namespaces.
+
+    Raises:
+        Failure: with step ``join``.
+    """
+    report = ffi.new("struct report *")
+    _report(lib.namespace_join(user_fd, mount_fd, report), report)
+
+
 def compose_root(block: bytes, mounts: tuple[int, ...] = ()) -> None:
     """Execute the compose part of a launch block: mounts, pivot, check of directory and command.
 

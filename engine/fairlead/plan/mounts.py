@@ -137,7 +137,7 @@ def user_directories(request: launch.Request, facts: host_facts.Facts) -> list[M
     if cwd and cwd in facts.directories and may_bind(cwd) and not _covered(cwd, mounts):
         mounts.append(Mount(cwd, "bind", cwd, ("rbind", "optional"), "the job's working directory"))
     for volume in request.volumes:
-        options = ("rbind", *volume.flags)
+        options = ("rbind", *volume.flags) if volume.kind == "bind" else volume.flags
         why = f"asked for by {volume.origin}"
         mounts.append(Mount(volume.destination, volume.kind, volume.source, options, why))
     return mounts

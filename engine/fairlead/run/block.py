@@ -44,6 +44,11 @@ def compile_plan(plan: launch.Plan) -> bytes:
     return join(records(plan))
 
 
+def compile_entry(workdir: str) -> bytes:
+    """Return the block of who joins a container that stands: its directory, and nothing else."""
+    return join([record(kernel.lib.OP_WORKDIR, 0, workdir)])
+
+
 def records(plan: launch.Plan, *, templates: bool = False) -> list[bytes]:
     """Return the records of a plan; with templates, what differs in every step stands as one."""
     lib = kernel.lib

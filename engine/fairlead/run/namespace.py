@@ -78,6 +78,22 @@ def _compose_with(
     after(path)
 
 
+def join(user_fd: int, mount_fd: int) -> None:
+    """Move this process into a container that runs already; descriptors stay open until exec.
+
+    Raises:
+        errors.NamespaceError: the kernel refuses.
+    """
+    _stop_imports()
+    try:
+        kernel.join_namespace(user_fd, mount_fd)
+    except kernel.Failure as failure:
+        words = os.strerror(failure.errno)
+        raise errors.NamespaceError(
+            f"cannot join the container: {failure.detail}: {words}"
+        ) from failure
+
+
 def execute(block: bytes, command: tuple[str, ...]) -> NoReturn:
     """Execute the command in the container that this process entered.
 
