@@ -135,6 +135,8 @@ def _request(arguments: argparse.Namespace, config: settings.Config) -> launch.R
                 *(words.tmpfs(text) for text in arguments.tmpfs),
                 *(longmount.parse(text, cwd) for text in arguments.mount),
             ),
+            devices=tuple(arguments.device),
+            annotations=tuple(words.annotation(text) for text in arguments.annotation),
             mount_home=config.mount_home,
             writable=config.writable,
             upper=config.upper,
@@ -175,7 +177,7 @@ def run(arguments: argparse.Namespace, config: settings.Config) -> int:
     pending = keep.begin(key, start, ready, request, config) if start else None
     plan = ready.plan
     launch_block = block.compile_plan(plan)
-    namespace.enter(launch_block)
+    namespace.enter(launch_block, hooks=prepare.hooks(ready, request))
     proven = proof.prove(plan, launch_block)
     for note in (*plan.notes, *proven.notes):
         log.note(note)

@@ -58,6 +58,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the same in the long syntax: type=bind,source=SRC,destination=DST[,readonly], or "
         "type=tmpfs,destination=DST",
     )
+    add(
+        "--device",
+        action="append",
+        default=[],
+        metavar="DEVICE",
+        help="HOST[:CONTAINER][:rwm], or a CDI device as vendor.com/class=name",
+    )
+    add(
+        "--annotation",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="by which the site's hooks may be chosen",
+    )
     _add_sarus(add)
 
 
@@ -137,6 +151,18 @@ def _env_file(path: str, environ: Mapping[str, str]) -> dict[str, str]:
         if separator or name in environ:
             found[name] = value if separator else environ[name]
     return found
+
+
+def annotation(text: str) -> tuple[str, str]:
+    """Return what ``--annotation`` says.
+
+    Raises:
+        errors.UsageError: it is malformed.
+    """
+    name, separator, value = text.partition("=")
+    if not separator:
+        raise errors.UsageError(f"--annotation {text!r}: no value", hint="write NAME=VALUE")
+    return name, value
 
 
 def volume(text: str, cwd: str) -> launch.Volume:

@@ -29,7 +29,8 @@ class Mount(NamedTuple):
 
     ``type`` is ``bind``, ``tmpfs``, ``file`` (source holds the content of a generated file) or
     ``device``. ``options`` are runtime-spec mount options, plus ``optional`` (no error if the
-    source is gone), ``strict`` (the image's own path must not be a symbolic link) and ``dev``.
+    source is gone), ``strict`` (the image's own path must not be a symbolic link) and ``dev``; of a
+    device its number, and ``block`` if it is one.
     """
 
     destination: str

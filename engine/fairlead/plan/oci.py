@@ -14,7 +14,7 @@ from fairlead.plan.plan import Plan
 # Source: runtime-spec 1.1 ``config-linux.md`` "Default Devices": every runtime brings them.
 DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty",
            "/dev/ptmx")  # fmt: skip
-OURS = ("optional", "strict", "dev")  # mount options that only our own executor knows
+OURS = ("optional", "strict", "dev", "block")  # mount options that only our own executor knows
 
 
 def config(plan: Plan, environ: Mapping[str, str]) -> dict[str, Any]:
@@ -42,6 +42,7 @@ def config(plan: Plan, environ: Mapping[str, str]) -> dict[str, Any]:
             "gidMappings": gid,
             "rootfsPropagation": "rslave",
         },
+        "hooks": _hooks(plan),
         "annotations": {
             "org.fairlead.image": plan.image,
             "org.fairlead.layers": ":".join(plan.layers),
@@ -78,6 +79,14 @@ def bundle(
         "mounts": [m for m in document["mounts"] if m["source"] not in {*missing, *DEVICES}],
         "annotations": {"org.fairlead.image": annotations["org.fairlead.image"]},
     }
+
+
+def _hooks(plan: Plan) -> dict[str, list[dict[str, Any]]]:
+    found: dict[str, list[dict[str, Any]]] = {}
+    for hook in plan.hooks:
+        entry = {"path": hook.path, "args": list(hook.args), "env": list(hook.env)}
+        found.setdefault(hook.stage, []).append({**entry, "timeout": hook.timeout_s})
+    return found
 
 
 def _environment(plan: Plan, environ: Mapping[str, str]) -> list[str]:

@@ -64,8 +64,8 @@ class Request(NamedTuple):
         workdir: working directory asked for inside, or None.
         entrypoint: None: the image's, off or on by ``use_entrypoint``; a tuple overrides it.
         mpi: auto, host or image.
-        devices: as typed.
-        annotations: name and value, for hooks.
+        devices: as typed: HOST[:CONTAINER][:rwm], or CDI's vendor.com/class=name.
+        annotations: name and value, by which the site's hooks may be chosen.
         templates: name, template and origin of the variables of an environment file.
         notes: what the user should know at each launch.
         seen: files that this request was made from.
@@ -89,13 +89,13 @@ class Request(NamedTuple):
     mpi: str = "auto"
     variables: tuple[tuple[str, str], ...] = ()
     volumes: tuple[Volume, ...] = ()
+    devices: tuple[str, ...] = ()
+    annotations: tuple[tuple[str, str], ...] = ()
     mount_home: bool = True
     writable: bool = True
     upper: str = "memory"  # or "disk": where the root is written to
     upper_size: str = ""  # of what may be written; empty: half of the memory, a tenth of the disk
     step: Step | None = None
-    devices: tuple[str, ...] = ()
-    annotations: tuple[tuple[str, str], ...] = ()
     templates: tuple[tuple[str, str, str], ...] = ()
     notes: tuple[str, ...] = ()
     seen: tuple[witness.Seen, ...] = ()
@@ -128,6 +128,11 @@ def check(request: Request) -> Request:
             )
     for volume in request.volumes:
         _check_volume(volume)
+    for name, value in request.annotations:
+        if not name or any(ord(c) < 32 or ord(c) == 127 for c in name + value):
+            raise errors.UsageError(
+                f"annotation {name!r}: empty, or holds a control character", hint="write NAME=VALUE"
+            )
     if request.workdir is not None:
         check_path(request.workdir, "working directory", errors.WorkdirError)
         if (request.workdir + "/").startswith(("/proc/", "/sys/", "/dev/")):
