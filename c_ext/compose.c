@@ -64,6 +64,8 @@ static int clone_source(const struct block_record *record, struct report *report
 		attributes |= MOUNT_ATTR_NODEV;
 	if (record->flags & BIND_READONLY)
 		attributes |= MOUNT_ATTR_RDONLY;
+	if (record->flags & BIND_NOEXEC)
+		attributes |= MOUNT_ATTR_NOEXEC;
 	if (sys_mount_setattr(fd, recursive, attributes) < 0) {
 		err = errno;
 		close(fd);
@@ -72,9 +74,10 @@ static int clone_source(const struct block_record *record, struct report *report
 	return fd;
 }
 
-/* Only the device that was meant: the node must be a character device of the expected number. */
+/* Only the device that was meant: the node must be a device of the expected kind and number. */
 static int clone_device(const struct block_record *record, struct report *report)
 {
+	mode_t kind = record->count > 2 ? S_IFBLK : S_IFCHR;
 	const char *path = record->string[0];
 	struct stat st;
 	int fd, tree, err;
@@ -82,7 +85,7 @@ static int clone_device(const struct block_record *record, struct report *report
 	fd = open(path, O_PATH | O_NOFOLLOW | O_CLOEXEC);
 	if (fd < 0)
 		return report_set(report, STEP_SOURCE, errno, path);
-	if (fstat(fd, &st) < 0 || !S_ISCHR(st.st_mode) || major(st.st_rdev) != record->flags >> 20 ||
+	if (fstat(fd, &st) < 0 || (st.st_mode & S_IFMT) != kind || major(st.st_rdev) != record->flags >> 20 ||
 	    minor(st.st_rdev) != (record->flags & 0xfffff)) {
 		close(fd);
 		return report_set(report, STEP_SOURCE, ENODEV, path);
@@ -310,16 +313,17 @@ static int needs_no_overlay(struct block_cursor start, const struct block_record
 	return layer >= 0 && fine;
 }
 
-int compose_root(const void *block, size_t size, const int *mounts, unsigned int mount_count, struct report *report)
+int compose_build(const void *block, size_t size, const int *mounts, unsigned int mount_count, int changes,
+		  struct container *ret, struct report *report)
 {
 	struct root_mounts given = { .fds = mounts, .count = mount_count };
-	struct container container = { .root = -1, .stage = -1 };
 	struct root_upper upper;
 	struct block_cursor cursor, start;
 	struct block_record record;
-	int err, readonly, *clones;
+	int err, bare, *clones;
 	mode_t mask;
 
+	*ret = (struct container){ .root = -1, .stage = -1 };
 	if (block_open(&start, block, size) < 0)
 		return report_set(report, STEP_BLOCK, EBADMSG, "launch block");
 	cursor = start;
@@ -333,20 +337,48 @@ int compose_root(const void *block, size_t size, const int *mounts, unsigned int
 		free(clones);
 		return err;
 	}
-	readonly = record.flags & ROOT_READONLY;
 	mask = umask(0022); /* mount points and generated files; the application keeps the user's */
 	report->err = 0;
 	upper = upper_of(start);
-	err = root_mount(&record, &given, &upper, needs_no_overlay(start, &record, &given, clones), &container, report);
+	bare = !changes && needs_no_overlay(start, &record, &given, clones);
+	err = root_mount(&record, &given, &upper, bare, ret, report);
 	for (unsigned int i = 1; !err && block_next(&cursor, &record); i++)
-		err = execute(&container, &record, clones[i], i, report);
+		err = execute(ret, &record, clones[i], i, report);
 	umask(mask);
 	free(clones);
-	if (!err)
-		err = enter_root(container.root, readonly, report);
-	if (container.root >= 0)
-		close(container.root);
-	if (container.stage >= 0)
-		close(container.stage);
+	return err;
+}
+
+int compose_enter(const void *block, size_t size, struct container *container, struct report *report)
+{
+	struct block_cursor cursor;
+	struct block_record record;
+	int err;
+
+	if (block_open(&cursor, block, size) < 0 || !block_next(&cursor, &record))
+		return report_set(report, STEP_BLOCK, EBADMSG, "launch block");
+	err = enter_root(container->root, record.flags & ROOT_READONLY, report);
+	compose_close(container);
 	return err ? err : exec_check(block, size, report);
+}
+
+void compose_close(struct container *container)
+{
+	/* Ways out of the new root: none may be open when it has been entered. */
+	if (container->root >= 0)
+		close(container->root);
+	if (container->stage >= 0)
+		close(container->stage);
+	container->root = container->stage = -1;
+}
+
+int compose_root(const void *block, size_t size, const int *mounts, unsigned int mount_count, struct report *report)
+{
+	struct container container;
+	int err = compose_build(block, size, mounts, mount_count, 0, &container, report);
+
+	if (!err)
+		return compose_enter(block, size, &container, report);
+	compose_close(&container);
+	return err;
 }

@@ -29,13 +29,15 @@
 #define PYTHON FAIRLEAD_PREFIX "/venv/bin/python"
 #define SCRIPT FAIRLEAD_PREFIX "/venv/bin/fairlead"
 
-/* Whether these words may name a launch whose plan is kept: `run` with a digest somewhere; the engine looks closer. */
+/* Whether these words may name a launch whose plan is kept: `run` with a digest or an environment file somewhere; the
+ * engine looks closer. */
 static int may_be_kept(int argc, char *argv[])
 {
 	int frozen = 0;
 
 	for (int i = 2; i < argc; i++)
-		frozen |= strstr(argv[i], "@sha") != NULL;
+		frozen |= strstr(argv[i], "@sha") || strstr(argv[i], ".toml") || strstr(argv[i], "edf:") ||
+			  strncmp(argv[i], "--e", 3) == 0; /* --environment, --edf, or an abbreviation */
 	return argc > 2 && strcmp(argv[1], "run") == 0 && frozen && geteuid() != 0 && plan_key_wanted(environ);
 }
 

@@ -24,6 +24,13 @@ VERBS = {
     "doctor": "say what works on this node, what does not, and why",
     "inspect": "show an image's configuration and layers",
     "plan": "show what a launch would do, and why, without doing it",
+    "edf": "check and show environment files (EDF)",
+    "ps": "list your running containers on this node",
+    "exec": "run a command in a running container",
+    "bundle": "write a launch as an OCI bundle for crun, runc and youki",
+    "login": "log in to a registry",
+    "logout": "forget the login of a registry",
+    "completion": "print the completion script of bash, zsh or fish",
     "mpi": "show the host's MPI, an image's, and whose will run",
 }
 
@@ -31,6 +38,7 @@ EPILOG = """\
 An image is named as everywhere: [REGISTRY/]NAME[:TAG][@sha256:...], e.g. ubuntu:24.04, or
 REGISTRY#NAME. Images on this machine: the PATH of a squashfs or SIF file or of a root directory,
 oci:PATH[:TAG], oci-archive:PATH[:TAG], docker-archive:PATH[:NAME], containers-storage:NAME.
+An environment file names image, mounts and variables: PATH.toml, or edf:NAME (see fairlead edf).
 Under Slurm: srun --container=IMAGE ./app (see srun --help).
 Settings: /etc/fairlead/fairlead.toml, ~/.config/fairlead/fairlead.toml, FAIRLEAD_* variables.
 Exit status: the command's own; 125 when Fairlead fails, 126 and 127 when the command cannot be run

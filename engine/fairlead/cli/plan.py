@@ -27,8 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, config: settings.Config) -> int:
     """Print the plan."""
-    config = run_verb.configured(arguments, config)
-    request = run_verb.request_from(arguments, config)
+    request, config = run_verb.launch_from(arguments, config)
     plan = prepare.prepare(request, config).plan
     if arguments.json:
         document = {"config": oci.config(plan, request.environ), "reasons": reasons(plan)}
@@ -72,6 +71,7 @@ def text(plan: launch.Plan) -> str:
         lines.append(f"variable   {change}: {variable.reason}")
     lines.append(f"workdir    {plan.workdir}: {plan.workdir_reason}")
     lines.append(f"command    {' '.join((*plan.arguments, *plan.command))}")
+    lines += [f"hook       {hook.stage} {hook.path}: {hook.origin}" for hook in plan.hooks]
     lines += [f"mpi        {line}" for line in plan.mpi]
     lines += [f"note       {note}" for note in plan.notes]
     return "\n".join(errors.one_line(line) for line in lines) + "\n"

@@ -11,12 +11,13 @@ import argparse
 import os
 import shlex
 import signal
-from collections.abc import Mapping
 
 from fairlead import config as settings
-from fairlead import errors, log
-from fairlead.cli import names
+from fairlead import log
+from fairlead.cli import names, words
 from fairlead.host import witness
+from fairlead.image import reference
+from fairlead.plan import longmount
 from fairlead.plan import request as launch
 from fairlead.run import block, namespace, proof, upper
 from fairlead.run import launch as prepare
@@ -31,23 +32,35 @@ examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options that ``run`` and ``plan`` share."""
+    add_options(parser)
+    parser.add_argument(
+        "--environment",
+        "--edf",
+        metavar="NAME|PATH",
+        help="environment file (EDF) that names image, mounts and variables; all words that follow "
+        "are the command",
+    )
+    parser.add_argument(
+        "reference", metavar="IMAGE", help="image reference, or an environment file (x.toml)"
+    )
+    add_command(parser)
+
+
+def add_command(parser: argparse.ArgumentParser) -> None:
+    """Declare the words of the command."""
+    parser.add_argument(
+        "command",
+        nargs=argparse.REMAINDER,
+        metavar="COMMAND [ARG...]",
+        help="default: the image's own",
+    )
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Declare what says how to launch."""
     add = parser.add_argument
-    add(
-        "-e",
-        "--env",
-        action="append",
-        default=[],
-        metavar="NAME[=VALUE]",
-        help="set a variable, or keep the host's",
-    )
-    add(
-        "-v",
-        "--volume",
-        action="append",
-        default=[],
-        metavar="SRC[:DST[:ro]]",
-        help="bind a host file or directory",
-    )
+    parser.set_defaults(environment=None)
+    words.add_arguments(parser)
     add("-w", "--workdir", metavar="DIR", help="working directory inside")
     add("--entrypoint", metavar="COMMAND", help="replace the image's entrypoint; empty: none")
     add("--mpi", choices=launch.MPI_MODES, help="whose MPI library runs (default: auto)")
@@ -72,17 +85,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="accepted as by podman; the terminal is always the command's",
     )
     add("--rm", action="store_true", help="accepted as by podman; nothing is ever left behind")
-    add("reference", metavar="IMAGE", help="image reference")
-    add(
-        "command",
-        nargs=argparse.REMAINDER,
-        metavar="COMMAND [ARG...]",
-        help="default: the image's own",
-    )
 
 
-def request_from(arguments: argparse.Namespace, config: settings.Config) -> launch.Request:
-    """Return the request for a command line."""
+def launch_from(
+    arguments: argparse.Namespace, config: settings.Config
+) -> tuple[launch.Request, settings.Config]:
+    """Return the request for a command line, and the settings with its options on top."""
+    config = _configured(arguments, config)
+    name = arguments.environment
+    if name is None:
+        name = reference.environment(arguments.reference)
+        arguments.reference = "" if name is not None else arguments.reference
+    else:
+        arguments.command = [arguments.reference, *arguments.command]
+        arguments.reference = ""
+    request = _request(arguments, config)
+    if name is None:
+        return request, config
+    from fairlead.run import environment
+
+    options = {"workdir": arguments.workdir, "entrypoint": arguments.entrypoint}
+    told = frozenset(key for key, value in options.items() if value is not None)
+    request, config = environment.applied(request, config, name, told)
+    return launch.check(request), config
+
+
+def _request(arguments: argparse.Namespace, config: settings.Config) -> launch.Request:
+    """Return what the words of a command line ask for."""
+    words.refuse(arguments)
     environ = witness.Environment(os.environ)
     command = tuple(arguments.command)
     if command[:1] == ("--",):
@@ -99,8 +129,14 @@ def request_from(arguments: argparse.Namespace, config: settings.Config) -> laun
             use_entrypoint=True,
             entrypoint=entrypoint,
             mpi=config.mpi,
-            variables=tuple(_variable(text, environ) for text in arguments.env),
-            volumes=tuple(_volume(text, cwd) for text in arguments.volume),
+            variables=words.variables(arguments.env_file, arguments.env, environ),
+            volumes=(
+                *(words.volume(text, cwd) for text in arguments.volume),
+                *(words.tmpfs(text) for text in arguments.tmpfs),
+                *(longmount.parse(text, cwd) for text in arguments.mount),
+            ),
+            devices=tuple(arguments.device),
+            annotations=tuple(words.annotation(text) for text in arguments.annotation),
             mount_home=config.mount_home,
             writable=config.writable,
             upper=config.upper,
@@ -109,7 +145,7 @@ def request_from(arguments: argparse.Namespace, config: settings.Config) -> laun
     )
 
 
-def configured(arguments: argparse.Namespace, config: settings.Config) -> settings.Config:
+def _configured(arguments: argparse.Namespace, config: settings.Config) -> settings.Config:
     """Return the settings with the command line's on top.
 
     Outside Slurm a local image is used without asking the registry, as podman does.
@@ -118,8 +154,8 @@ def configured(arguments: argparse.Namespace, config: settings.Config) -> settin
     return config.override(
         settings.COMMAND_LINE,
         pull=pull,
-        mpi=arguments.mpi,
-        mpi_profile=arguments.mpi_profile,
+        mpi=arguments.mpi or ("host" if arguments.mpi_type else None),
+        mpi_profile=arguments.mpi_profile or arguments.mpi_type,
         writable=False if arguments.read_only else None,
         mount_home=False if arguments.no_home else None,
     )
@@ -130,19 +166,18 @@ def run(arguments: argparse.Namespace, config: settings.Config) -> int:
     _restore_locale()
     key = _key()
     start = None
-    if key:
+    if key and not arguments.env_file:  # what such a file said is in no basis
         from fairlead.run import basis, keep
 
         start = basis.begin(os.environ)
         config = settings.load()  # once more, now that its files were looked at
-    config = configured(arguments, config)
-    request = request_from(arguments, config)
+    request, config = launch_from(arguments, config)
     upper.check(request, broker=-1)
-    ready = prepare.prepare(request, config, _progress(request.reference))
+    ready = prepare.prepare(request, config, progress(request.reference))
     pending = keep.begin(key, start, ready, request, config) if start else None
     plan = ready.plan
     launch_block = block.compile_plan(plan)
-    namespace.enter(launch_block)
+    namespace.enter(launch_block, hooks=prepare.hooks(ready, request))
     proven = proof.prove(plan, launch_block)
     for note in (*plan.notes, *proven.notes):
         log.note(note)
@@ -180,29 +215,10 @@ def _key() -> bytes:
         return b""
 
 
-def _progress(reference: str) -> log.Progress:
+def progress(reference: str) -> log.Progress:
+    """Return who shows how far an image is."""
     if not log.main_stream_is_terminal():
         return log.QuietProgress(f"pulling {reference}")
     from fairlead.cli import lazy_progress
 
     return lazy_progress.LazyProgress(reference)
-
-
-def _variable(text: str, environ: Mapping[str, str]) -> tuple[str, str]:
-    name, separator, value = text.partition("=")
-    if not separator and name not in environ:
-        raise errors.UsageError(f"--env {name}: not set on the host", hint="write NAME=VALUE")
-    return name, value if separator else environ[name]
-
-
-def _volume(text: str, cwd: str) -> launch.Volume:
-    source, _, rest = text.partition(":")
-    destination, _, options = rest.partition(":")
-    if options not in ("", "ro", "rw"):
-        raise errors.UsageError(
-            f"--volume {text}: option {options!r} is neither ro nor rw", hint="write SRC[:DST[:ro]]"
-        )
-    if not source:
-        raise errors.UsageError(f"--volume {text!r}: no source", hint="write SRC[:DST[:ro]]")
-    source = os.path.normpath(os.path.join(cwd or "/", source))
-    return launch.Volume(source, destination or source, (options,) if options else ())

@@ -45,6 +45,7 @@ def changes(
     injected: tuple[tuple[str, str | None], ...],
     asked: tuple[tuple[str, str], ...],
     container: str,
+    devices: tuple[Variable, ...] = (),
 ) -> tuple[Variable, ...]:
     """Return what to change, one entry per name.
 
@@ -55,6 +56,7 @@ def changes(
             what is there.
         asked: what the user asked for on the command line.
         container: the image's reference with digest, for FAIRLEAD_CONTAINER.
+        devices: what devices want set.
     """
     result: dict[str, Variable] = {}
     for name, why in HOST_ONLY.items():
@@ -64,6 +66,7 @@ def changes(
         if is_kept(name):
             continue
         result[name] = Variable(name, value, "image")
+    result.update({variable.name: variable for variable in devices})
     if "PATH" not in result:
         result["PATH"] = Variable("PATH", DEFAULT_PATH, "the image sets none")
     for name, text in injected:

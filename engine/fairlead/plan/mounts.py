@@ -29,7 +29,8 @@ class Mount(NamedTuple):
 
     ``type`` is ``bind``, ``tmpfs``, ``file`` (source holds the content of a generated file) or
     ``device``. ``options`` are runtime-spec mount options, plus ``optional`` (no error if the
-    source is gone), ``strict`` (the image's own path must not be a symbolic link) and ``dev``.
+    source is gone), ``strict`` (the image's own path must not be a symbolic link) and ``dev``; of a
+    device its number, and ``block`` if it is one.
     """
 
     destination: str
@@ -136,7 +137,7 @@ def user_directories(request: launch.Request, facts: host_facts.Facts) -> list[M
     if cwd and cwd in facts.directories and may_bind(cwd) and not _covered(cwd, mounts):
         mounts.append(Mount(cwd, "bind", cwd, ("rbind", "optional"), "the job's working directory"))
     for volume in request.volumes:
-        options = ("rbind", *volume.flags)
+        options = ("rbind", *volume.flags) if volume.kind == "bind" else volume.flags
         why = f"asked for by {volume.origin}"
         mounts.append(Mount(volume.destination, volume.kind, volume.source, options, why))
     return mounts

@@ -4,6 +4,7 @@ The key (``c_ext/plan_key.h``) holds what a launch knows before anything is look
 request, this boot, the user. Everything else is here:
 
     settings              the site's and the user's file
+    environment file      it, those it inherits from, and where they were looked for
     user, groups          /etc/passwd, /etc/group, /etc/nsswitch.conf; what a directory server says
                           has no file and is covered by the entry's age
     host                  which places, devices and PMIx directories there are
@@ -12,6 +13,7 @@ request, this boot, the user. Everything else is here:
     host's MPI            where it was looked for, every file that was looked at, the staged layer
     proof                 the command and its libraries, where they lie in directories of the host
                           (``run.proof``); whether ranks can copy from each other; the world check
+    hooks                 the site's directories of OCI hooks, and the files in them
     engine                its package, which an update replaces
 
 Rules:
@@ -106,7 +108,7 @@ def collect(
     if not isinstance(environ, witness.Environment):
         return None
     store = layout.Store(config.store.rstrip("/"))
-    files = [*start.files, *_image(store, ready), *_node(ready.facts, request)]
+    files = [*start.files, *request.seen, *_image(store, ready), *_node(ready.facts, request)]
     steps, same = _pmix(environ)
     files += steps
     if ranks.tries_copying(request, config):
@@ -118,6 +120,7 @@ def collect(
         if looked_at is None:
             return None
         files += [*start.mpi, *looked_at, *_staged(ready)]
+    files += _hooks(config)
     candidates = (request.cwd,) if request.cwd else ()
     if facts.read(environ, candidates) != ready.facts:
         return None
@@ -158,6 +161,17 @@ def _node(node: facts.Facts, request: launch_request.Request) -> Iterable[witnes
         yield witness.place(path, nofollow=True)
     if request.step is not None:
         yield witness.place(ranks.library())
+
+
+def _hooks(config: settings.Config) -> Iterable[witness.Seen]:
+    """Look at the site's hooks, of which none applied."""
+    for directory in config.hooks_dirs:
+        yield witness.file(directory)
+        try:
+            names = os.listdir(directory)
+        except OSError:
+            continue
+        yield from (witness.file(f"{directory}/{name}") for name in sorted(names))
 
 
 def _pmix(

@@ -25,6 +25,8 @@ from fairlead import config as settings
 from fairlead import errors, kernel, log
 from fairlead.host import facts as host_facts
 from fairlead.host import witness
+from fairlead.image import reference
+from fairlead.plan import pyxis
 from fairlead.plan import request as launch
 from fairlead.run import block, namespace, proof, upper
 from fairlead.run import launch as prepare
@@ -76,21 +78,33 @@ def _serve(data: bytes) -> tuple[int, int, int]:
 
         start = basis.begin(job)
     config = settings.load()
-    request = request_from(facts, job, config)
+    request, config = launch_from(facts, job, config)
     broker = BROKER_FD if facts.get("broker") == "1" else -1
+    _refuse_unmade(request)
     upper.check(request, broker)
-    ready = prepare.prepare(request, config, log.QuietProgress(f"pulling {facts['ref']}"), broker)
+    ready = prepare.prepare(
+        request, config, log.QuietProgress(f"pulling {request.reference}"), broker
+    )
     mounts = (*ready.mounts, *upper.mounts(ready.plan, broker))
     pending = keep.begin(_read(KEY_FD), start, ready, request, config) if start else None
     launch_block = block.compile_plan(ready.plan)
     block_fd = _memory_file(launch_block)
-    user_fd, mount_fd = namespace.enter(launch_block, mounts)
+    user_fd, mount_fd = namespace.enter(launch_block, mounts, prepare.hooks(ready, request))
     proven = proof.prove(ready.plan, launch_block)
     for note in (*ready.plan.notes, *proven.notes):
         log.note(note)
     if pending:
         keep.publish(pending, proven)
     return user_fd, mount_fd, block_fd
+
+
+def _refuse_unmade(request: launch.Request) -> None:
+    for wanted, option in ((request.name, "name"), (request.save, "save")):
+        if wanted:
+            raise errors.UsageError(f"--container-{option}: not yet possible", hint="leave it out")
+    for asked, option in ((request.unshare, "unshare"), (request.remap_root, "remap-root")):
+        if asked:
+            raise errors.UsageError(f"--container-{option}: not yet possible", hint="leave it out")
 
 
 def _read(fd: int) -> bytes:
@@ -118,6 +132,26 @@ def _pairs(data: bytes) -> dict[str, str]:
     return {name: value for name, separator, value in pairs if separator}
 
 
+def launch_from(
+    facts: dict[str, str], environ: Mapping[str, str], config: settings.Config
+) -> tuple[launch.Request, settings.Config]:
+    """Return the request of a step, and the settings; an environment file changes both.
+
+    Raises:
+        errors.EdfError: the file cannot be had, or something is wrong with it.
+    """
+    request = request_from(facts, environ, config)
+    inner = reference.environment(request.reference)
+    name = facts.get("environment") or inner
+    if name is None:
+        return request, config
+    from fairlead.run import environment
+
+    told = {key for key in ("workdir", "entrypoint", "writable", "mpi") if facts.get(key)}
+    told |= {"image"} if inner is None and request.reference else set()
+    return environment.applied(request, config, name, frozenset(told))
+
+
 def request_from(
     facts: dict[str, str], environ: Mapping[str, str], config: settings.Config
 ) -> launch.Request:
@@ -133,20 +167,40 @@ def request_from(
         multi_prog=facts.get("multi_prog") == "1",
         helper=facts.get("helper", ""),
     )
-    return launch.Request(
+    request = launch.Request(
         reference=facts.get("ref", ""),
         command=(facts["command"],) if facts.get("command") else (),
         environ=environ,
         cwd=facts.get("cwd", ""),
-        workdir=facts.get("workdir") or None,
-        use_entrypoint=facts.get("entrypoint") == "1",
-        mpi=facts.get("mpi") or config.mpi,
+        mpi=config.mpi,
         mount_home=config.mount_home,
         writable=config.writable,
         upper=config.upper,
         upper_size=config.upper_size,
         step=step,
     )
+    return pyxis.apply(request, facts)
+
+
+def check() -> int:
+    """Say what is wrong with options, before there is an allocation (``spank_shim/precheck.c``).
+
+    The facts come from standard input; the line goes to standard output.
+    """
+    facts = _pairs(_read(0))
+    try:
+        cwd = os.getcwd()
+    except FileNotFoundError:
+        cwd = ""
+    request = launch.Request(facts.get("ref", ""), ("true",), {}, cwd)
+    try:
+        if reference.environment(request.reference) is None:  # which is read on the node
+            reference.parse(request.reference, cwd=cwd)
+        launch.check(pyxis.apply(request, facts))
+    except errors.Error as error:
+        os.write(1, os.fsencode(error.line()))
+        return error.status
+    return 0
 
 
 def _memory_file(data: bytes) -> int:
