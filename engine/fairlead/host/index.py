@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from fairlead import log
 from fairlead.host import mpi
 
-FORMAT = 2
+FORMAT = 3
 
 
 class Library(NamedTuple):
