@@ -149,7 +149,7 @@ def _known(files: view.View) -> tuple[Index, pmi.Abilities]:
     """Return what the image has of MPI, found out once."""
     from fairlead.host import index, pmi
 
-    kept, clients = f"{files.place}/mpi.json", f"{files.place}/pmi.json"
+    kept, clients = f"{files.place}/mpi.json", f"{files.place}/pmi-2.json"
     found, abilities = index.cached(kept), pmi.cached(clients)
     if found is None or abilities is None:
         files.read(lambda rootfs: pmi.load(rootfs, index.load(rootfs, kept), clients))
