@@ -182,6 +182,7 @@ def with_world(
         injected=injection.proof.injected,
         preload=texts[2],
         musl=bool(texts[3]),
+        refusals=injection.proof.refusals,
     )
     return injection._replace(world=world)
 

@@ -28,7 +28,10 @@ MUNGE = "/run/munge"
 
 
 class Candidate(NamedTuple):
-    """An MPI that a command of the container may load; ``names`` are its libraries' SONAMEs."""
+    """An MPI that a command of the container may load.
+
+    ``names`` are its libraries' SONAMEs and their paths in the container.
+    """
 
     family: str
     version: str
@@ -89,9 +92,12 @@ def candidates(
         profile = chosen.get(abi_class)
         main = next((item for item in own if item.role in ("c", "open_mpi")), None)
         if profile:
-            names = tuple(dict.fromkeys((*names, *(soname for _, soname, _ in profile.libraries))))
+            sonames = [soname for _, soname, _ in profile.libraries]
+            paths = [f"{world.INJECTED}{abi_class}/lib/{soname}" for soname in sonames]
+            names = tuple(dict.fromkeys((*names, *sonames, *paths)))
             found.append(Candidate(profile.family, profile.version, profile.pmi, names))
         elif main:
+            names = (*names, *(item.path for item in own))
             found.append(Candidate(main.family, main.version, abilities.get(main.path, ()), names))
     return tuple(found)
 
@@ -177,8 +183,12 @@ def check(
     injected: bool,
     preload: str,
     musl: bool,
+    refusals: tuple[tuple[tuple[str, ...], bootstrap.Verdict], ...] = (),
 ) -> world.World | None:
-    """Return what the world check is told, None where it does not go in."""
+    """Return what the world check is told, None where it does not go in.
+
+    Only an MPI that would stop in MPI_Init is refused there: of singletons their own size tells.
+    """
     step = request.step
     if step is None or not is_checked(request, config):
         return None
@@ -186,7 +196,12 @@ def check(
     if not os.path.isfile(source):
         log.warning(f"{source}: not installed, so that nothing checks MPI's world")
         return None
-    return world.World(source, step.tasks, step.node_index, injected, preload, musl)
+    refused = tuple(
+        (tuple(name for name in names if name.startswith("/")), f"{found.reason} ({found.remedy})")
+        for names, found in refusals
+        if found.outcome == bootstrap.FAILS
+    )
+    return world.World(source, step.tasks, step.node_index, injected, preload, musl, refused)
 
 
 def copying(
