@@ -7,7 +7,7 @@
  * certain which one an interpreter has loaded.
  *
  *   /.fairlead/world/step   "tasks N", "node K", "library PREFIX", of this step on this node; "refuse PATH... TAB WHY":
- *                           an MPI that is known to stop in MPI_Init under this PMI, and why (plan/world.py)
+ *                           an MPI that is known not to meet this PMI, and why (plan/world.py)
  *   /.fairlead/world/said   made by the one process of the node that speaks
  *
  * No other function of MPI is touched. What is not seen: an MPI linked into the program itself, and MPI_Session_init,
@@ -256,7 +256,8 @@ static int names(const char *words, const char *path, const char **ret_tab)
 	return found;
 }
 
-/* Before MPI_Init: what would stop there, with words that do not say why. */
+/* Before MPI_Init: what would stop there, with words that do not say why, or compute alone. The engine has warned of it on the
+ * first node before the launch, and every node runs the same image: the others need not repeat it. */
 static void refuse(const struct step *step, const char *function, const void *caller)
 {
 	struct object library = { .path = "" };
@@ -278,6 +279,10 @@ static void refuse(const struct step *step, const char *function, const void *ca
 		add(&line, system_resolve("/proc/self/exe", path, sizeof(path)) > 0 ? path : "the program");
 		add(&line, ": ");
 		add(&line, why);
+		if (step->node > 0) {
+			system_sleep_ms(300);
+			system_exit(STATUS);
+		}
 		fail(step, &line);
 	}
 }

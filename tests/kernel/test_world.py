@@ -129,6 +129,12 @@ def test_mpi_that_would_stop_is_refused_before_it_is_called(bed, call):
     assert (result.returncode, result.stdout, result.stderr) == (125, "", line)
 
 
+def test_other_nodes_do_not_repeat_what_is_refused(bed):
+    library = bed.library(OPENMPI)
+    result = bed.run(bed.program(library), step=f"refuse {library}\twhy\ntasks 2\nnode 1")
+    assert (result.returncode, result.stdout, result.stderr) == (125, "", "")
+
+
 @pytest.mark.parametrize(
     ("words", "variables"),
     [

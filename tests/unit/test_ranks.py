@@ -122,16 +122,11 @@ def test_world_check_goes_into_steps_of_several_tasks_under_pmi(config, monkeypa
     assert check(PMIX, config=config._replace(mpi_world_check=False)) is None
 
 
-def test_world_check_is_told_of_mpis_that_would_stop_and_not_of_singletons(
-    config, monkeypatch, tmp_path
-):
+def test_world_check_is_told_which_files_are_not_to_start(config, monkeypatch, tmp_path):
     (tmp_path / "fairlead-world.so").touch()
     monkeypatch.setattr(ranks, "library", lambda: str(tmp_path / "fairlead-world.so"))
     names = (*OPENMPI.names, "/usr/lib/libmpi.so.40")
-    refusals = (
-        (names, bootstrap.Verdict(bootstrap.FAILS, "it stops", "do this")),
-        (("/usr/lib/libmpich.so.12",), bootstrap.Verdict(bootstrap.SINGLETONS, "alone", "that")),
-    )
+    refusals = ((names, bootstrap.Verdict(bootstrap.FAILS, "it stops", "do this")),)
     found = ranks.check(
         request(PMI2), config, injected=False, preload="", musl=False, refusals=refusals
     )

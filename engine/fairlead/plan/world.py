@@ -1,8 +1,8 @@
 """How the world check gets into a container (``c_ext/world``). Pure.
 
 A small library is loaded into every program of the step. When MPI_Init has returned it compares the
-size of the world with the number of tasks. An MPI that is known to stop in MPI_Init under this PMI
-is ended there by one line that says why: which MPI an interpreter loads is not known earlier.
+size of the world with the number of tasks. An MPI of the container that is known not to meet this
+PMI is ended in MPI_Init by one line that says why: which MPI an interpreter loads is certain there.
 
 Rules:
 - /etc/ld.so.preload carries it, not LD_PRELOAD: a wrapper that clears the environment (``env -i``)

@@ -185,10 +185,7 @@ def check(
     musl: bool,
     refusals: tuple[tuple[tuple[str, ...], bootstrap.Verdict], ...] = (),
 ) -> world.World | None:
-    """Return what the world check is told, None where it does not go in.
-
-    Only an MPI that would stop in MPI_Init is refused there: of singletons their own size tells.
-    """
+    """Return what the world check is told, None where it does not go in."""
     step = request.step
     if step is None or not is_checked(request, config):
         return None
@@ -199,7 +196,6 @@ def check(
     refused = tuple(
         (tuple(name for name in names if name.startswith("/")), f"{found.reason} ({found.remedy})")
         for names, found in refusals
-        if found.outcome == bootstrap.FAILS
     )
     return world.World(source, step.tasks, step.node_index, injected, preload, musl, refused)
 
