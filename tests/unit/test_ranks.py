@@ -138,7 +138,23 @@ def test_candidates_are_known_by_the_paths_at_which_they_lie_in_the_container():
         "/usr/lib/libmpi.so.40.1", "libmpi.so.40", "c", "openmpi", "openmpi-4", "4.1.0", ""
     )
     found = EMPTY._replace(libraries=(own,))
-    (image,) = ranks.candidates(found, (), {})
+    (image,) = ranks.candidates(found, (), {own.path: ("pmix",)})
+    assert image[:3] == ("openmpi", "4.1.0", ("pmix",))
     assert image.names == ("libmpi.so.40", "/usr/lib/libmpi.so.40.1")
     (host,) = ranks.candidates(found, (PROFILE,), {})
     assert host.names == ("libmpi.so.40", "/.fairlead/mpi/openmpi-4/lib/libmpi.so.40")
+
+
+def test_library_of_the_standards_abi_starts_as_its_makers_do(config):
+    own = Library(
+        "/usr/lib/libmpi_abi.so.1", "libmpi_abi.so.1", "c", "abi", "mpi-abi", "5.0.2", "", "mpich"
+    )
+    found = ranks.candidates(EMPTY._replace(libraries=(own,)), (), {})
+    ((_, verdict),) = ranks.outlook(request(PMIX), config, found).refusals
+    assert verdict.reason.startswith('MPICH 5.0.2 says "unsupported PMI version PMIx"')
+    host = PROFILE._replace(
+        family="abi", abi_class="mpi-abi", label="openmpi-6.0.0", version="6.0.0"
+    )
+    found = ranks.candidates(EMPTY._replace(libraries=(own,)), (host,), {})
+    ((_, verdict),) = ranks.outlook(request(PMI2), config, found).refusals
+    assert verdict.reason.startswith("OpenMPI 6.0.0 speaks PMIx only")

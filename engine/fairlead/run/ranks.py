@@ -30,6 +30,7 @@ MUNGE = "/run/munge"
 class Candidate(NamedTuple):
     """An MPI that a command of the container may load.
 
+    ``family`` is whose code it is: a library of the standard's ABI starts as its makers' others do.
     ``names`` are its libraries' SONAMEs and their paths in the container.
     """
 
@@ -95,10 +96,12 @@ def candidates(
             sonames = [soname for _, soname, _ in profile.libraries]
             paths = [f"{world.INJECTED}{abi_class}/lib/{soname}" for soname in sonames]
             names = tuple(dict.fromkeys((*names, *sonames, *paths)))
-            found.append(Candidate(profile.family, profile.version, profile.pmi, names))
+            product = profile.label.partition("-")[0] or profile.family
+            found.append(Candidate(product, profile.version, profile.pmi, names))
         elif main:
             names = (*names, *(item.path for item in own))
-            found.append(Candidate(main.family, main.version, abilities.get(main.path, ()), names))
+            product, clients = main.product or main.family, abilities.get(main.path, ())
+            found.append(Candidate(product, main.version, clients, names))
     return tuple(found)
 
 
