@@ -3,9 +3,11 @@
  * The world check: preloaded into the programs of a step that PMI started with more than one task. When MPI_Init has
  * returned, MPI_COMM_WORLD must have as many ranks as the step has tasks, and where the host's MPI was put into the
  * container no other may be mapped. Otherwise one line, and the process ends with 125: N worlds of one rank would compute
- * the same thing N times and end with 0.
+ * the same thing N times and end with 0. An MPI that cannot meet the step's PMI server is not even called: only here is it
+ * certain which one an interpreter has loaded.
  *
- *   /.fairlead/world/step   "tasks N", "node K", "library PREFIX" (plan/world.py), of this step on this node
+ *   /.fairlead/world/step   "tasks N", "node K", "library PREFIX", of this step on this node; "refuse PATH... TAB WHY":
+ *                           an MPI that is known not to meet this PMI, and why (plan/world.py)
  *   /.fairlead/world/said   made by the one process of the node that speaks
  *
  * No other function of MPI is touched. What is not seen: an MPI linked into the program itself, and MPI_Session_init,
@@ -29,6 +31,8 @@ struct step {
 	char library[256];
 	const char *started; /* SLURM_MPI_TYPE */
 	int has_pmi;
+	int refuses; /* some line of text does */
+	char text[4096];
 };
 
 struct line {
@@ -87,6 +91,8 @@ static void take_line(struct step *step, const char *text)
 		step->tasks = number(text + 6);
 	else if (text_begins(text, "node "))
 		step->node = number(text + 5);
+	else if (text_begins(text, "refuse "))
+		step->refuses = 1;
 	else if (text_begins(text, "library "))
 		for (text += 8; *text && *text != '\n' && at < sizeof(step->library) - 1; text++)
 			step->library[at++] = *text;
@@ -99,14 +105,14 @@ static void expect(struct step *ret)
 {
 	const char *space = variable("PMIX_NAMESPACE"), *of_mpirun = variable("OMPI_COMM_WORLD_SIZE");
 	const char *size = variable("PMI_SIZE");
-	char text[512];
 
 	ret->tasks = ret->node = 0;
 	ret->library[0] = '\0';
-	if (system_read_file(PLACE "step", text, sizeof(text)) <= 0)
+	ret->refuses = 0;
+	if (system_read_file(PLACE "step", ret->text, sizeof(ret->text)) <= 0)
 		return;
-	for (const char *at = text; *at; at++)
-		if (at == text || at[-1] == '\n')
+	for (const char *at = ret->text; *at; at++)
+		if (at == ret->text || at[-1] == '\n')
 			take_line(ret, at);
 	ret->started = variable("SLURM_MPI_TYPE");
 	ret->has_pmi = space || variable("PMI_FD") || variable("PMI_RANK");
@@ -117,6 +123,8 @@ static void expect(struct step *ret)
 		ret->tasks = number(size);
 	if (variable("PMI_SPAWNED") || variable("SLURM_HET_SIZE") || (space && !text_begins(space, "slurm.pmix.")))
 		ret->tasks = 0;
+	if (of_mpirun || variable("HYDI_CONTROL_FD") || !ret->tasks)
+		ret->refuses = 0;
 }
 
 static enum family family_of(const struct object *library)
@@ -228,6 +236,57 @@ static void check(const struct step *step, const void *caller)
 	fail(step, &line);
 }
 
+/* Whether a line's words name a path; where they end with a tab, that is returned, too. */
+static int names(const char *words, const char *path, const char **ret_tab)
+{
+	int found = 0;
+
+	while (*words && *words != '\t' && *words != '\n') {
+		const char *rest = path;
+
+		while (*rest && *words == *rest)
+			words++, rest++;
+		found |= !*rest && (*words == ' ' || *words == '\t');
+		while (*words && *words != ' ' && *words != '\t' && *words != '\n')
+			words++;
+		while (*words == ' ')
+			words++;
+	}
+	*ret_tab = *words == '\t' ? words : NULL;
+	return found;
+}
+
+/* Before MPI_Init: what would stop there, with words that do not say why, or compute alone. The engine has warned of it on the
+ * first node before the launch, and every node runs the same image: the others need not repeat it. */
+static void refuse(const struct step *step, const char *function, const void *caller)
+{
+	struct object library = { .path = "" };
+	struct line line = { .used = 0 };
+	char path[1024], why[sizeof(line.text)];
+	const char *tab;
+	size_t used = 0;
+
+	if (!step->refuses || !object_next(function, caller, &library) ||
+	    system_resolve(library.path, path, sizeof(path)) <= 0)
+		return;
+	for (const char *at = step->text; *at; at++) {
+		if ((at != step->text && at[-1] != '\n') || !text_begins(at, "refuse ") || !names(at + 7, path, &tab) || !tab)
+			continue;
+		for (tab++; *tab && *tab != '\n' && used < sizeof(why) - 1; tab++)
+			why[used++] = *tab;
+		why[used] = '\0';
+		add(&line, "fairlead: error [mpi]: ");
+		add(&line, system_resolve("/proc/self/exe", path, sizeof(path)) > 0 ? path : "the program");
+		add(&line, ": ");
+		add(&line, why);
+		if (step->node > 0) {
+			system_sleep_ms(300);
+			system_exit(STATUS);
+		}
+		fail(step, &line);
+	}
+}
+
 static _Noreturn void absent(const char *name)
 {
 	struct line line = { .used = 0 };
@@ -258,6 +317,7 @@ static void *next(const char *name, const void *caller)
 		int result;                                                                       \
                                                                                                   \
 		expect(&step);                                                                    \
+		refuse(&step, #name, caller);                                                     \
 		result = ((int (*)(int *, char ***))next(#name, caller))(argc, argv);             \
 		if (!result)                                                                      \
 			check(&step, caller);                                                     \
@@ -273,6 +333,7 @@ static void *next(const char *name, const void *caller)
 		int result;                                                                                 \
                                                                                                             \
 		expect(&step);                                                                              \
+		refuse(&step, #name, caller);                                                               \
 		result = ((int (*)(int *, char ***, int, int *))next(#name, caller))(argc, argv, required,   \
 										     provided);             \
 		if (!result)                                                                                \
@@ -289,6 +350,7 @@ static void *next(const char *name, const void *caller)
 		struct step step;                                                   \
                                                                                     \
 		expect(&step);                                                      \
+		refuse(&step, #name, caller);                                       \
 		((void (*)(int *))next(#name, caller))(error);                      \
 		if (!error || !*error)                                              \
 			check(&step, caller);                                       \
@@ -302,6 +364,7 @@ static void *next(const char *name, const void *caller)
 		struct step step;                                                                  \
                                                                                                    \
 		expect(&step);                                                                     \
+		refuse(&step, #name, caller);                                                      \
 		((void (*)(int *, int *, int *))next(#name, caller))(required, provided, error);   \
 		if (!error || !*error)                                                             \
 			check(&step, caller);                                                      \

@@ -119,6 +119,42 @@ def test_world_of_the_wrong_size_ends_the_process(bed, family, call):
     assert result.stdout == "finalized\n"
 
 
+@pytest.mark.parametrize("call", CALLS)
+def test_mpi_that_would_stop_is_refused_before_it_is_called(bed, call):
+    library = bed.library(OPENMPI)
+    program = bed.program(library, call)
+    step = f"refuse /elsewhere/libmpi.so.40 {library}\tOpenMPI 4 speaks no PMI2\ntasks 2\nnode 0"
+    result = bed.run(program, world=2, step=step)
+    line = f"fairlead: error [mpi]: {program}: OpenMPI 4 speaks no PMI2\n"
+    assert (result.returncode, result.stdout, result.stderr) == (125, "", line)
+
+
+def test_other_nodes_do_not_repeat_what_is_refused(bed):
+    library = bed.library(OPENMPI)
+    result = bed.run(bed.program(library), step=f"refuse {library}\twhy\ntasks 2\nnode 1")
+    assert (result.returncode, result.stdout, result.stderr) == (125, "", "")
+
+
+@pytest.mark.parametrize(
+    ("words", "variables"),
+    [
+        ("refuse {library}.1\twhy", {}),
+        ("refuse {library}/\twhy", {}),
+        ("refuse /x{library}\twhy", {}),
+        ("refuse {library} why", {}),
+        ("refuse {library}", {}),
+        ("refuse", {}),
+        ("refuse {library}\twhy", {"OMPI_COMM_WORLD_SIZE": "2"}),
+        ("refuse {library}\twhy", {"HYDI_CONTROL_FD": "3"}),
+    ],
+)
+def test_another_mpi_than_the_refused_one_starts(bed, words, variables):
+    library = bed.library(OPENMPI)
+    step = f"{words.format(library=library)}\ntasks 2\nnode 0"
+    result = bed.run(bed.program(library), world=2, step=step, **variables)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
 def test_split_world_is_not_waited_for(bed):
     result = bed.run(bed.program(bed.library(MPICH)), world=2, step="tasks 4\nnode 0")
     assert result.returncode == 125

@@ -117,6 +117,20 @@ def test_preload_file_keeps_the_images_own_first():
     assert world.variables(WORLD) == ()
 
 
+def test_refusals_come_first_and_hold_nothing_that_could_be_another_line():
+    told = WORLD._replace(
+        refused=(
+            (("/usr/lib/libmpi.so.40", "/a b/x.so", "/c\ntasks 1", "/$d"), "no\n${HOME} (do this)"),
+            (("/only\tbad",), "never"),
+            (("/long/libmpi.so.40",), "x" * 4096),
+        )
+    )
+    step = world.step_mounts(told)[1]
+    line = "refuse /usr/lib/libmpi.so.40\tno??{HOME} (do this)\n"
+    assert step.source == f"{line}library /.fairlead/mpi/\ntasks 4\nnode 1"
+    assert step.template.startswith(line)
+
+
 def test_musl_gets_a_variable_after_what_is_there():
     musl = WORLD._replace(musl=True)
     assert "/etc/ld.so.preload" not in [mount.destination for mount in world.step_mounts(musl)]

@@ -28,7 +28,7 @@ from fairlead import errors, log
 from fairlead.host import witness
 from fairlead.host.relocation import RELOCATIONS
 
-FORMAT = 2  # of the cache file and of what discovery finds: raise it when either changes
+FORMAT = 3  # of the cache file and of what discovery finds: raise it when either changes
 MAX_KEPT = 16  # cache files, one per set of search directories
 
 NAMES = {"openmpi": "OpenMPI", "mpich": "MPICH", "intelmpi": "Intel MPI", "abi": "MPI ABI"}

@@ -28,7 +28,11 @@ MUNGE = "/run/munge"
 
 
 class Candidate(NamedTuple):
-    """An MPI that a command of the container may load; ``names`` are its libraries' SONAMEs."""
+    """An MPI that a command of the container may load.
+
+    ``family`` is whose code it is: a library of the standard's ABI starts as its makers' others do.
+    ``names`` are its libraries' SONAMEs and their paths in the container.
+    """
 
     family: str
     version: str
@@ -89,10 +93,15 @@ def candidates(
         profile = chosen.get(abi_class)
         main = next((item for item in own if item.role in ("c", "open_mpi")), None)
         if profile:
-            names = tuple(dict.fromkeys((*names, *(soname for _, soname, _ in profile.libraries))))
-            found.append(Candidate(profile.family, profile.version, profile.pmi, names))
+            sonames = [soname for _, soname, _ in profile.libraries]
+            paths = [f"{world.INJECTED}{abi_class}/lib/{soname}" for soname in sonames]
+            names = tuple(dict.fromkeys((*names, *sonames, *paths)))
+            product = profile.label.partition("-")[0] or profile.family
+            found.append(Candidate(product, profile.version, profile.pmi, names))
         elif main:
-            found.append(Candidate(main.family, main.version, abilities.get(main.path, ()), names))
+            names = (*names, *(item.path for item in own))
+            product, clients = main.product or main.family, abilities.get(main.path, ())
+            found.append(Candidate(product, main.version, clients, names))
     return tuple(found)
 
 
@@ -177,6 +186,7 @@ def check(
     injected: bool,
     preload: str,
     musl: bool,
+    refusals: tuple[tuple[tuple[str, ...], bootstrap.Verdict], ...] = (),
 ) -> world.World | None:
     """Return what the world check is told, None where it does not go in."""
     step = request.step
@@ -186,7 +196,11 @@ def check(
     if not os.path.isfile(source):
         log.warning(f"{source}: not installed, so that nothing checks MPI's world")
         return None
-    return world.World(source, step.tasks, step.node_index, injected, preload, musl)
+    refused = tuple(
+        (tuple(name for name in names if name.startswith("/")), f"{found.reason} ({found.remedy})")
+        for names, found in refusals
+    )
+    return world.World(source, step.tasks, step.node_index, injected, preload, musl, refused)
 
 
 def copying(
