@@ -111,6 +111,7 @@ class Client:
         """Return the digest that a tag has now, or None where only a GET can tell (or explain).
 
         Raises:
+            errors.DigestError: a digest was asked for, and the registry means another.
             errors.RegistryUnreachableError, errors.RegistryError, errors.AuthError
         """
 
@@ -121,7 +122,10 @@ class Client:
                 self._transport.refusal(response)  # what may pass is raised, to be tried again
                 return None
             self._transport.drop(response)
-            return _told_digest(response)
+            told = _told_digest(response)
+            if ref.digest and told not in {None, ref.digest}:
+                raise errors.DigestError(f"{ref}: the registry answers with {told}")
+            return told
 
         return self._patiently(ref, once)
 
