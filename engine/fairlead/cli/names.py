@@ -6,6 +6,7 @@ import os
 
 from fairlead import config as settings
 from fairlead.image import reference
+from fairlead.store import meaning
 
 
 def parse(text: str, config: settings.Config) -> reference.Reference:
@@ -14,8 +15,9 @@ def parse(text: str, config: settings.Config) -> reference.Reference:
     Raises:
         errors.ReferenceError: text breaks the grammar, or is a relative path where there is no
             working directory.
+        errors.Error: a short name has no one meaning.
     """
-    return reference.parse(text, default_registry=config.default_registry, cwd=directory())
+    return meaning.of(text, config, directory())
 
 
 def directory() -> str:

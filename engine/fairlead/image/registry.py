@@ -190,6 +190,33 @@ class Client:
 
         return self._patiently(ref, once)
 
+    def signatures(self, ref: Reference, digest: str) -> tuple[bytes, ...]:
+        """Return the OpenPGP messages that the registry itself keeps for a manifest (OpenShift's).
+
+        Raises:
+            errors.AuthError, errors.RegistryError, errors.RegistryUnreachableError
+
+        Source: containers/image ``docs/signature-protocols.md``.
+        """
+
+        def once() -> tuple[bytes, ...]:
+            response = self._request(ref, "GET", "/v2/", {})
+            self._transport.drop(response)
+            if response.headers.get("X-Registry-Supports-Signatures") != "1":
+                return ()
+            path = f"/extensions/v2/{ref.repository}/signatures/{digest}"
+            response = self._request(ref, "GET", path, {})
+            if response.status == 404:
+                self._transport.drop(response)
+                return ()
+            if response.status != 200:
+                raise self._refusal(ref, response, f"{ref}: signatures")
+            return headers.messages(
+                self._transport.document(response, manifest.MAX_DOCUMENT, str(ref))
+            )
+
+        return self._patiently(ref, once)
+
     def header(self, ref: Reference, offered: tuple[headers.Challenge, ...]) -> str | None:
         """Return the Authorization header that answers a registry's challenges, None without one.
 
@@ -218,8 +245,13 @@ class Client:
         self, ref: Reference, method: str, path: str, wanted: Mapping[str, str]
     ) -> urllib3.BaseHTTPResponse:
         """Send a request; follow redirects, log in when asked to. Any status comes back."""
+        return self._request(ref, method, f"/v2/{ref.repository}/{path}", wanted)
+
+    def _request(
+        self, ref: Reference, method: str, path: str, wanted: Mapping[str, str]
+    ) -> urllib3.BaseHTTPResponse:
         base = self._base(ref)
-        url = f"{base}/v2/{ref.repository}/{path}"
+        url = f"{base}{path}"
         logged_in = False
         redirects = 0
         while True:
