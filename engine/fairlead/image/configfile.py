@@ -58,9 +58,10 @@ def read(path: str, *, needed: bool = False, own: bool = False) -> bytes | None:
         if (gone or (own and _is_hidden(error, path))) and not needed:
             return None
         raise errors.ConfigError(f"{path}: {error.strerror}") from error
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise errors.ConfigError(f"{path}: is not a regular file")
     with open(fd, "rb") as file:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise errors.ConfigError(f"{path}: is not a regular file")
         data = file.read(MAX_FILE + 1)
     if len(data) > MAX_FILE:
         raise errors.ConfigError(f"{path}: is larger than {MAX_FILE} bytes")
