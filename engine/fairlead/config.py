@@ -1,8 +1,8 @@
 """Site and user settings; each value knows where it came from.
 
 Later wins: built-in default < ``/etc/fairlead/fairlead.toml`` <
-``$XDG_CONFIG_HOME/fairlead/fairlead.toml`` < ``FAIRLEAD_*`` environment variable < command line
-(applied by the caller with ``override``).
+``/etc/fairlead/fairlead.d/*.toml``, by name < ``$XDG_CONFIG_HOME/fairlead/fairlead.toml`` <
+``FAIRLEAD_*`` environment variable < command line (applied by the caller with ``override``).
 
 Rules:
 - One table, ``SETTINGS``, holds every key with its type, default, environment variable and meaning;
@@ -10,6 +10,8 @@ Rules:
 - An unknown key or a value of the wrong type is an error that names the file and the nearest known
   key.
 - A site file that is absent is no error; one that cannot be read is.
+- Policy is the site's: some keys count in its files alone, others wherever its files lock them.
+  Whoever else sets one is refused; only saying the same is no contradiction.
 """
 
 from __future__ import annotations
@@ -38,7 +40,7 @@ class Setting(NamedTuple):
     meaning: str
     choices: tuple[str, ...] = ()
     form: tuple[str, Callable[[str], bool]] | None = None
-    site: bool = False  # only the site's file may set it
+    site: bool = False  # only the site's files may set it
 
 
 _UNITS = {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}
@@ -57,6 +59,13 @@ def size_bytes(text: str, whole: int = 0) -> int | None:
     return int(number) << _UNITS[unit] if unit in _UNITS else None
 
 
+def _is_scope(text: str) -> bool:
+    host, _, rest = text.partition("/")
+    plain = host.removeprefix("*.")
+    fine = text.isascii() and text.isprintable() and not set(" *@") & set(plain + rest)
+    return fine and bool(plain) and "//" not in text and not text.endswith("/")
+
+
 def _is_size_or_empty(text: str) -> bool:
     return not text or size_bytes(text) is not None
 
@@ -67,6 +76,7 @@ def _is_path_or_empty(text: str) -> bool:
 
 _SIZE = ('a size like "50G", "800M" or "80%"', _is_size_or_empty)
 _PATH = ("an absolute path", _is_path_or_empty)
+_SCOPE = ("HOST[:PORT][/NAME...] or *.DOMAIN", _is_scope)
 
 
 SETTINGS: dict[str, Setting] = {
@@ -115,6 +125,29 @@ SETTINGS: dict[str, Setting] = {
         (),
         "FAIRLEAD_INSECURE_REGISTRIES",
         "HOST[:PORT] reached by plain HTTP (loopback addresses always are)",
+    ),
+    "allowed_registries": Setting(
+        (),
+        "",
+        "where images may come from, as HOST[:PORT][/NAME...] or *.DOMAIN; another registry is "
+        "refused before any request; empty: anywhere",
+        form=_SCOPE,
+        site=True,
+    ),
+    "containers_config": Setting(
+        "/etc/containers",
+        "",
+        "directory of registries.conf, policy.json and registries.d, as for podman and skopeo",
+        form=_PATH,
+        site=True,
+    ),
+    "signature_policy": Setting(
+        "",
+        "",
+        "the policy.json that images must satisfy; it must exist; empty: that of "
+        "containers_config, where there is one",
+        form=_PATH,
+        site=True,
     ),
     "pull": Setting(
         "newer",
@@ -216,6 +249,9 @@ class Config(NamedTuple):
     shared_blobs: str
     default_registry: str
     insecure_registries: tuple[str, ...]
+    allowed_registries: tuple[str, ...]
+    containers_config: str
+    signature_policy: str
     pull: str
     mpi: str
     mpi_profile: str
@@ -253,12 +289,12 @@ def load(
     """
     values: dict[str, Value] = {key: setting.default for key, setting in SETTINGS.items()}
     origins = dict.fromkeys(values, "default")
-    site, own = files(environ, site_file=site_file, home=home)
-    for path in (site, own):
+    sites = site_files(environ, site_file=site_file)
+    for path in (*sites, user_file(environ, home=home)):
         for key, value in _read(path).items():
-            if SETTINGS[key].site and path != site:
+            if SETTINGS[key].site and path not in sites:
                 raise errors.ConfigError(
-                    f"{path}: {key} is the administrator's to set", hint=f"it belongs into {site}"
+                    f"{path}: {key} is the site's to set", hint="take it out of this file"
                 )
             values[key], origins[key] = value, path
     for key, setting in SETTINGS.items():
@@ -272,13 +308,40 @@ def load(
 
 def files(
     environ: Mapping[str, str] = os.environ, *, site_file: str = SITE_FILE, home: str | None = None
-) -> tuple[str, str]:
-    """Return the paths of the site's and the user's file."""
+) -> tuple[str, ...]:
+    """Return the paths that settings come from, in order; the first two need not exist.
+
+    The second is the directory of the site's drop-ins.
+    """
+    sites = site_files(environ, site_file=site_file)
+    return (sites[0], _drop_ins(sites[0]), *sites[1:], user_file(environ, home=home))
+
+
+def site_files(
+    environ: Mapping[str, str] = os.environ, *, site_file: str = SITE_FILE
+) -> tuple[str, ...]:
+    """Return the site's file and its drop-ins, by name."""
+    site = environ.get("FAIRLEAD_SITE_CONFIG") or site_file
+    folder = _drop_ins(site)
+    try:
+        names = os.listdir(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        names = []
+    except OSError as error:
+        raise errors.ConfigError(f"{folder}: {error.strerror}") from error
+    return (site, *(f"{folder}/{name}" for name in sorted(names) if name.endswith(".toml")))
+
+
+def user_file(environ: Mapping[str, str] = os.environ, *, home: str | None = None) -> str:
+    """Return the path of the user's file."""
     base = environ.get("XDG_CONFIG_HOME") or os.path.join(
         home or environ.get("HOME") or "/", ".config"
     )
-    site = environ.get("FAIRLEAD_SITE_CONFIG") or site_file
-    return site, os.path.join(base, "fairlead/fairlead.toml")
+    return os.path.join(base, "fairlead/fairlead.toml")
+
+
+def _drop_ins(site: str) -> str:
+    return os.path.join(os.path.dirname(site), "fairlead.d")
 
 
 def _read(path: str) -> dict[str, Value]:

@@ -112,6 +112,20 @@ class AuthError(Error):
     remedy = "log in with fairlead, podman or docker login, or set REGISTRY_AUTH_FILE"
 
 
+class PolicyError(Error):
+    """A policy of the site, or of the user's own, forbids this image or mount."""
+
+    code = "policy"
+    remedy = "use what the file named allows, or ask the administrator"
+
+
+class SignatureError(Error):
+    """A signature that the policy requires of an image is missing, or wrong."""
+
+    code = "signature"
+    remedy = "use an image that is signed as the file named requires, or ask who publishes it"
+
+
 class PlatformError(Error):
     """The image holds no variant for this machine."""
 

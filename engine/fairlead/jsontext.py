@@ -39,6 +39,8 @@ def loads(data: bytes | str, pairs: Callable[[list[tuple[str, Any]]], Any] | Non
         value, end = make_scanner(_Context(pairs))(text, start)  # type: ignore[arg-type]
     except StopIteration:
         raise ValueError("no JSON value") from None
+    except SystemError:  # CPython 3.11 has no words for it where json.decoder is not loaded
+        raise ValueError("no JSON value, or a malformed one") from None
     if text[end:].strip(_BLANK):
         raise ValueError("something follows the JSON value")
     return value

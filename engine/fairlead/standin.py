@@ -93,7 +93,7 @@ class typing_stand_in:  # noqa: N801 - a context manager, used like a function
             NamedTuple=_NamedTuple,
             Protocol=_Protocol,
             TypeVar=_type_variable,
-            **dict.fromkeys(("Any", "IO", "Literal", "NoReturn", "Self"), _Anything),
+            **dict.fromkeys(("Any", "IO", "Literal", "NoReturn", "Self", "TypeGuard"), _Anything),
         )
         sys.modules["typing"] = module
         # The same classes without the package collections, which costs a millisecond.

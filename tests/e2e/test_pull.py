@@ -202,6 +202,14 @@ def test_digest_in_the_store_needs_no_network(bench, faulty):
     assert len(faulty.requests) == before
 
 
+def test_registry_cannot_answer_a_digest_with_another(bench, faulty):
+    wanted, other = image([layer(BASE)]), image([layer({"other": b""})])
+    faulty.add("x/y", "1", other)
+    faulty.add("x/y", wanted.digest, other)
+    with pytest.raises(errors.DigestError, match=f"the registry answers with {other.digest}"):
+        bench.pull(f"{faulty.host}/x/y@{wanted.digest}")
+
+
 def test_registry_is_asked_about_a_digest_that_is_known_from_another_repository(bench, faulty):
     built = image([layer(BASE)])
     faulty.add("x/y", "1", built)

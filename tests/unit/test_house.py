@@ -113,7 +113,8 @@ def test_site_file_template_names_every_setting_with_its_default():
     }
     assert table == defaults
     for key, setting in config.SETTINGS.items():
-        assert f"({setting.variable or 'site only'})" in text, key
+        where = setting.variable or "the site's files only"
+        assert f"({where})" in text, key
 
 
 def test_manual_pages_are_written_from_the_parsers(tmp_path, monkeypatch):

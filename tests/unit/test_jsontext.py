@@ -1,6 +1,9 @@
 """JSON without the json package reads what the package reads, and refuses what it refuses."""
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 from hypothesis import given
@@ -57,3 +60,16 @@ def test_objects_become_what_the_caller_makes_of_their_pairs():
 def test_nesting_without_end_is_an_error_not_a_crash():
     with pytest.raises(RecursionError):
         jsontext.loads("[" * 100_000)
+
+
+@pytest.mark.parametrize("text", ["{", "[1,", '"open', "{1: 2}", '{"a": }', ""])
+def test_malformed_text_is_a_value_error_where_json_was_never_loaded(text):
+    script = (
+        "import sys; from fairlead import jsontext; assert 'json' not in sys.modules\n"
+        "try: jsontext.loads(sys.argv[1])\n"
+        "except ValueError: sys.exit(0)\n"
+        "sys.exit(1)"
+    )
+    environ = {"PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", script, text], env=environ, capture_output=True)
+    assert done.returncode == 0, done.stderr

@@ -6,6 +6,7 @@ import os
 
 from fairlead import config as settings
 from fairlead.image import reference
+from fairlead.store import meaning
 
 
 def parse(text: str, config: settings.Config) -> reference.Reference:
@@ -15,6 +16,7 @@ def parse(text: str, config: settings.Config) -> reference.Reference:
         errors.EdfError: the environment file cannot be had, or something is wrong with it.
         errors.ReferenceError: text breaks the grammar, or is a relative path where there is no
             working directory.
+        errors.Error: a short name has no one meaning.
     """
     name = reference.environment(text)
     if name is not None:
@@ -23,7 +25,7 @@ def parse(text: str, config: settings.Config) -> reference.Reference:
 
         asked = launch.Request("", (), os.environ, directory())
         text = environment.applied(asked, config, name, frozenset())[0].reference
-    return reference.parse(text, default_registry=config.default_registry, cwd=directory())
+    return meaning.of(text, config, directory())
 
 
 def directory() -> str:

@@ -96,9 +96,10 @@ def read(path: str) -> dict[str, object] | None:
         return None  # a home that this process may not enter (root_squash) is as good as none
     except OSError as error:
         raise errors.ConfigError(f"{path}: {error.strerror}") from error
+    if not stat.S_ISREG(os.fstat(fd).st_mode):  # open() has other words for a directory
+        os.close(fd)
+        raise errors.ConfigError(f"{path}: is not a regular file")
     with open(fd, "rb") as file:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise errors.ConfigError(f"{path}: is not a regular file")
         data = file.read(MAX_FILE + 1)
     if len(data) > MAX_FILE:
         raise errors.ConfigError(f"{path}: is larger than {MAX_FILE} bytes")

@@ -11,6 +11,7 @@ distribution-spec 1.1 "Error Codes".
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from datetime import UTC, datetime
@@ -19,6 +20,7 @@ from typing import NamedTuple
 
 MAX_HEADER = 8192
 MAX_WORDS = 300
+MAX_MESSAGES = 64
 
 _SCHEME = re.compile(r"[\s,]*([A-Za-z][A-Za-z0-9-]*)(?:\s+|$)")
 _PARAM = re.compile(r'[\s,]*([A-Za-z][A-Za-z0-9_-]*)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))')
@@ -111,6 +113,16 @@ def words(body: bytes, content_type: str | None) -> str:
     listed = table.get("errors")
     parts = [_error_words(item) for item in (listed if isinstance(listed, list) else [table])[:3]]
     return _shortened("; ".join(part for part in parts if part))
+
+
+def messages(body: bytes) -> tuple[bytes, ...]:
+    """Return the signed messages in the answer of a registry that keeps signatures."""
+    try:
+        listed = json.loads(body)["signatures"]
+        kept = [item["content"] for item in listed[:MAX_MESSAGES] if item.get("type") == "atomic"]
+        return tuple(base64.b64decode(item, validate=True) for item in kept)
+    except (ValueError, RecursionError, KeyError, TypeError, AttributeError):
+        return ()
 
 
 def _error_words(item: object) -> str:

@@ -118,6 +118,7 @@ class Client:
         """Return the digest that a tag has now, or None where only a GET can tell (or explain).
 
         Raises:
+            errors.DigestError: a digest was asked for, and the registry means another.
             errors.RegistryUnreachableError, errors.RegistryError, errors.AuthError
         """
 
@@ -128,7 +129,10 @@ class Client:
                 self._transport.refusal(response)  # what may pass is raised, to be tried again
                 return None
             self._transport.drop(response)
-            return _told_digest(response)
+            told = _told_digest(response)
+            if ref.digest and told not in {None, ref.digest}:
+                raise errors.DigestError(f"{ref}: the registry answers with {told}")
+            return told
 
         return self._patiently(ref, once)
 
@@ -190,6 +194,33 @@ class Client:
                 raise self._refusal(ref, response, f"{ref}: {descriptor.digest}", blob=True)
             self._transport.drop(response)
             return response.status == 200 and length in {None, descriptor.size}
+
+        return self._patiently(ref, once)
+
+    def signatures(self, ref: Reference, digest: str) -> tuple[bytes, ...]:
+        """Return the OpenPGP messages that the registry itself keeps for a manifest (OpenShift's).
+
+        Raises:
+            errors.AuthError, errors.RegistryError, errors.RegistryUnreachableError
+
+        Source: containers/image ``docs/signature-protocols.md``.
+        """
+
+        def once() -> tuple[bytes, ...]:
+            response = self._request(ref, "GET", "/v2/", {})
+            self._transport.drop(response)
+            if response.headers.get("X-Registry-Supports-Signatures") != "1":
+                return ()
+            path = f"/extensions/v2/{ref.repository}/signatures/{digest}"
+            response = self._request(ref, "GET", path, {})
+            if response.status == 404:
+                self._transport.drop(response)
+                return ()
+            if response.status != 200:
+                raise self._refusal(ref, response, f"{ref}: signatures")
+            return headers.messages(
+                self._transport.document(response, manifest.MAX_DOCUMENT, str(ref))
+            )
 
         return self._patiently(ref, once)
 
@@ -255,8 +286,13 @@ class Client:
         self, ref: Reference, method: str, path: str, wanted: Mapping[str, str]
     ) -> urllib3.BaseHTTPResponse:
         """Send a request; follow redirects, log in when asked to. Any status comes back."""
+        return self._request(ref, method, f"/v2/{ref.repository}/{path}", wanted)
+
+    def _request(
+        self, ref: Reference, method: str, path: str, wanted: Mapping[str, str]
+    ) -> urllib3.BaseHTTPResponse:
         base = self._base(ref)
-        url = f"{base}/v2/{ref.repository}/{path}"
+        url = f"{base}{path}"
         logged_in = False
         redirects = 0
         while True:

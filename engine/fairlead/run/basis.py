@@ -3,8 +3,9 @@
 The key (``c_ext/plan_key.h``) holds what a launch knows before anything is looked up: the
 request, this boot, the user. Everything else is here:
 
-    settings              the site's and the user's file
+    settings              the site's and the user's files
     environment file      it, those it inherits from, and where they were looked for
+    what images may run   registries.conf and policy.json, the site's and the user's, and their keys
     user, groups          /etc/passwd, /etc/group, /etc/nsswitch.conf; what a directory server says
                           has no file and is covered by the entry's age
     host                  which places, devices and PMIx directories there are
@@ -34,10 +35,11 @@ import fairlead
 from fairlead import config as settings
 from fairlead import kernel
 from fairlead.host import cma, facts, mpi, slurm, witness
+from fairlead.image import policy, registries
 from fairlead.plan import request as launch_request
 from fairlead.run import injection, launch, ranks
 from fairlead.shared import site
-from fairlead.store import blobs, layers, layout, records
+from fairlead.store import blobs, layers, layout, records, trust
 
 NAME_SERVICE = ("/etc/passwd", "/etc/group", "/etc/nsswitch.conf")
 
@@ -80,14 +82,22 @@ def begin(job: Mapping[str, str], own: Mapping[str, str] = os.environ) -> Start:
     """
     variables = witness.plain(job)
     package = os.path.dirname(fairlead.__file__)
+    seen = [witness.file(path) for path in settings.files(own)]
+    config = settings.load(own)  # for where the site keeps the others
+    policies = (
+        *registries.files(config, own),
+        *registries.folders(config, own),
+        *policy.files(config, own),
+    )
     paths = (
-        *settings.files(own),
+        *policies,
         *NAME_SERVICE,
         *slurm.configuration(variables),
         f"{package}/__init__.py",
         kernel.EXTENSION,
     )
-    return Start(tuple(witness.file(path) for path in paths), mpi.searched(variables))
+    seen += [witness.file(path) for path in paths]
+    return Start(tuple(seen), mpi.searched(variables))
 
 
 def collect(
@@ -108,7 +118,11 @@ def collect(
     if not isinstance(environ, witness.Environment):
         return None
     store = layout.Store(config.store.rstrip("/"))
-    files = [*start.files, *request.seen, *_image(store, ready), *_node(ready.facts, request)]
+    keys = _keys(ready, config)
+    if keys is None:
+        return None
+    files = [*keys, *start.files, *request.seen]
+    files += [*_image(store, ready), *_node(ready.facts, request)]
     steps, same = _pmix(environ)
     files += steps
     if ranks.tries_copying(request, config):
@@ -136,6 +150,14 @@ def collect(
         image=site.name_of(ready.image.digest) if ready.mounts else "",
         notes=ready.plan.notes,
     )
+
+
+def _keys(ready: launch.Ready, config: settings.Config) -> tuple[witness.Seen, ...] | None:
+    """Look at the keys that policy names for the image; None where they are changing."""
+    paths = trust.key_files(ready.name, config, os.environ)
+    seen = tuple(witness.file(path) for path in paths)
+    now = trust.demands(ready.name, config, os.environ).name if paths else ""
+    return seen if now in {"", ready.image.policy} else None
 
 
 def _image(store: layout.Store, ready: launch.Ready) -> Iterable[witness.Seen]:

@@ -19,7 +19,7 @@ from fairlead.plan import plan as launch_plan
 from fairlead.plan import request as launch_request
 from fairlead.run import injection, ranks, view
 from fairlead.shared import site
-from fairlead.store import fetch, layers, layout
+from fairlead.store import fetch, layers, layout, meaning
 
 _ETC_FILE_LIMIT = 1 << 20
 PRELOAD = "/etc/ld.so.preload"
@@ -31,7 +31,8 @@ class Ready(NamedTuple):
     Attributes:
         plan: what it will do.
         mounts: the detached mounts that the plan's layers call ``mount:N``.
-        image: what it was made for, and
+        image: what it was made for,
+        name: as it was asked for, and
         facts: on which node.
         edits: what it gets for devices and from the site's hooks.
     """
@@ -40,6 +41,7 @@ class Ready(NamedTuple):
     mounts: tuple[int, ...]
     image: fetch.Image
     facts: facts.Facts
+    name: reference.Reference
     edits: plan_edits.Edits = plan_edits.NONE
 
 
@@ -62,9 +64,7 @@ def prepare(
     """
     refuse_root()
     launch_request.check(request)
-    name = reference.parse(
-        request.reference, default_registry=config.default_registry, cwd=request.cwd
-    )
+    name = meaning.of(request.reference, config, request.cwd)
     store = layout.open_store(config)
     image, mounts = _image(name, config, store, progress, broker)
     if any(volume.kind == "image" for volume in request.volumes):
@@ -91,7 +91,7 @@ def prepare(
     node = facts.read(request.environ, candidates)
     more = _edits(request, config)
     plan = launch_plan.make(source, request, node, brought, more)
-    return Ready(plan, mounts, image, node, more)
+    return Ready(plan, mounts, image, node, name, more)
 
 
 def _edits(request: launch_request.Request, config: settings.Config) -> plan_edits.Edits:
@@ -165,7 +165,9 @@ def _shared_mounts(
         return ()  # an empty root is a directory of the user's
     may = config.pull != "never"
     try:
-        return ask.mounts(broker, name, image.digest, config, may_ask=may, progress=progress)
+        return ask.mounts(
+            broker, name, image.digest, config, target=image.target, may_ask=may, progress=progress
+        )
     except ask.Unusable as why:
         log.warning(f"the node's shared store cannot be used ({why}); using {store.root}")
         return ()
@@ -187,9 +189,20 @@ def _is_for_all(name: reference.Reference, config: settings.Config) -> bool:
     A registry without TLS that the user alone allows serves the user's own store.
     """
     host, _ = reference.split_host(name.registry)
-    own = config.origins["insecure_registries"] not in {"default", settings.SITE_FILE}
+    own = config.origins["insecure_registries"] not in {"default", *settings.site_files(os.environ)}
     listed = {name.registry, host} & set(config.insecure_registries)
-    return not (own and listed)
+    return not (own and listed) and _is_led_as_by_site(name, config)
+
+
+def _is_led_as_by_site(name: reference.Reference, config: settings.Config) -> bool:
+    """Tell whether the user's own registries.conf, if there is one, leads where the site's does."""
+    from fairlead.image import registries
+
+    if registries.files(config, os.environ) == registries.files(config, os.environ, site=True):
+        return True
+    from fairlead.image import mirrors
+
+    return mirrors.places(config, os.environ).is_as_by_site(name)
 
 
 def _check_group(rootfs: str) -> None:

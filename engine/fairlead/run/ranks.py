@@ -146,7 +146,7 @@ def _refuse_if_asked(
     refusals: list[tuple[tuple[str, ...], bootstrap.Verdict]],
 ) -> None:
     """Raise where the user named whose MPI runs and none of what runs would make one world."""
-    if request.mpi == "auto" or config.origins["mpi"] == settings.SITE_FILE:
+    if request.mpi == "auto" or config.origins["mpi"] in settings.site_files():
         return
     if len(refusals) == len(found):
         raise errors.MpiError(refusals[0][1].reason, hint=refusals[0][1].remedy)

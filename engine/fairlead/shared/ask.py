@@ -48,6 +48,7 @@ def mounts(
     digest: str,
     config: Config,
     *,
+    target: str = "",
     may_ask: bool = True,
     progress: log.Progress | None = None,
     environ: Mapping[str, str] = os.environ,
@@ -58,6 +59,7 @@ def mounts(
         broker: the step's connection to the broker.
         reference: where the image comes from.
         digest: of the manifest for this machine.
+        target: of the index that led to it, or the same; signatures may be the index's.
         config: the user's settings, for their login.
         may_ask: whether a registry may be asked (policy ``never`` forbids it).
         progress: hears how far the layers are.
@@ -80,7 +82,7 @@ def mounts(
             hint="access to a shared image is proven at its registry; set pull to missing",
         )
     name = reference._replace(tag=None, digest=digest)
-    _ask_keeper(broker, name, config, progress, environ, suspect=suspect)
+    _ask_keeper(broker, name, target or digest, config, progress, environ, suspect=suspect)
     try:
         return kernel.broker_mount(broker, image)
     except OSError as error:
@@ -97,6 +99,7 @@ def _failure(error: OSError) -> Exception:
 def _ask_keeper(
     broker: int,
     name: Reference,
+    target: str,
     config: Config,
     progress: log.Progress | None,
     environ: Mapping[str, str],
@@ -110,7 +113,7 @@ def _ask_keeper(
     except OSError as error:  # there is no store, or no more storekeepers for this step
         raise Unusable(f"{error.filename}: {error.strerror}") from error
     try:
-        wire.send(protocol=PROTOCOL, image=str(name), suspect=suspect)
+        wire.send(protocol=PROTOCOL, image=str(name), target=target, suspect=suspect)
         while (message := wire.receive()) is not None:
             if "done" in message:
                 return
@@ -150,7 +153,8 @@ def _serve(
         kind = next((kind for kind in errors.catalogue() if kind.code == code), errors.StoreError)
         raise kind(text, hint=hint)
     if "login" in message:
-        wire.send(header=_header(message["login"], name, config, environ))
+        at = str(message.get("at", name.name))
+        wire.send(header=_header(message["login"], name, at, config, environ))
     elif "warning" in message:
         log.warning(str(message["warning"]))
     elif progress is not None:
@@ -168,14 +172,18 @@ def _report(message: Message, progress: log.Progress) -> None:
 
 
 def _header(
-    offered: object, name: Reference, config: Config, environ: Mapping[str, str]
+    offered: object, name: Reference, at: str, config: Config, environ: Mapping[str, str]
 ) -> str | None:
-    """Return the Authorization header that answers a registry's challenge, as this user."""
-    from fairlead.image import headers, registry
+    """Return the Authorization header that answers a registry's challenge, as this user.
+
+    The registry is the place of the image that is called at: by the site's registries.conf, as the
+    storekeeper reads it. For any other there is none.
+    """
+    from fairlead.image import headers, mirrors
     from fairlead.shared.wire import texts
 
     if not isinstance(offered, list):
         return None
     challenges = tuple(headers.Challenge(*texts(item, 3)) for item in offered)
-    with registry.Client(config, environ) as client:
-        return client.header(name, challenges)
+    with mirrors.Client(config, environ, site=True) as client:
+        return client.header(name, challenges, at)

@@ -34,7 +34,7 @@ from fairlead.store.layout import Lock, Stage, Store
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
-    from fairlead.image.registry import Client
+    from fairlead.image.mirrors import Client
 
 THREADS = 4
 MAX_ORIGINS = 64

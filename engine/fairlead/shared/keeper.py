@@ -15,6 +15,9 @@ Rules:
   and still offers it to this user; otherwise it is fetched again, and must have the same DiffID.
 - What the word of a registry is worth is the site's decision: verified TLS, or a host that the
   site's own configuration lists. The user's configuration, proxies and certificates are not read.
+- The site's policy is verified here, for an engine is the user's: where images may come from, and
+  the signatures of the manifest or of the index that the engine says led to it. A tag is what the
+  user says it is, so a demand for one tag's name is a demand for the repository's here.
 - A registry's answers change nothing but this user's grants, and layers that carry their digests.
 - Nothing of what the store holds is told to somebody whose registry has not shown it to them: the
   image's configuration, too, is read from the registry, each time.
@@ -44,14 +47,14 @@ from fairlead.image import manifest, reference
 from fairlead.shared import erofs, index, site, turn
 from fairlead.shared import gc as shared_gc
 from fairlead.shared.wire import PROTOCOL, Message, Wire
-from fairlead.store import layout, leftovers, room
+from fairlead.store import layout, leftovers, resolve, room, trust
 from fairlead.store.layout import Stage, Store
 
 if TYPE_CHECKING:
     from fairlead.image.headers import Challenge
     from fairlead.image.login import Login
+    from fairlead.image.mirrors import Client
     from fairlead.image.reference import Reference
-    from fairlead.image.registry import Client
 
 SOCKET_FD = 3
 REQUEST_S = 10.0  # the engine has its request ready before it asks for a storekeeper
@@ -150,11 +153,15 @@ class _Keeper:
         log.set_quiet(True)
         listener = threading.Thread(target=self._listen, name="listen", daemon=True)
         listener.start()
-        from fairlead.image import registry
+        from fairlead.image import mirrors
 
+        target = reference.parse_digest(str(asked.get("target") or name.digest))
+        wanted = trust.demands(name, config, {}, site=True)
         suspect = bool(asked.get("suspect"))
-        with registry.Client(config, {}, log_in=self._log_in) as self._client, turn.work(store):
-            return self._grant(self._client, name, config, store, suspect=suspect)
+        self._client = mirrors.Client(config, {}, log_in=self._log_in, site=True)
+        with self._client as client, turn.work(store):
+            _verify(client, name, target, wanted, config)
+            return self._grant(client, name, config, store, suspect=suspect)
 
     def _grant(
         self,
@@ -235,7 +242,8 @@ class _Keeper:
     def _log_in(self, ref: Reference, offered: tuple[Challenge, ...]) -> Login | None:
         from fairlead.image import headers, login
 
-        self.tell(login=[[c.scheme, c.realm, c.service] for c in offered])
+        challenges = [[c.scheme, c.realm, c.service] for c in offered]
+        self.tell(login=challenges, at=ref.name)
         try:
             header = self._answers.get(timeout=LOGIN_S).get("header")
         except queue.Empty:
@@ -251,6 +259,34 @@ class _Keeper:
 def site_config() -> settings.Config:
     """Return the site's settings alone: no user's file and no environment counts here."""
     return settings.load({}, home="/nonexistent")
+
+
+def _verify(
+    client: Client,
+    name: Reference,
+    target: str,
+    wanted: trust.Demands,
+    config: settings.Config,
+) -> None:
+    """Verify that the site's policy accepts a manifest, or the index that led to it.
+
+    Raises:
+        errors.Error: it does not, or the index does not lead there.
+    """
+    if not wanted.requirements:
+        return
+    found = resolve.resolve(client, name._replace(digest=target), target)
+    if found.manifest.digest != name.digest:
+        raise errors.SignatureError(f"{name}: is not what {target} leads to on this machine")
+    loose = tuple(
+        demand._replace(identity=("matchRepository",))
+        if demand.identity == ("matchExact",)
+        else demand
+        for demand in wanted.requirements
+    )
+    digests = tuple(dict.fromkeys((found.manifest.digest, target)))
+    wanted = wanted._replace(requirements=loose)
+    trust.verify(client, name, digests, wanted, config, {}, site=True)
 
 
 def _floor_bytes(store: Store, config: settings.Config) -> int:

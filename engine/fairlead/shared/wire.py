@@ -2,8 +2,8 @@
 
 The engine asks once; then the storekeeper talks and the engine answers only ``login``::
 
-    engine       {"protocol": 1, "image": "HOST/NAME@DIGEST", "suspect": false}
-    storekeeper  {"login": [["bearer", REALM, SERVICE], ...], "image": ...}  a registry wants one
+    engine       {"protocol": 1, "image": "HOST/NAME@DIGEST", "target": DIGEST, "suspect": false}
+    storekeeper  {"login": [["bearer", REALM, SERVICE], ...], "at": NAME}  a registry wants one
     engine       {"header": "Bearer ..."} or {"header": null}
     storekeeper  {"start": [KEY, LABEL, TOTAL]}, {"advance": [KEY, COUNT]}, {"finish": KEY}
     storekeeper  {"warning": TEXT}

@@ -10,6 +10,8 @@ Policies (``config.pull``):
 
 Rules:
 - A reference with a digest that is in the store needs no network under any policy.
+- What the site's or the user's policy demands of an image (``trust``) is looked at first, and its
+  signatures before any layer. An image in the store that satisfied other demands counts as absent.
 - What lies on this machine is looked at by ``nearby`` under any policy but never: that costs a
   stat.
 - The launch path, with the image in the store, loads no module of the network and starts no
@@ -29,15 +31,15 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, NamedTuple, TypeGuard
 
 from fairlead import errors, log
 from fairlead.config import Config
 from fairlead.image import manifest
 from fairlead.image.manifest import Descriptor
 from fairlead.image.reference import Reference
-from fairlead.store import blobs, layers, layout, records
+from fairlead.store import blobs, layers, layout, records, trust
 from fairlead.store.layout import Lock, Stage, Store
 from fairlead.store.records import Record
 
@@ -66,6 +68,7 @@ class Image(NamedTuple):
         chain: ChainID, which names the tree (``layers.hold``).
         pulled: when, UTC, ISO 8601.
         over: absolute paths of directories that are laid over rootfs, topmost first.
+        policy: names the demands that its signatures satisfied; empty: there were none.
     """
 
     reference: str
@@ -78,6 +81,7 @@ class Image(NamedTuple):
     chain: str
     pulled: str
     over: tuple[str, ...] = ()
+    policy: str = ""
 
     @property
     def pinned(self) -> str:
@@ -102,10 +106,17 @@ def pull(
     Raises:
         errors.Error: with the reference in its line; the store is then as it was before.
     """
+    wanted = trust.demands(reference, config, environ)
     image = local(store, reference, tree=tree)
     settled = {"never"} if reference.transport else {"missing", "never"}
-    if image is not None and (reference.digest or policy in settled):
+    if _satisfies(image, wanted) and (reference.digest or policy in settled):
         return image
+    if policy == "never" and image is not None:
+        raise errors.SignatureError(
+            f"{reference}: what the store has of it was not verified by "
+            f"{wanted.requirements[0].origin}, and pull is never",
+            hint="set pull to missing, so that its signatures can be asked for",
+        )
     if policy == "never":
         raise errors.ImageNotFoundError(
             f"{reference}: is not in the store {store.root}, and pull is never",
@@ -115,7 +126,11 @@ def pull(
         from fairlead.store import nearby
 
         return nearby.pull(reference, config, store, policy, progress, environ)
-    return _Asking(reference, config, store, policy, progress, environ, tree).image()
+    return _Asking(reference, config, store, policy, progress, environ, tree, wanted).image()
+
+
+def _satisfies(image: Image | None, wanted: trust.Demands) -> TypeGuard[Image]:
+    return image is not None and (not wanted.name or image.policy == wanted.name)
 
 
 def local(store: Store, reference: Reference, *, tree: bool = True) -> Image | None:
@@ -194,14 +209,15 @@ def look(reference: Reference, config: Config, environ: Mapping[str, str] = os.e
     """
     from fairlead.store.resolve import resolve
 
+    trust.demands(reference, config, environ)
     if reference.transport:
         from fairlead.image import source
 
         with source.open_local(reference, environ) as client:
             return resolve(client, reference, reference.digest)
-    from fairlead.image import registry
+    from fairlead.image import mirrors
 
-    with registry.Client(config, environ) as client:
+    with mirrors.Client(config, environ) as client:
         return resolve(client, reference, reference.digest)
 
 
@@ -246,6 +262,7 @@ def _described(store: Store, record: Record, config: manifest.ImageConfig, *, tr
         size=record.size,
         chain=record.chain,
         pulled=record.pulled,
+        policy=record.policy,
     )
 
 
@@ -262,10 +279,12 @@ class _Asking(NamedTuple):
     progress: log.Progress | None
     environ: Mapping[str, str]
     tree: bool
+    wanted: trust.Demands
 
     def image(self) -> Image:
         with Lock(self.store, records.lock_name(self.reference.identity)) as lock:
-            image = local(self.store, self.reference, tree=self.tree)
+            there = local(self.store, self.reference, tree=self.tree)
+            image = there if _satisfies(there, self.wanted) else None
             # Of many that ask at once one does; the others take its answer, without loading the
             # client.
             if image is not None and (lock.shared or self.policy == "missing"):
@@ -273,7 +292,7 @@ class _Asking(NamedTuple):
             return self._ask(image)
 
     def _ask(self, image: Image | None) -> Image:
-        from fairlead.image import registry, transport
+        from fairlead.image import mirrors, transport
         from fairlead.store import leftovers
 
         leftovers.sweep(self.store)
@@ -282,7 +301,7 @@ class _Asking(NamedTuple):
         timing = transport.TIMING._replace(tries=2, connect_s=3.0) if hurried else None
         reference = self.reference
         try:
-            with registry.Client(self.config, self.environ, timing=timing) as client:
+            with mirrors.Client(self.config, self.environ, timing=timing) as client:
                 target = client.head(reference)
                 if target is None and (image is not None or reference.digest):
                     target = client.manifest(reference, reference.target).digest
@@ -293,7 +312,13 @@ class _Asking(NamedTuple):
             return image
         if image is not None and target == image.target:
             return image
-        with registry.Client(self.config, self.environ) as client:
+        with mirrors.Client(self.config, self.environ) as client:
+
+            def admit(found: Resolved) -> None:
+                digests = tuple(dict.fromkeys((found.manifest.digest, found.target)))
+                args = (digests, self.wanted, self.config, self.environ)
+                trust.verify(client, reference, *args)
+
             return take(
                 client,
                 reference,
@@ -302,6 +327,8 @@ class _Asking(NamedTuple):
                 self.store,
                 self.progress,
                 tree=self.tree,
+                admit=admit,
+                policy=self.wanted.name,
             )
 
 
@@ -315,10 +342,13 @@ def take(
     stamp: str = "",
     *,
     tree: bool = True,
+    admit: Callable[[Resolved], None] | None = None,
+    policy: str = "",
 ) -> Image:
     """Bring an image from its source into the store; target is its digest if known already.
 
-    Without tree only its documents.
+    Without tree only its documents. What admit raises stops it before any layer is fetched; policy
+    names the demands that it verified.
 
     Raises:
         errors.Error: with the reference in its line; the store is then as it was before.
@@ -327,6 +357,8 @@ def take(
 
     try:
         found = resolve(client, reference, target, store)
+        if admit is not None:
+            admit(found)
         chain = layers.chain_id(found.config.diff_ids)
         size = sum(layer.size for layer in found.manifest.layers)
         with Lock(store, layers.lock_name(chain)), about(reference), Stage(store) as stage:
@@ -336,6 +368,7 @@ def take(
             if not config.keep_blobs:  # nor what one left that was killed at this point
                 _drop_layers(store, found)
             record = _record(reference, found, chain, there.size if there else size, stamp)
+            record = record._replace(policy=policy)
             remember(store, stage, reference, record)
     except OSError as error:
         raise layout.failure(error, store.root) from error

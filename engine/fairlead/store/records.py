@@ -34,6 +34,7 @@ class Record(NamedTuple):
         size: bytes of the tree's files.
         pulled: when, UTC, ISO 8601.
         stamp: of the file that it was read from (``image.source.stamp``); empty for a registry.
+        policy: names the demands that its signatures satisfied (``trust``); empty: there were none.
     """
 
     reference: str
@@ -44,6 +45,7 @@ class Record(NamedTuple):
     size: int
     pulled: str
     stamp: str = ""
+    policy: str = ""
 
 
 def read(store: Store, reference: str) -> Record | None:
