@@ -31,12 +31,14 @@ class Ready(NamedTuple):
         mounts: the detached mounts that the plan's layers call ``mount:N``.
         image: what it was made for, and
         facts: on which node.
+        injection: name in the node's shared store of what the last of the mounts is, or empty.
     """
 
     plan: launch_plan.Plan
     mounts: tuple[int, ...]
     image: fetch.Image
     facts: facts.Facts
+    injection: str = ""
 
 
 def prepare(
@@ -63,12 +65,13 @@ def prepare(
     )
     store = layout.open_store(config)
     image, mounts = _image(name, config, store, progress, broker)
-    files = view.View(image.place, image.rootfs)
+    files, shared = view.View(image.place, image.rootfs), None
     if mounts:
         again = site.name_of(image.digest)
         files = view.View(image.place, "", lambda: kernel.broker_mount(broker, again))
+        shared = injection.Shared(broker, again, image.chain, len(mounts))
     texts = _identity_texts(files)
-    brought = injection.decide(request, image.reference, files, store, config)
+    brought = injection.decide(request, image.reference, files, store, config, shared)
     brought = injection.with_world(request, config, brought, texts)
     brought = brought._replace(
         notes=(*brought.notes, *ranks.copying(request, config, store.path("host")))
@@ -81,7 +84,10 @@ def prepare(
         *texts[:2],
     )
     node = facts.read(request.environ, candidates)
-    return Ready(launch_plan.make(source, request, node, brought), mounts, image, node)
+    plan = launch_plan.make(source, request, node, brought)
+    if brought.mount >= 0:
+        mounts = (*mounts, brought.mount)
+    return Ready(plan, mounts, image, node, brought.shared)
 
 
 def _image(
