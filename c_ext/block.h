@@ -46,7 +46,8 @@ enum block_op {
 	OP_CHECK_NAMES = 34,    /* prefix, names: these variables and no others have names that begin so */
 	OP_CHECK_SAME = 35,     /* two templates with one meaning */
 	OP_HOLD = 36,           /* directory, under a shared flock until the container stands */
-	OP_IMAGE = 37,          /* name, in the shared store, of the image whose layers the root calls mount:N */
+	OP_IMAGE = 37,          /* name, in the shared store, of the image whose layers the root calls mount:N; name of the
+				 * injection that comes after them, if there is one */
 	OP_NOTE = 38,           /* a line that the user sees at every launch */
 	OP_WORD = 39,           /* a word of the command */
 };

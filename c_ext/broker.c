@@ -101,9 +101,18 @@ static int ask_one(int socket, enum broker_op op, const char *word, char *ret_de
 	return err ? err : fd;
 }
 
-int broker_keeper(int socket, char *ret_detail, unsigned int size)
+int broker_injection(int socket, const char *image, const char *name, char *ret_detail, unsigned int size)
 {
-	return ask_one(socket, BROKER_KEEPER, NULL, ret_detail, size);
+	char word[BROKER_WORD];
+
+	if (snprintf(word, sizeof(word), "%s/%s", image, name) >= (int)sizeof(word))
+		return -EINVAL;
+	return ask_one(socket, BROKER_INJECTION, word, ret_detail, size);
+}
+
+int broker_keeper(int socket, const char *image, char *ret_detail, unsigned int size)
+{
+	return ask_one(socket, BROKER_KEEPER, image, ret_detail, size);
 }
 
 int broker_upper(int socket, const char *wanted, char *ret_detail, unsigned int size)

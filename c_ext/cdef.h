@@ -85,7 +85,8 @@ int cma_test(void);
 /* broker.h */
 #define BROKER_MAX_LAYERS ...
 int broker_mount(int socket, const char *image, int *ret_fds, char *ret_detail, unsigned int size);
-int broker_keeper(int socket, char *ret_detail, unsigned int size);
+int broker_keeper(int socket, const char *image, char *ret_detail, unsigned int size);
+int broker_injection(int socket, const char *image, const char *name, char *ret_detail, unsigned int size);
 int broker_upper(int socket, const char *wanted, char *ret_detail, unsigned int size);
 
 /* channel.h */

@@ -91,8 +91,10 @@ static int take_holds(struct plan *plan)
 
 	block_open(&cursor, plan->entry_block, plan->entry_block_size);
 	while (block_next(&cursor, &record)) {
-		if (record.op == OP_IMAGE)
+		if (record.op == OP_IMAGE) {
 			plan->image = record.string[0];
+			plan->injection = record.count > 1 ? record.string[1] : NULL;
+		}
 		if (record.op == OP_UPPER && record.count > 1)
 			plan->upper = record.string[0];
 		if (record.op != OP_HOLD)

@@ -18,6 +18,7 @@ struct plan {
 	const void *entry_block;
 	size_t entry_block_size;
 	const char *image; /* name in the shared store of the image whose mounts the block's root wants, or NULL */
+	const char *injection; /* name of the injection whose mount comes after those, or NULL */
 	const char *upper; /* the size to ask the broker for, where the block's last mount is one to write to, or NULL */
 	int holds[PLAN_MAX_HOLDS]; /* shared flocks on what must not be removed before the container stands */
 	unsigned int hold_count;

@@ -84,13 +84,28 @@ static int number_of(const char *line, const char *key, unsigned long long *ret)
 	return *end || errno ? -EBADMSG : 0;
 }
 
-/* The line "index HEX BYTES". */
-static int index_of(const char *line, struct grant *ret)
+/* What follows the first word of a line "index HEX BYTES" or "injection HEX BYTES". */
+static int sized_name_of(const char *text, char ret_name[BROKER_HEX + 1], unsigned long long *ret_bytes)
 {
-	const char *name = line + strlen("index ");
+	snprintf(ret_name, BROKER_HEX + 1, "%.64s", text);
+	return is_hex(ret_name) ? number_of(text, ret_name, ret_bytes) : -EBADMSG;
+}
 
-	snprintf(ret->index, sizeof(ret->index), "%.64s", name);
-	return is_hex(ret->index) ? number_of(name, ret->index, &ret->index_bytes) : -EBADMSG;
+/* A line behind the head: "layer HEX", and after all of them "injection HEX BYTES". */
+static int member_of(const char *line, struct grant *ret)
+{
+	struct injection *injection = ret->injection + ret->injection_count;
+
+	if (strncmp(line, "injection ", 10) == 0) {
+		if (!ret->count || ret->injection_count == GRANT_MAX_INJECTIONS)
+			return -EBADMSG;
+		ret->injection_count++;
+		return sized_name_of(line + 10, injection->name, &injection->bytes);
+	}
+	if (strncmp(line, "layer ", 6) != 0 || !is_hex(line + 6) || ret->count == BROKER_MAX_LAYERS || ret->injection_count)
+		return -EBADMSG;
+	memcpy(ret->layer[ret->count++], line + 6, strlen(line + 6) + 1);
+	return 0;
 }
 
 /* Lines of a fixed order: what is missing, doubled or unknown makes the whole worthless. */
@@ -100,6 +115,7 @@ static int parse(char *text, const struct site *site, unsigned int *ret_job, str
 	char *rest = text, *line;
 
 	ret->count = 0;
+	ret->injection_count = 0;
 	ret->index[0] = '\0';
 	for (unsigned int number = 0; (line = strsep(&rest, "\n")); number++) {
 		int err = 0;
@@ -115,11 +131,9 @@ static int parse(char *text, const struct site *site, unsigned int *ret_job, str
 		else if (number == 3)
 			err = number_of(line, "size", &ret->size);
 		else if (number == 4 && strncmp(line, "index ", 6) == 0)
-			err = index_of(line, ret);
-		else if (strncmp(line, "layer ", 6) != 0 || !is_hex(line + 6) || ret->count == BROKER_MAX_LAYERS)
-			err = -EBADMSG;
+			err = sized_name_of(line + 6, ret->index, &ret->index_bytes);
 		else
-			memcpy(ret->layer[ret->count++], line + 6, strlen(line + 6) + 1);
+			err = member_of(line, ret);
 		if (err)
 			return err;
 		*ret_job = (unsigned int)job;

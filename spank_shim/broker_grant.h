@@ -22,12 +22,21 @@ struct site {
 	long grace_s; /* how long a grant holds for other jobs of the same user */
 };
 
+enum { GRANT_MAX_INJECTIONS = 16 };
+
+struct injection {
+	char name[BROKER_HEX + 1];
+	unsigned long long bytes; /* of its file */
+};
+
 struct grant {
 	char index[BROKER_HEX + 1];	/* of the layers together; empty: there is none */
 	unsigned long long index_bytes; /* of its file and theirs together */
 	unsigned int count;
 	unsigned long long size; /* bytes of all layers' files together, when access was proven */
 	char layer[BROKER_MAX_LAYERS][BROKER_HEX + 1];
+	unsigned int injection_count; /* of the host's MPI into this image */
+	struct injection injection[GRANT_MAX_INJECTIONS];
 };
 
 /* Open the store and see whose it is. 0 or -errno with detail. */

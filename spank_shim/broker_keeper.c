@@ -18,24 +18,29 @@
 
 enum { END_TRIES = 200 };
 
-static _Noreturn void become_keeper(const struct site *site, const char *prefix, const char *store, int socket,
-				    pid_t parent)
+static _Noreturn void become_keeper(const struct site *site, const char *prefix, const char *store,
+				    const struct keeper_image *image, int socket, pid_t parent)
 {
 	const char *environment[] = { "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8",
 				      "HOME=/", NULL };
-	char python[PATH_MAX], script[PATH_MAX], uid[16], job[16];
-	const char *argv[] = { python, "-I", "-S", script, store, uid, job, NULL };
+	char python[PATH_MAX], script[PATH_MAX], uid[16], job[16], count[16];
+	const char *argv[] = { python, "-I", "-S", script, store, uid, job, *image->name ? image->name : NULL, count,
+			       NULL };
+	int fds[SERVICE_MAX_FDS] = { socket };
 
 	snprintf(python, sizeof(python), "%s/venv/bin/python", prefix);
 	snprintf(script, sizeof(script), "%s/libexec/fairlead/keeper.py", prefix);
 	snprintf(uid, sizeof(uid), "%u", site->uid);
 	snprintf(job, sizeof(job), "%u", site->job);
-	service_become(site, socket, parent);
+	snprintf(count, sizeof(count), "%u", image->count);
+	memcpy(fds + 1, image->mounts, image->count * sizeof(*fds));
+	service_become(site, fds, 1 + image->count, parent);
 	execve(python, (char *const *)argv, (char *const *)environment);
 	_exit(126);
 }
 
-int keeper_start(const struct site *site, const char *prefix, const char *store, int *ret_socket)
+int keeper_start(const struct site *site, const char *prefix, const char *store, const struct keeper_image *image,
+		 int *ret_socket)
 {
 	pid_t child, parent = getpid();
 	int pair[2];
@@ -45,7 +50,7 @@ int keeper_start(const struct site *site, const char *prefix, const char *store,
 	broker_take_no_descriptors(pair[1]);
 	child = fork();
 	if (child == 0)
-		become_keeper(site, prefix, store, pair[1], parent);
+		become_keeper(site, prefix, store, image, pair[1], parent);
 	close(pair[1]);
 	if (child < 0) {
 		child = -errno;

@@ -8,7 +8,7 @@
  *
  * It mounts the layers that a grant names, by their index or one by one (broker_grant.c), makes an empty file system for
  * what the container writes (broker_upper.c), and starts the storekeeper (broker_keeper.c). It takes from the user one word,
- * an image's digest, which must be hexadecimal, or a size, and opens nothing that a user could have made. It never reads a
+ * the names of an image and of an injection, which must be hexadecimal, or a size, and opens nothing that a user could have made. It never reads a
  * byte of an image itself, never resolves a name by NSS, and holds no lock. Linked statically: nothing of the job's
  * environment or libraries reaches it.
  *
@@ -77,19 +77,19 @@ static int open_image(const struct broker *broker, const char *folder, const cha
 	return fd;
 }
 
-static int mount_layer(const struct broker *broker, const char *layer, unsigned long long *total)
+static int mount_layer(const struct broker *broker, const char *layer, int idmap, unsigned long long *total)
 {
 	int fd = open_image(broker, "layers", layer, total), mount;
 
 	if (fd < 0)
 		return fd;
-	mount = mount_image(&fd, 1, broker->idmap);
+	mount = mount_image(&fd, 1, idmap);
 	close(fd);
 	return mount;
 }
 
 /* All layers as one mount, by their index. The kernel looks at them when a file is read, and not before. */
-static int mount_index(const struct broker *broker)
+static int mount_index(const struct broker *broker, int idmap)
 {
 	static int fds[MOUNT_MAX_FILES];
 	unsigned long long bytes = 0;
@@ -104,7 +104,7 @@ static int mount_index(const struct broker *broker)
 	if (mount >= 0 && bytes != grant.index_bytes)
 		mount = -EUCLEAN;
 	if (mount >= 0)
-		mount = mount_image(fds, have, broker->idmap);
+		mount = mount_image(fds, have, idmap);
 	while (have)
 		close(fds[--have]);
 	return mount;
@@ -113,17 +113,17 @@ static int mount_index(const struct broker *broker)
 /* Mount what the grant names; how many mounts, or -errno with what is wrong. Whatever is wrong with an index, its layers
  * show the same. The kernel mounts an image that is cut short within its files' data, and gives errors only where they
  * are read: hence the sum of the sizes. */
-static int mount_granted(const struct broker *broker, char *ret_detail, size_t size)
+static int mount_granted(const struct broker *broker, int idmap, char *ret_detail, size_t size)
 {
 	unsigned long long total = 0;
 	unsigned int done = 0;
 	int err = 0;
 
-	mounts[0] = mount_index(broker);
+	mounts[0] = mount_index(broker, idmap);
 	if (mounts[0] >= 0)
 		return 1;
 	for (; done < grant.count && !err; done += !err) {
-		mounts[done] = mount_layer(broker, grant.layer[done], &total);
+		mounts[done] = mount_layer(broker, grant.layer[done], idmap, &total);
 		err = mounts[done] < 0 ? mounts[done] : 0;
 	}
 	if (!err && total == grant.size)
@@ -165,7 +165,7 @@ static void serve_mount(struct broker *broker, const char *image)
 		refuse(broker->idmap, "user namespace for the idmapped mount");
 		return;
 	}
-	count = mount_granted(broker, detail, sizeof(detail));
+	count = mount_granted(broker, broker->idmap, detail, sizeof(detail));
 	if (count < 0)
 		refuse(count, detail);
 	else
@@ -174,10 +174,75 @@ static void serve_mount(struct broker *broker, const char *image)
 		close(mounts[--count]);
 }
 
-static void serve_keeper(struct broker *broker)
+/* The file of an injection that the grant names, as a mount. Its time of use is for gc. */
+static int mount_injection(const struct broker *broker, const char *name)
+{
+	const struct timespec times[2] = { { .tv_nsec = UTIME_NOW }, { .tv_nsec = UTIME_OMIT } };
+	unsigned long long bytes = 0;
+	unsigned int i = 0;
+	int fd, mount;
+
+	while (i < grant.injection_count && strcmp(grant.injection[i].name, name) != 0)
+		i++;
+	if (i == grant.injection_count)
+		return -ENOENT;
+	fd = open_image(broker, "injections", name, &bytes);
+	if (fd < 0)
+		return fd;
+	futimens(fd, times);
+	mount = bytes == grant.injection[i].bytes ? mount_image(&fd, 1, broker->idmap) : -EUCLEAN;
+	close(fd);
+	return mount;
+}
+
+/* The word is IMAGE/NAME. */
+static void serve_injection(struct broker *broker, char *image)
 {
 	struct broker_answer answer = { .magic = BROKER_MAGIC, .total = 1, .count = 1 };
-	int pid, socket = -1;
+	char *name = strchr(image, '/');
+	int err = broker->store_err, mount;
+
+	if (!name) {
+		refuse(-EINVAL, "request");
+		return;
+	}
+	*name++ = '\0';
+	if (!err)
+		err = grant_read(&broker->site, image, &grant);
+	if (!err && broker->idmap < 0)
+		err = broker->idmap;
+	mount = err ? err : mount_injection(broker, name);
+	if (mount < 0) {
+		refuse(mount, broker->store_err ? broker->store_detail : "injection");
+		return;
+	}
+	broker_answer(SOCKET_FD, &answer, &mount);
+	close(mount);
+}
+
+/* The granted image's mounts for a storekeeper, which makes an injection for it; how many, or -errno. */
+static int mount_for_keeper(struct broker *broker, const char *image, char *ret_detail, size_t size)
+{
+	int idmap, count, err = grant_read(&broker->site, image, &grant);
+
+	snprintf(ret_detail, size, "grant");
+	if (err)
+		return err;
+	broker->budget -= (int)grant.count;
+	idmap = mount_idmap(broker->site.service, broker->site.service_gid);
+	if (idmap < 0)
+		return idmap;
+	count = mount_granted(broker, idmap, ret_detail, size);
+	close(idmap);
+	return count;
+}
+
+static void serve_keeper(struct broker *broker, const char *image)
+{
+	struct broker_answer answer = { .magic = BROKER_MAGIC, .total = 1, .count = 1 };
+	struct keeper_image given = { .name = image, .mounts = mounts };
+	char detail[BROKER_HEX + 64] = "";
+	int pid, count = 0, socket = -1;
 
 	if (broker->store_err) {
 		refuse(broker->store_err, broker->store_detail);
@@ -191,7 +256,16 @@ static void serve_keeper(struct broker *broker)
 	if (broker->keeper)
 		keeper_end(broker->keeper);
 	broker->keeper = 0;
-	pid = keeper_start(&broker->site, broker->prefix, broker->store, &socket);
+	if (*image)
+		count = mount_for_keeper(broker, image, detail, sizeof(detail));
+	if (count < 0) {
+		refuse(count, detail);
+		return;
+	}
+	given.count = (unsigned int)count;
+	pid = keeper_start(&broker->site, broker->prefix, broker->store, &given, &socket);
+	while (count > 0)
+		close(mounts[--count]);
 	if (pid < 0) {
 		refuse(pid, "storekeeper");
 		return;
@@ -276,7 +350,9 @@ static void serve(struct broker *broker, int life)
 		if (request.op == BROKER_MOUNT)
 			serve_mount(broker, request.word);
 		else if (request.op == BROKER_KEEPER)
-			serve_keeper(broker);
+			serve_keeper(broker, request.word);
+		else if (request.op == BROKER_INJECTION)
+			serve_injection(broker, request.word);
 		else if (request.op == BROKER_UPPER)
 			serve_upper(broker, request.word);
 		else

@@ -38,15 +38,32 @@ static void be_a_victim(void)
 	close(fd);
 }
 
-void service_become(const struct site *site, int fd, pid_t parent)
+/* By way of numbers that none of them has yet: the targets may be among the descriptors. */
+static void keep_only(const int *fds, unsigned int count)
+{
+	int null = open("/dev/null", O_RDWR), high[SERVICE_MAX_FDS];
+
+	if (null < 0 || count > SERVICE_MAX_FDS)
+		_exit(125);
+	for (unsigned int i = 0; i < count; i++) {
+		high[i] = fcntl(fds[i], F_DUPFD, SERVICE_FD + (int)count);
+		if (high[i] < 0)
+			_exit(125);
+	}
+	if (dup2(null, 0) < 0 || dup2(null, 1) < 0 || dup2(null, 2) < 0)
+		_exit(125);
+	for (unsigned int i = 0; i < count; i++)
+		if (dup2(high[i], SERVICE_FD + (int)i) < 0)
+			_exit(125);
+	if (syscall(SYS_close_range, SERVICE_FD + count, ~0U, 0) < 0)
+		_exit(125);
+}
+
+void service_become(const struct site *site, const int *fds, unsigned int count, pid_t parent)
 {
 	const struct rlimit no_core = { 0, 0 };
-	int null = open("/dev/null", O_RDWR);
 
-	fd = fcntl(fd, F_DUPFD, 10);
-	if (null < 0 || fd < 0 || dup2(null, 0) < 0 || dup2(null, 1) < 0 || dup2(null, 2) < 0 ||
-	    dup2(fd, SERVICE_FD) < 0 || syscall(SYS_close_range, SERVICE_FD + 1, ~0U, 0) < 0)
-		_exit(125);
+	keep_only(fds, count);
 	be_a_victim();
 	drop_to(site);
 	/* After the change of ids, which clears it. */

@@ -42,7 +42,7 @@ static _Noreturn void become_mke2fs(const struct site *site, int image, const ch
 			       "-E", options, "/proc/self/fd/3", NULL };
 
 	snprintf(options, sizeof(options), "nodiscard,lazy_itable_init=1,root_owner=%u:%u", site->uid, site->gid);
-	service_become(site, image, parent);
+	service_become(site, &image, 1, parent);
 	execve(program, (char *const *)argv, (char *const *)environment);
 	_exit(126);
 }
@@ -50,7 +50,7 @@ static _Noreturn void become_mke2fs(const struct site *site, int image, const ch
 /* Reserve as the service account: root would be given the last blocks of the disk, and no quota. Ends with the errno. */
 static _Noreturn void reserve(const struct site *site, int file, uint64_t bytes, pid_t parent)
 {
-	service_become(site, file, parent);
+	service_become(site, &file, 1, parent);
 	_exit(fallocate(SERVICE_FD, 0, 0, (off_t)bytes) < 0 ? errno : 0);
 }
 

@@ -80,7 +80,7 @@ static int is_first_node(const struct engine_request *request)
  * give or to refuse: who has lost the right to an image gets no mount of it here either. */
 static int use(const struct engine_request *request, const struct plan *plan, int ret_fds[CHANNEL_FDS])
 {
-	int fds[BROKER_MAX_LAYERS + 1] = { -1 }, count = 0, err = 0;
+	int fds[BROKER_MAX_LAYERS + 2] = { -1 }, count = 0, err = 0;
 	char detail[256];
 
 	if ((plan->image || plan->upper) && request->broker < 0)
@@ -89,7 +89,12 @@ static int use(const struct engine_request *request, const struct plan *plan, in
 		count = broker_mount(request->broker, plan->image, fds, detail, sizeof(detail));
 	if (count < 0)
 		return count;
-	if (plan->upper) {
+	if (plan->injection) {
+		fds[count] = broker_injection(request->broker, plan->image, plan->injection, detail, sizeof(detail));
+		err = fds[count] < 0 ? fds[count] : 0;
+		count += !err;
+	}
+	if (!err && plan->upper) {
 		fds[count] = broker_upper(request->broker, plan->upper, detail, sizeof(detail));
 		err = fds[count] < 0 ? fds[count] : 0;
 		count += !err;

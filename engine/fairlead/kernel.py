@@ -244,13 +244,24 @@ def broker_mount(socket_fd: int, image: str) -> tuple[int, ...]:
     return tuple(fds[0:count])
 
 
-def broker_keeper(socket_fd: int) -> int:
+def broker_injection(socket_fd: int, image: str, name: str) -> int:
+    """Ask the broker for an injection that the grant for an image names; returns a detached mount.
+
+    Raises:
+        OSError: ENOENT without one; its ``filename`` says what was refused.
+    """
+    return _broker_gave(lib.broker_injection, socket_fd, image.encode(), name.encode())
+
+
+def broker_keeper(socket_fd: int, image: str = "") -> int:
     """Ask the broker for a storekeeper; returns a connected stream socket.
+
+    With an image, one that has its layers as mounts.
 
     Raises:
         OSError: its ``filename`` says what was refused.
     """
-    return _broker_gave(lib.broker_keeper, socket_fd)
+    return _broker_gave(lib.broker_keeper, socket_fd, image.encode())
 
 
 def broker_upper(socket_fd: int, size: str) -> int:

@@ -34,8 +34,16 @@ from fairlead import config
 from fairlead.image import transport
 from fairlead.shared import keeper
 keeper.site_config = lambda: config.load({{}}, site_file={site!r}, home="/nonexistent")
+
+
+def injector(*given):
+    from fairlead.run import injector
+
+    return injector.writer(*given)
+
+
 {more}
-sys.exit(keeper.main(sys.argv[1:], lambda: frozenset()))
+sys.exit(keeper.main(sys.argv[1:], lambda: frozenset(), injector))
 """
 # The rules stay, the seconds shrink.
 QUICK = (

@@ -381,7 +381,7 @@ def test_user_who_reads_no_answer_does_not_hold_the_broker(shared, faulty, built
     assert shared.run(ALICE, faulty.add("x/y", "1", built)).layers == 1
     broker, ours = shared.broker(ALICE)
     asked = (0x46424B31).to_bytes(4, "little") + (1).to_bytes(4, "little")
-    asked += built.digest.partition(":")[2].encode().ljust(132, b"\0")
+    asked += built.digest.partition(":")[2].encode().ljust(260, b"\0")
     ours.setblocking(False)
     sent = 0
     with contextlib.suppress(BlockingIOError, BrokenPipeError):

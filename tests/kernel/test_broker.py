@@ -459,6 +459,51 @@ def test_the_storekeeper_is_the_service_account_and_nothing_more(bed):
     os.close(fd)
 
 
+def looking_keeper(bed):
+    """A prefix whose storekeeper tells what it finds in the image's mounts."""
+    prefix = Path(bed.store).parent / "prefix"
+    (prefix / "venv/bin").mkdir(parents=True)
+    (prefix / "libexec/fairlead").mkdir(parents=True)
+    os.symlink("/usr/bin/python3", prefix / "venv/bin/python")
+    (prefix / "libexec/fairlead/keeper.py").write_text(LOOKING)
+    return str(prefix)
+
+
+LOOKING = """
+import json, os, sys
+name, count = sys.argv[4:]
+owners = [os.stat("etc/motd", dir_fd=4 + n).st_uid for n in range(int(count))]
+more = os.path.exists(f"/proc/self/fd/{4 + int(count)}")
+os.write(3, json.dumps([name, owners, os.getuid(), more]).encode())
+"""
+
+
+def test_storekeeper_for_an_image_gets_its_layers_as_its_own_if_they_were_granted(bed):
+    _, text = bed.stack(["one", "two", "three"])
+    prefix = looking_keeper(bed)
+    for given, mounts_ in ((text, 1), (without_index(text), 3)):
+        bed.grant(given)
+        process, ours = bed.broker(prefix=prefix)
+        fd = kernel.broker_keeper(ours.fileno(), IMAGE)
+        found = json.loads(os.read(fd, 1 << 16))
+        assert found == [IMAGE, [SERVICE] * mounts_, SERVICE, False]
+        os.close(fd)
+        ours.close()
+        process.wait(5)
+
+
+@pytest.mark.parametrize("name", ["c" * 64, "../" + "c" * 61, "C" * 64])
+def test_storekeeper_is_started_for_no_image_but_a_granted_one(bed, name):
+    bed.layer()
+    bed.grant()
+    process, ours = bed.broker(prefix=looking_keeper(bed))
+    with pytest.raises(OSError) as refused:
+        kernel.broker_keeper(ours.fileno(), name)
+    assert refused.value.errno == (errno.ENOENT if name == "c" * 64 else errno.EINVAL)
+    ours.close()
+    process.wait(5)
+
+
 def test_a_broker_that_is_killed_takes_its_storekeeper_along(bed):
     prefix = Path(bed.store).parent / "prefix"
     (prefix / "venv/bin").mkdir(parents=True)
@@ -472,3 +517,84 @@ def test_a_broker_that_is_killed_takes_its_storekeeper_along(bed):
     assert os.read(fd, 1) == b""
     os.close(fd)
     ours.close()
+
+
+# -- injections ------------------------------------------------------------------------------------
+
+INJECTION, ANOTHER = "1" * 64, "2" * 64
+
+
+def injected(bed, *names, size=None):
+    """Grant the layer, with injections over it."""
+    layer = bed.size(LAYER)
+    text = f"fairlead-grant 1\nuid {USER}\njob {JOB}\nsize {layer}\nlayer {LAYER}\n"
+    for name in names:
+        bytes_ = os.stat(f"{bed.store}/injections/{name}.erofs").st_size if size is None else size
+        text += f"injection {name} {bytes_}\n"
+    bed.grant(text)
+
+
+def ask_injection(bed, name, image=IMAGE):
+    process, ours = bed.broker()
+    try:
+        mount = kernel.broker_injection(ours.fileno(), image, name)
+        with open(os.open("etc/motd", os.O_RDONLY, dir_fd=mount), encoding="ascii") as file:
+            found = file.read(), os.stat("etc", dir_fd=mount).st_uid, os.fstatvfs(mount).f_flag
+        os.close(mount)
+        return found
+    finally:
+        ours.close()
+        process.wait(5)
+
+
+def test_granted_injection_is_mounted_like_a_layer_and_its_use_is_marked(bed):
+    bed.layer()
+    bed.injection(INJECTION)
+    bed.injection(ANOTHER)
+    injected(bed, ANOTHER, INJECTION)
+    path = f"{bed.store}/injections/{INJECTION}.erofs"
+    os.utime(path, (1000, 2000))
+    text, owner, flags = ask_injection(bed, INJECTION)
+    assert (text, owner) == ("of the host", USER)
+    assert flags & (os.ST_NOSUID | os.ST_NODEV | os.ST_RDONLY) == 7
+    assert os.stat(path).st_mtime == 2000
+    assert time.time() - os.stat(path).st_atime < 60
+
+
+def test_injection_that_the_grant_does_not_name_is_not_mounted(bed):
+    bed.layer()
+    bed.injection(INJECTION)
+    bed.injection(ANOTHER)
+    injected(bed, ANOTHER)
+    for name in (INJECTION, "", "../layers/" + LAYER, ANOTHER[:-1], ANOTHER + "0"):
+        with pytest.raises(OSError) as refused:
+            ask_injection(bed, name)
+        assert refused.value.errno == errno.ENOENT
+    with pytest.raises(OSError) as refused:
+        ask_injection(bed, ANOTHER, "c" * 64)
+    assert refused.value.errno == errno.ENOENT
+
+
+def test_injection_that_is_not_what_was_made_is_not_mounted(bed):
+    bed.layer()
+    bed.injection(INJECTION)
+    injected(bed, INJECTION, size=7)
+    with pytest.raises(OSError) as refused:
+        ask_injection(bed, INJECTION)
+    assert refused.value.errno == errno.EUCLEAN
+    injected(bed, INJECTION)
+    bed.own(f"{bed.store}/injections/{INJECTION}.erofs", USER)
+    with pytest.raises(OSError) as refused:
+        ask_injection(bed, INJECTION)
+    assert refused.value.errno == errno.EPERM
+
+
+def test_grant_with_a_layer_behind_an_injection_is_none(bed):
+    bed.layer()
+    bed.injection(INJECTION)
+    injected(bed, INJECTION)
+    with open(f"{bed.store}/grants/{USER}/{IMAGE}", "a", encoding="ascii") as file:
+        file.write(f"layer {LAYER}\n")
+    with pytest.raises(OSError) as refused:
+        ask_injection(bed, INJECTION)
+    assert refused.value.errno == errno.EBADMSG

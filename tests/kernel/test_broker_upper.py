@@ -444,7 +444,7 @@ def killed_at(bed, number):
         return tracer.KILL if count == number else tracer.GO
 
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    ours.send(struct.pack("=II129s3x", 0x46424B31, UPPER_OP, b"64M"))
+    ours.send(struct.pack("=II258s2x", 0x46424B31, UPPER_OP, b"64M"))
     ours.shutdown(socket.SHUT_WR)
 
     def start():

@@ -65,7 +65,7 @@ def whole():
     return packed(
         block.record(lib.OP_NOTE, 0, "a note"),
         block.record(lib.OP_HOLD, 0, "/"),
-        block.record(lib.OP_IMAGE, 0, "sha256:0"),
+        block.record(lib.OP_IMAGE, 0, "sha256:0", "injection"),
         block.record(lib.OP_CHECK_FILE, 0, "/nonexistent", "absent"),
         block.record(lib.OP_CHECK_FILE, lib.CHECK_KIND | lib.CHECK_NOFOLLOW, "/dev/null", "device 1:3"),
         block.record(lib.OP_CHECK_FILE, lib.CHECK_KIND | lib.RECORD_TEMPLATE, "/x${SLURM_JOB_ID}", "absent"),

@@ -1,14 +1,17 @@
 """run.stage: with the layer over an image, programs run on the host's MPI, however they were linked."""
 
 import errno
+import io
 import json
 import os
 import pathlib
 import re
 import shutil
 import signal
+import stat
 import subprocess
 import sys
+import tarfile
 import time
 
 import mpi_images
@@ -17,7 +20,7 @@ import pytest
 from fairlead import errors
 from fairlead.host import elf, index, mpi
 from fairlead.plan import inject
-from fairlead.run import stage
+from fairlead.run import layer, pack, stage
 
 LIBRARIES = f"/{mpi_images.LIBRARIES}"
 ORDINARY = mpi_images.ORDINARY
@@ -400,3 +403,50 @@ print(best, sorted(set(sys.modules) & {{'mmap', 'hashlib', 'subprocess', 'datacl
     assert modules.strip() == "[]"
     assert float(best) < 0.02, f"{best} s; measured alone: 0.003"
     assert time.monotonic() > begin
+
+
+def test_archive_for_the_node_s_store_holds_what_a_user_s_tree_holds(image, space):
+    """One layout, twice: as ``stage.write`` leaves it, and as the storekeeper packs it."""
+    found = index.load(image, f"{space}/packed.json")
+    profiles = mpi.profiles({"PATH": "/usr/bin"}, f"{space}/packed-host")
+    laid_out = layer.plan(inject.decide("host", found, profiles), found, image)
+    tree = f"{space}/packed"
+    os.mkdir(tree)
+    stage.write(laid_out, image, tree)
+    there, opaque = {}, set()
+    for folder, folders, files in os.walk(tree):
+        for name in (*folders, *files):
+            path = os.path.join(folder, name)
+            there[path[len(tree) + 1 :]] = described(path)
+            if not os.path.islink(path) and "user.overlay.opaque" in os.listxattr(path):
+                opaque.add(path[len(tree) + 1 :])
+    data = b"".join(pack.archive(laid_out, image))
+    assert data == b"".join(pack.archive(laid_out, image)), "equal layouts are equal bytes"
+    packed, hidden = {}, set()
+    with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+        for member in archive:
+            name = member.name.removeprefix("./").rstrip("/")
+            if name.endswith("/.wh..wh..opq"):
+                hidden.add(os.path.dirname(name))
+            elif name not in ("", "."):
+                file = archive.extractfile(member) if member.isreg() else None
+                content = file.read() if file else member.linkname
+                packed[name] = (member.mode | KINDS[member.type], content)
+    assert packed == there
+    assert hidden == opaque
+    assert len(there) > 100
+    assert "etc" in there
+
+
+KINDS = {
+    tarfile.DIRTYPE: stat.S_IFDIR,
+    tarfile.REGTYPE: stat.S_IFREG,
+    tarfile.SYMTYPE: stat.S_IFLNK,
+}
+
+
+def described(path):
+    mode = os.lstat(path).st_mode
+    if stat.S_ISLNK(mode):
+        return mode, os.readlink(path)
+    return mode, pathlib.Path(path).read_bytes() if stat.S_ISREG(mode) else ""

@@ -5,6 +5,7 @@ import json
 import os
 import zlib
 
+import fairlead
 from fairlead.shared import site
 from fairlead.store import blobs, fingerprint, layers, layout, records
 from fairlead.store.layout import Stage, Store
@@ -106,13 +107,28 @@ def add_index(store, letter, layer_names, size=4096):
     return name
 
 
-def grant(store, uid, letter, layer_names, *, used=1000, index=""):
+def add_injection(store, letter, chain="sha256:0", profiles=("p",), *, used=1000, size=4096):
+    """Publish an injection; returns its HEX."""
+    name, data = letter * 64, letter.encode() * size
+    digest = f"crc32:{zlib.crc32(data):08x}"
+    info = site.InjectionInfo(name, size, digest, chain, profiles, fairlead.__version__)
+    with open(site.injection_info_path(store, name), "wb") as file:
+        file.write(site.format_info(info))
+    with open(site.injection_path(store, name), "wb") as file:
+        file.write(data)
+    os.utime(file.name, (used, 1000))
+    return name
+
+
+def grant(store, uid, letter, layer_names, *, used=1000, index="", injections=()):
     """Grant a user a manifest, last used at that time; returns the manifest's HEX."""
     manifest = letter * 64
     os.makedirs(site.grants_path(store, uid), exist_ok=True)
     path = site.grant_path(store, uid, manifest)
+    named = tuple((name, 4096) for name in injections)
+    given = site.Grant(uid, 7, 10, tuple(layer_names), index, injections=named)
     with open(path, "w", encoding="ascii") as file:
-        file.write(site.format_grant(site.Grant(uid, 7, 10, tuple(layer_names), index)))
+        file.write(site.format_grant(given))
     os.utime(path, (used, used))
     return manifest
 

@@ -324,3 +324,34 @@ def test_index_of_a_layer_that_is_gone_and_foreign_names_are_found(indexed):
         ("foreign", "indexes/README"),
         ("points-nowhere", f"grants/1000/{'1' * 64}"),
     }
+
+
+@pytest.mark.parametrize("where", ["flip", "cut", "record", "no record", "other"])
+def test_damaged_injection_is_quarantined_and_its_grants_stay(site_store, where):
+    layer, name = stores.add_layer(site_store, "a"), stores.add_injection(site_store, "e")
+    stores.grant(site_store, 1000, "1", [layer], injections=[name])
+    assert found(site_store) == []
+    path, record = site.injection_path(site_store, name), site.injection_info_path(site_store, name)
+    if where == "flip":
+        flip(path, 4095)
+    elif where == "cut":
+        os.truncate(path, 4095)
+    elif where == "record":
+        flip(record)
+    elif where == "no record":
+        os.unlink(record)
+    else:
+        stores.add_injection(site_store, "f")
+        os.replace(site.injection_info_path(site_store, "f" * 64), record)
+        os.unlink(site.injection_path(site_store, "f" * 64))
+    assert found(site_store, repair=True) == [("damaged", f"injections/{name}.erofs")]
+    assert found(site_store) == []
+    assert os.path.exists(site.grant_path(site_store, 1000, "1" * 64))
+
+
+def test_store_of_before_has_no_injections_and_what_is_none_is_foreign(site_store):
+    with open(site_store.path("injections/README"), "wb"):
+        pass
+    assert found(site_store, repair=True) == [("foreign", "injections/README")]
+    shutil.rmtree(site_store.path("injections"))
+    assert found(site_store) == []

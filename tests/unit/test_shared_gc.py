@@ -247,3 +247,47 @@ def test_leases_of_ended_jobs_go_once_there_are_many(store):
     assert shared_gc.forget_leases(store, lambda: Living(frozenset({7, 9}), now)) == 298
     assert len(os.listdir(store.path("leases"))) == 2
     assert shared_gc.forget_leases(store, lambda: pytest.fail("asked for two")) == 0
+
+
+def injections(store):
+    return sorted(n[0] for n in os.listdir(store.path("injections")) if n.endswith(".erofs"))
+
+
+def test_injection_that_no_grant_names_goes_and_one_that_a_job_uses_stays(store):
+    a = stores.add_layer(store, "a")
+    used, idle, left = (stores.add_injection(store, letter) for letter in "def")
+    manifest = stores.grant(store, 1000, "1", [a], injections=[used, idle])
+    stores.lease(store, 5, manifest)
+    done = shared_gc.collect(store, 0, Living(frozenset({5}), time.time() + 3600))
+    assert [(item.kind, item.name) for item in done.removed] == [("injection", left)]
+    assert injections(store) == ["d", "e"]
+    assert not os.path.exists(site.injection_info_path(store, left))
+    items = {item.name: item for item in shared_gc.inventory(store, NOBODY)}
+    assert (items[used].kind, items[used].images, items[used].held) == (
+        "injection",
+        (manifest,),
+        "",
+    )
+
+
+def test_injection_that_is_not_mounted_any_more_goes_before_what_is(store):
+    """After an update of the host's MPI, the image's grants still name the one for the old."""
+    a = stores.add_layer(store, "a")
+    old, new = (
+        stores.add_injection(store, "d", used=1500),
+        stores.add_injection(store, "e", used=9000),
+    )
+    stores.grant(store, 1000, "1", [a], injections=[old, new], used=8000)
+    done = shared_gc.collect(store, 1, NOBODY)
+    assert [item.name for item in done.removed] == [old]
+    assert injections(store) == ["e"]
+
+
+def test_injection_being_made_is_nobody_s_garbage(store):
+    stores.add_injection(store, "d")
+    with turn.work(store):
+        os.utime(site.injection_path(store, "d" * 64))
+        assert shared_gc.collect(store, EVERYTHING, NOBODY).removed == ()
+    os.unlink(site.injection_path(store, "d" * 64))
+    done = shared_gc.collect(store, 0, NOBODY)
+    assert [item.name for item in done.removed] == [f"injections/{'d' * 64}.json"]

@@ -10,6 +10,7 @@ from fairlead.store.layout import Store
 
 A, B = "a" * 64, "b" * 64
 TEXT = f"fairlead-grant 1\nuid 1000\njob 7\nsize 123\nlayer {A}\nlayer {B}\n"
+WITH_INJECTION = f"{TEXT}injection {B} 17\ninjection {A} 0\n"
 WITH_INDEX = TEXT.replace("size 123\n", f"size 123\nindex {B} 9\n")
 GRANT = site.Grant(1000, 7, 123, (A, B))
 INFO = site.LayerInfo(
@@ -26,6 +27,8 @@ INDEX = site.IndexInfo(A, 4096, "crc32:0badcafe", (A, B))
 def test_paths_are_those_of_the_drawing():
     assert site.index_path(STORE, A) == f"/s/indexes/{A}.erofs"
     assert site.index_info_path(STORE, A) == f"/s/indexes/{A}.json"
+    assert site.injection_path(STORE, A) == f"/s/injections/{A}.erofs"
+    assert site.injection_info_path(STORE, A) == f"/s/injections/{A}.json"
     assert site.layer_path(STORE, A) == f"/s/layers/{A}.erofs"
     assert site.info_path(STORE, A) == f"/s/layers/{A}.json"
     assert site.grants_path(STORE, 7) == "/s/grants/7"
@@ -62,6 +65,9 @@ def test_grant_is_the_text_that_the_broker_reads():
     indexed, text = GRANT._replace(index_name=B, index_bytes=9), WITH_INDEX
     assert site.format_grant(indexed) == text
     assert site.parse_grant(text, "g") == indexed
+    injected = GRANT._replace(injections=((B, 17), (A, 0)))
+    assert site.format_grant(injected) == WITH_INJECTION
+    assert site.parse_grant(WITH_INJECTION, "g") == injected
 
 
 @given(
@@ -97,6 +103,12 @@ def test_grants_survive_the_disk(uid, job, size, layers):
         TEXT.replace(f"layer {A}", f"Layer {A}"),
         TEXT.replace("\n", "\r\n"),
         TEXT + f"layer {A}\n" * 1023,
+        WITH_INJECTION + f"layer {A}\n",
+        WITH_INJECTION.replace(f"injection {A} 0", f"injection {A}"),
+        WITH_INJECTION.replace(f"injection {A} 0", f"injection {A} 00"),
+        WITH_INJECTION.replace(f"injection {A}", f"injection ../{A}"),
+        TEXT + f"injection {A} 1\n" * 17,
+        TEXT.replace(f"layer {A}\nlayer {B}\n", f"injection {A} 1\n"),
         TEXT + "x" * site.MAX_GRANT_BYTES + "\n",
         WITH_INDEX.replace(" 9", ""),
         WITH_INDEX.replace(" 9", " 09"),

@@ -23,12 +23,14 @@ if TYPE_CHECKING:
 class Injection(NamedTuple):
     """What the MPI verdict adds to a plan."""
 
-    layer: str = ""  # directory of the injection layer, laid over the image; empty: none
+    layer: str = ""  # of the injection, laid over the image: directory, or mount:N; empty: none
     variables: tuple[tuple[str, str | None], ...] = ()  # None: unset
     notes: tuple[str, ...] = ()  # what the user should know at each launch
     report: tuple[str, ...] = ()  # what was decided and done, for ``fairlead plan``
     world: world.World | None = None  # what the world check is told; None: it does not go in
     proof: proof.Proof = proof.Proof()  # what is to be proven in the container
+    shared: str = ""  # name of the injection in the node's shared store, and
+    mount: int = -1  # its mount, the one behind the image's
 
 
 class Source(NamedTuple):

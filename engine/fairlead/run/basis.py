@@ -59,7 +59,8 @@ class Basis(NamedTuple):
         asked, presence, prefixes: as in ``witness.Environment``.
         same: templates that have one meaning.
         holds: directories that must not be removed before the container stands.
-        image: name in the node's shared store, where the layers come from there.
+        image: name in the node's shared store, where the layers come from there, and
+        injection: of the host's MPI for it, where that does, too.
         notes: what the user is told at each launch.
     """
 
@@ -71,6 +72,7 @@ class Basis(NamedTuple):
     holds: tuple[str, ...] = ()
     image: str = ""
     notes: tuple[str, ...] = ()
+    injection: str = ""
 
 
 def begin(job: Mapping[str, str], own: Mapping[str, str] = os.environ) -> Start:
@@ -149,6 +151,7 @@ def collect(
         holds=() if ready.mounts else (layers.path(store, ready.image.chain),),
         image=site.name_of(ready.image.digest) if ready.mounts else "",
         notes=ready.plan.notes,
+        injection=ready.injection,
     )
 
 

@@ -46,7 +46,8 @@ def _checks(grounds: basis.Basis) -> Iterable[bytes]:
     for note in grounds.notes:
         yield block.record(lib.OP_NOTE, 0, errors.one_line(note))
     if grounds.image:
-        yield block.record(lib.OP_IMAGE, 0, grounds.image)
+        also = (grounds.injection,) if grounds.injection else ()
+        yield block.record(lib.OP_IMAGE, 0, grounds.image, *also)
     for directory in grounds.holds:
         yield block.record(lib.OP_HOLD, 0, directory)
     for seen in grounds.files:

@@ -1,13 +1,14 @@
 """Decide whose MPI runs in a launch, have its layer made, and say what will become of the ranks.
 
 Index, verdict about glibc, and layer are kept in the image's place and vanish with it; what is
-known of the host's MPI is kept in the store's ``host`` directory.
+known of the host's MPI is kept in the store's ``host`` directory. Where the image comes from the
+node's shared store, so does the layer, unless only this user's environment leads to what it holds.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import fairlead
 from fairlead import config as settings
@@ -23,6 +24,22 @@ if TYPE_CHECKING:
     from fairlead.host.index import Index
     from fairlead.plan import inject
     from fairlead.run import stage
+
+
+class Shared(NamedTuple):
+    """An image of the node's shared store.
+
+    Attributes:
+        broker: the step's connection to the broker.
+        image: HEX of its manifest's digest.
+        chain: ChainID of its layers.
+        mounts: how many they came as.
+    """
+
+    broker: int
+    image: str
+    chain: str
+    mounts: int
 
 
 def asks_host_mpi(request: launch_request.Request) -> bool:
@@ -41,6 +58,7 @@ def decide(
     files: view.View,
     store: layout.Store,
     config: settings.Config,
+    shared: Shared | None = None,
 ) -> launch_plan.Injection:
     """Decide whose MPI runs, make the layer that brings it, and say what will become of its ranks.
 
@@ -58,7 +76,8 @@ def decide(
             variables=foreseen.variables, proof=proof.Proof(refusals=foreseen.refusals)
         )
     found, abilities = _known(files)
-    verdict, staged = _verdict(request, image, files, store, config, found)
+    verdict = _verdict(request, image, files, store, config, found)
+    verdict, staged = _staged(request, files, found, verdict, shared)
     running = ranks.candidates(found, verdict.profiles, dict(abilities))
     foreseen = ranks.outlook(request, config, running)
     if staged is None:
@@ -81,6 +100,8 @@ def decide(
         (*verdict.warnings, *foreseen.notes),
         (*staged.report, *foreseen.report),
         proof=ranks.to_prove(config, foreseen, trace=True, injected=whole),
+        shared=staged.shared,
+        mount=staged.mount,
     )
 
 
@@ -91,8 +112,8 @@ def _verdict(
     store: layout.Store,
     config: settings.Config,
     found: Index,
-) -> tuple[inject.Verdict, stage.Staged | None]:
-    """Return whose MPI runs and, if it is the host's, the layer that brings it.
+) -> inject.Verdict:
+    """Return whose MPI runs.
 
     Raises:
         errors.MpiError: the host's was asked for and does not fit.
@@ -108,15 +129,24 @@ def _verdict(
         for profile in inject.asks_more(found, offered)
     }
     verdict = inject.decide(
-        request.mpi, found, offered, cross_major=config.mpi_cross_major, glibc=glibc
+        request.mpi,
+        found,
+        offered,
+        cross_major=config.mpi_cross_major,
+        glibc=glibc,
+        swap=config.mpi_glibc == "swap",
     )
     if request.mpi == "host" and verdict.refused:
         raise errors.MpiError(f"the host's MPI cannot run in {image}: {verdict.refused}")
-    return _staged(request, files, found, verdict)
+    return verdict
 
 
 def _staged(
-    request: launch_request.Request, files: view.View, found: Index, verdict: inject.Verdict
+    request: launch_request.Request,
+    files: view.View,
+    found: Index,
+    verdict: inject.Verdict,
+    shared: Shared | None,
 ) -> tuple[inject.Verdict, stage.Staged | None]:
     """Return the layer that brings the host's MPI, and the verdict that became of it.
 
@@ -131,7 +161,12 @@ def _staged(
     if verdict.choice != "host":
         return verdict, None
     target = f"{files.place}/mpi-{fairlead.__version__}-{stage.key(verdict)}"
-    staged = stage.ready(target, verdict)
+    if verdict.swap:  # a user's setting, and nothing for others
+        shared = None
+    staged = _of_all(shared, verdict) if shared else None
+    staged = staged or stage.ready(target, verdict)
+    if staged is None and shared and _made_for_all(shared, verdict):
+        staged = _of_all(shared, verdict)
     if staged is None:
         try:
             files.read(lambda rootfs: stage.compose(verdict, found, rootfs, target))
@@ -143,6 +178,38 @@ def _staged(
             ), None
         staged = view.made(stage.ready(target, verdict), target)
     return verdict, staged
+
+
+def _of_all(shared: Shared, verdict: inject.Verdict) -> stage.Staged | None:
+    """Return the layer of the node's shared store, None if this user's grant names none."""
+    from fairlead.run import stage
+    from fairlead.shared import ask, injection
+
+    name = injection.name_of(shared.chain, _identities(verdict))
+    mount = ask.injection(shared.broker, shared.image, name)
+    if mount < 0:
+        return None
+    return stage.Staged(
+        f"mount:{shared.mounts}",
+        stage.environment(verdict.profiles),
+        stage.unset(verdict.profiles),
+        (*verdict.reasons, *verdict.warnings, f"from the node's shared store: {name[:12]}"),
+        name,
+        mount,
+    )
+
+
+def _made_for_all(shared: Shared, verdict: inject.Verdict) -> bool:
+    """Have the layer made for all users, where the site's settings may lead to what it holds."""
+    from fairlead.shared import ask
+
+    if any(profile.own or profile.env for profile in verdict.profiles):
+        return False
+    return ask.make_injection(shared.broker, shared.image, _identities(verdict))
+
+
+def _identities(verdict: inject.Verdict) -> tuple[str, ...]:
+    return tuple(profile.identity for profile in verdict.profiles)
 
 
 def _known(files: view.View) -> tuple[Index, pmi.Abilities]:

@@ -34,6 +34,7 @@ class Ready(NamedTuple):
         image: what it was made for,
         name: as it was asked for, and
         facts: on which node.
+        injection: name in the node's shared store of what the last of the mounts is, or empty.
         edits: what it gets for devices and from the site's hooks.
     """
 
@@ -42,6 +43,7 @@ class Ready(NamedTuple):
     image: fetch.Image
     facts: facts.Facts
     name: reference.Reference
+    injection: str = ""
     edits: plan_edits.Edits = plan_edits.NONE
 
 
@@ -71,12 +73,13 @@ def prepare(
         from fairlead.run import volumes
 
         request = volumes.ready(request, config, store, progress)
-    files = view.View(image.place, image.rootfs)
+    files, shared = view.View(image.place, image.rootfs), None
     if mounts:
         again = site.name_of(image.digest)
         files = view.View(image.place, "", lambda: kernel.broker_mount(broker, again))
+        shared = injection.Shared(broker, again, image.chain, len(mounts))
     texts = _identity_texts(files)
-    brought = injection.decide(request, image.reference, files, store, config)
+    brought = injection.decide(request, image.reference, files, store, config, shared)
     brought = injection.with_world(request, config, brought, texts)
     brought = brought._replace(
         notes=(*brought.notes, *ranks.copying(request, config, store.path("host")))
@@ -91,7 +94,9 @@ def prepare(
     node = facts.read(request.environ, candidates)
     more = _edits(request, config)
     plan = launch_plan.make(source, request, node, brought, more)
-    return Ready(plan, mounts, image, node, name, more)
+    if brought.mount >= 0:
+        mounts = (*mounts, brought.mount)
+    return Ready(plan, mounts, image, node, name, brought.shared, more)
 
 
 def _edits(request: launch_request.Request, config: settings.Config) -> plan_edits.Edits:

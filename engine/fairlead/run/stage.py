@@ -60,16 +60,21 @@ class Staged(NamedTuple):
     """A layer that is ready.
 
     Attributes:
-        directory: to be the upper of two lower layers; empty when nothing is injected.
+        directory: to be the upper of two lower layers, or ``mount:N``; empty when nothing is
+            injected.
         env: variables to set; none of them leads the loader.
         unset: variables of the image that must not reach the program.
         report: lines that say what was done and why.
+        shared: name of the injection in the node's shared store, whose
+        mount: stands for the directory.
     """
 
     directory: str
     env: tuple[tuple[str, str], ...]
     unset: tuple[str, ...]
     report: tuple[str, ...]
+    shared: str = ""
+    mount: int = -1
 
 
 class Entry(NamedTuple):
@@ -88,7 +93,8 @@ class Entry(NamedTuple):
 
 def key(verdict: inject.Verdict) -> str:
     """Return what a staged directory's name must hold besides the image and engine version."""
-    return "-".join(profile.identity for profile in verdict.profiles)
+    swap = ("swap",) if verdict.swap else ()
+    return "-".join((*(profile.identity for profile in verdict.profiles), *swap))
 
 
 def compose(verdict: inject.Verdict, index: Index, rootfs: str, target: str) -> Staged:
@@ -183,12 +189,10 @@ def _build_once(verdict: inject.Verdict, index: Index, rootfs: str, target: str)
 def _describe(
     directory: str, verdict: inject.Verdict, entries: tuple[Entry, ...], report: tuple[str, ...]
 ) -> None:
-    env = environment(verdict.profiles)
-    names = {name for name, _ in env}
     record = {
         "key": key(verdict),
-        "env": env,
-        "unset": [name for name in ASTRAY if name not in names],
+        "env": environment(verdict.profiles),
+        "unset": unset(verdict.profiles),
         "report": [*verdict.reasons, *verdict.warnings, *report],
     }
     with open(f"{directory}/staged.json", "w", encoding="ascii") as file:
@@ -204,6 +208,12 @@ def environment(profiles: tuple[Profile, ...]) -> tuple[tuple[str, str], ...]:
     return ((MARKER, marker), *sorted(own.items()))
 
 
+def unset(profiles: tuple[Profile, ...]) -> tuple[str, ...]:
+    """Return the variables of an image that must not reach the host's MPI."""
+    names = {name for name, _ in environment(profiles)}
+    return tuple(name for name in ASTRAY if name not in names)
+
+
 # -- writing --------------------------------------------------------------------------------
 
 
@@ -214,7 +224,7 @@ def write(layout: Layout, rootfs: str, directory: str) -> None:
         OSError. elf.ElfError: a library cannot be rewritten.
     """
     entries = layout.entries
-    os.chmod(directory, _mode(rootfs))
+    os.chmod(directory, mode(rootfs))
     for entry in sorted(entries, key=lambda item: item.kind != "opaque"):
         path = directory + entry.path
         _make_parents(os.path.dirname(entry.path), rootfs, directory)
@@ -230,12 +240,12 @@ def write(layout: Layout, rootfs: str, directory: str) -> None:
         elif entry.kind == "made":
             _put(layout.made[entry.path], path)
         elif entry.kind == "library":
-            _put(_rewritten(entry.source, layout.rewriting[entry.rewriting]), path)
+            _put(rewritten(entry.source, layout.rewriting[entry.rewriting]), path)
         else:
             _copy(entry.source, path)
 
 
-def _mode(path: str) -> int:
+def mode(path: str) -> int:
     """Return the mode of an image's directory, 0755 if there is none; its owner can use it."""
     try:
         status = os.lstat(path)
@@ -252,7 +262,7 @@ def _make_parents(path: str, rootfs: str, directory: str) -> None:
         return
     _make_parents(os.path.dirname(path), rootfs, directory)
     os.mkdir(directory + path)
-    os.chmod(directory + path, _mode(rootfs + path))
+    os.chmod(directory + path, mode(rootfs + path))
 
 
 def _make_opaque(path: str, rootfs: str, directory: str, inside: list[Entry]) -> None:
@@ -274,15 +284,35 @@ def _make_opaque(path: str, rootfs: str, directory: str, inside: list[Entry]) ->
             os.mknod(f"{directory}{path}/{name}", stat.S_IFCHR | 0o600, os.makedev(0, 0))
 
 
-def _rewritten(source: str, how: Rewriting) -> bytes:
+def rewritten(source: str, how: Rewriting) -> bytes:
+    """Return a library of the host as it is put into an image.
+
+    Raises:
+        OSError. elf.ElfError: it cannot be rewritten.
+    """
     from fairlead.glibc import patch
 
+    data, _ = read_source(source)
+    return patch.hide(patch.patch(data, source, how.decision, how.search, how.names), how.hidden)
+
+
+def read_source(source: str) -> tuple[bytes, int]:
+    """Return content and mode of a host file, which is opened once and must be a regular file.
+
+    Raises:
+        OSError.
+    """
     reading = os.open(source, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     with open(reading, "rb") as file:
-        if not stat.S_ISREG(os.fstat(reading).st_mode):
+        found = os.fstat(reading).st_mode
+        if not stat.S_ISREG(found):
             raise OSError(errno.EINVAL, "not a regular file any more", source)
-        data = file.read()
-    return patch.hide(patch.patch(data, source, how.decision, how.search, how.names), how.hidden)
+        return file.read(), found
+
+
+def copy_mode(path: str, found: int) -> int:
+    """Return the mode of a copy at a path, of a file of another mode."""
+    return 0o755 if found & 0o111 or ".so" in os.path.basename(path) else 0o644
 
 
 def _put(content: bytes, path: str) -> None:
@@ -299,7 +329,7 @@ def _copy(source: str, path: str) -> None:
         status = os.fstat(reading)
         if not stat.S_ISREG(status.st_mode):
             raise OSError(errno.EINVAL, "not a regular file any more", source)
-        mode = 0o755 if status.st_mode & 0o111 or ".so" in os.path.basename(path) else 0o644
+        mode = copy_mode(path, status.st_mode)
         writing = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
         try:
             os.fchmod(writing, mode)

@@ -89,6 +89,46 @@ def mounts(
         raise _failure(error) from error
 
 
+def injection(broker: int, image: str, name: str) -> int:
+    """Return an injection that this user's grant for an image names, as a mount; -1: it has none.
+
+    Args:
+        broker: the step's connection to the broker.
+        image: HEX of the manifest's digest.
+        name: of the injection.
+    """
+    try:
+        return kernel.broker_injection(broker, image, name)
+    except OSError as error:
+        log.debug(f"injection {name[:12]}: {error.filename}: {error.strerror}")
+        return -1
+
+
+def make_injection(broker: int, image: str, profiles: tuple[str, ...]) -> bool:
+    """Have a storekeeper lay out the host's MPI for an image; tell whether it did.
+
+    It refuses what only this user's environment leads to: that is no error, and nobody is told.
+    """
+    from fairlead.shared.wire import PROTOCOL, Wire, texts
+
+    try:
+        wire = Wire(kernel.broker_keeper(broker, image))
+    except OSError as error:
+        log.debug(f"no storekeeper for an injection: {error.filename}: {error.strerror}")
+        return False
+    try:
+        wire.send(protocol=PROTOCOL, inject=list(profiles))
+        message = wire.receive() or {"error": ["", "the storekeeper ended without an answer", ""]}
+        if "error" in message:
+            log.debug(f"injection not shared: {texts(message['error'], 3)[1]}")
+        return "done" in message
+    except (OSError, errors.StoreError) as error:
+        log.debug(f"injection not shared: {error}")
+        return False
+    finally:
+        wire.close()
+
+
 def _failure(error: OSError) -> Exception:
     what = f"{error.filename}: {error.strerror}"
     if error.errno in _UNUSABLE:

@@ -1,6 +1,6 @@
-"""Verify every object of the site store: layers, indexes, grants and leases.
+"""Verify every object of the site store: layers, indexes, injections, grants and leases.
 
-A layer's image file, or an index's, is read whole and compared with the checksum that the
+An image file of any of these is read whole and compared with the checksum that the
 storekeeper took when it made it. One without a record can be neither trusted nor compared: it
 counts as damaged.
 
@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable, Iterator
 
 from fairlead import errors, log
-from fairlead.shared import files, index, site
+from fairlead.shared import files, index, injection, site
 from fairlead.shared import gc as shared_gc
 from fairlead.store import check
 from fairlead.store.check import Finding
@@ -34,6 +34,7 @@ def findings(store: Store, progress: log.Progress | None) -> Iterator[Finding]:
     yield from check.remains(store)
     yield from _layers(store, progress)
     yield from _indexes(store, progress)
+    yield from _injections(store, progress)
     yield from _grants(store)
     yield from _leases(store)
 
@@ -57,6 +58,18 @@ def _indexes(store: Store, progress: log.Progress | None) -> Iterator[Finding]:
         "is no index",
         lambda name: _wrong_index(store, name, progress),
         _index_taken,
+    )
+
+
+def _injections(store: Store, progress: log.Progress | None) -> Iterator[Finding]:
+    if not os.path.isdir(store.path("injections")):
+        return  # a store of before
+    yield from _images(
+        store,
+        "injections",
+        "is no injection",
+        lambda name: _wrong_injection(store, name, progress),
+        _injection_taken,
     )
 
 
@@ -145,6 +158,19 @@ def _wrong_index(store: Store, name: str, progress: log.Progress | None) -> str:
     for layer in info.layers:
         if not os.path.exists(site.layer_path(store, layer)):
             return f"the layer {layer} is not in the store"
+    return _wrong_file(path, info.size, info.digest, progress)
+
+
+def _injection_taken(store: Store, name: str, path: str) -> Callable[[], str]:
+    """Return the repair of an injection."""
+    return check.quarantined(store, path, injection.lock_name(name))
+
+
+def _wrong_injection(store: Store, name: str, progress: log.Progress | None) -> str:
+    info, path = injection.find(store, name), site.injection_path(store, name)
+    if info is None:
+        os.lstat(path)
+        return "its record is missing, unreadable or another's"
     return _wrong_file(path, info.size, info.digest, progress)
 
 

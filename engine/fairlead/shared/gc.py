@@ -6,7 +6,8 @@ Rules:
   answer, every lease of this boot holds: no job of this node is older.
 - A running container never needs its lease: an image file that is unlinked stays mounted. The lease
   is for the next step of the job.
-- An index goes when nobody uses it, like a layer, and with any of its layers.
+- An index goes when nobody uses it, like a layer, and with any of its layers. An injection
+  goes when no grant names it, or nobody has mounted it for the longest time.
 - Grants go before the layers that they name. A kill in between leaves garbage; a user who had the
   grant is asked to prove access once more.
 - A grant that is younger than the question holds, too: its lease is just about to be made.
@@ -24,7 +25,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from fairlead import errors, log
-from fairlead.shared import index, site, turn
+from fairlead.shared import index, injection, site, turn
 from fairlead.store import fingerprint, gc, items, layout, leftovers, quarantine
 from fairlead.store.items import Item, Outcome
 from fairlead.store.layout import Lock, Store
@@ -194,7 +195,7 @@ def _inventory(store: Store, living: Living, alone: bool) -> tuple[Item, ...]:
     images: dict[str, set[str]] = {}
     used: dict[str, float] = {}
     for found in granted:
-        for name in (*found.grant.layers, found.grant.index_name) if found.grant else ():
+        for name in _named(found.grant):
             images.setdefault(name, set()).add(found.manifest)
             used[name] = max(used.get(name, 0.0), found.used)
     files = []
@@ -206,19 +207,30 @@ def _inventory(store: Store, living: Living, alone: bool) -> tuple[Item, ...]:
             late = time.time() - info.st_mtime < LATELY_S
             who = who or ("" if alone or (needed and not late) else "the storekeeper")
             when = used.get(name, info.st_mtime)
+            if kind == "injection":  # the broker marks its use; that of the image is none of it
+                when = max(info.st_atime, info.st_mtime)
             files.append(Item(kind, name, 512 * info.st_blocks, when, needed, who))
     garbage = _garbage(store, living, alone)
     return (*files, *(_as_garbage(store, path) for path in garbage))
 
 
+def _named(grant: site.Grant | None) -> tuple[str, ...]:
+    """Return the HEX of all that a grant allows to mount."""
+    if grant is None:
+        return ()
+    return (*grant.layers, grant.index_name, *(name for name, _ in grant.injections))
+
+
 def _image_files(store: Store) -> Iterator[tuple[str, str, str]]:
-    """Yield the kind, HEX and path of every layer and index."""
+    """Yield the kind, HEX and path of every layer, index and injection."""
     for name in os.listdir(store.path("layers")):
         layer, _, kind = name.partition(".")
         if kind == "erofs":
             yield "layer", layer, site.layer_path(store, layer)
     for name in index.names(store):
         yield "index", name, site.index_path(store, name)
+    for name in injection.names(store):
+        yield "injection", name, site.injection_path(store, name)
 
 
 def _garbage(store: Store, living: Living, alone: bool) -> list[str]:
@@ -229,7 +241,8 @@ def _garbage(store: Store, living: Living, alone: bool) -> list[str]:
         if lease is not None and lease[1] not in held:
             found.append(store.path("leases", name))
     if alone:
-        found += [path for folder in ("layers", "indexes") for path in _lone_records(store, folder)]
+        folders = ("layers", "indexes", "injections")
+        found += [path for folder in folders for path in _lone_records(store, folder)]
     return found
 
 
@@ -265,6 +278,10 @@ def _remove(store: Store, item: Item, living: Living) -> None:
     if item.kind == "index":  # who is granted it may have the layers one by one
         with Lock(store, index.lock_name(item.name), wait=False):
             index.remove(store, item.name)
+        return
+    if item.kind == "injection":  # who is granted it has another made
+        with Lock(store, injection.lock_name(item.name), wait=False):
+            injection.remove(store, item.name)
         return
     with Lock(store, site.lock_name(_lock_of(store, item.name)), wait=False):
         # Asked again: a job may have begun meanwhile.

@@ -2,10 +2,13 @@
 
 The broker (``spank_shim/broker_main.c``) starts it for a step, as the account that owns the store::
 
-    keeper.py STORE UID JOB        descriptor 3: the step's engine (``wire``)
+    keeper.py STORE UID JOB          descriptor 3: the step's engine (``wire``)
+    keeper.py STORE UID JOB IMAGE N  descriptors 4 and up: the layers of an image, as N mounts
 
 It fetches an image's layers, makes them EROFS images (``erofs``), and writes a *grant*: which
-layers this user may have mounted for this manifest. Then it ends.
+layers this user may have mounted for this manifest. Then it ends. Started for an image
+that its user was granted, it lays out the host's MPI for that image (``injection``), and adds that
+to the grant.
 
 Rules:
 - Whoever speaks on descriptor 3 is the user, whatever they claim to be. UID and JOB come from root.
@@ -19,6 +22,8 @@ Rules:
   the signatures of the manifest or of the index that the engine says led to it. A tag is what the
   user says it is, so a demand for one tag's name is a demand for the repository's here.
 - A registry's answers change nothing but this user's grants, and layers that carry their digests.
+- What is laid out for an image is decided here (``run.injector``): the user names installations of
+  the host by identity, and those that the site's settings do not lead to are refused.
 - Nothing of what the store holds is told to somebody whose registry has not shown it to them: the
   image's configuration, too, is read from the registry, each time.
 - No process of the same account can read its memory (it is not dumpable): a user's header is there.
@@ -38,17 +43,17 @@ import queue
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NoReturn
 
 from fairlead import config as settings
 from fairlead import errors, log
 from fairlead.image import manifest, reference
-from fairlead.shared import erofs, index, site, turn
+from fairlead.shared import erofs, index, injection, site, turn
 from fairlead.shared import gc as shared_gc
 from fairlead.shared.wire import PROTOCOL, Message, Wire
-from fairlead.store import layout, leftovers, resolve, room, trust
-from fairlead.store.layout import Stage, Store
+from fairlead.store import layers, layout, leftovers, resolve, room, trust
+from fairlead.store.layout import Lock, Stage, Store
 
 if TYPE_CHECKING:
     from fairlead.image.headers import Challenge
@@ -62,19 +67,35 @@ LOGIN_S = 60.0  # a credential helper has half of it (``auth``)
 END_S = 1.0
 _PR_SET_DUMPABLE = 4
 MAX_ANSWERS = 4  # unread; nobody who is honest has two
+MAX_PROFILES = 8  # ABI classes of MPI that one image may hold
+INJECT_S = 120  # for all: an image may be made to be looked at for long
+
+# From the image's mounts, identities of the host's installations, settings and store.
+Injector = Callable[[tuple[int, ...], tuple[str, ...], settings.Config, Store], injection.Writer]
 
 
-def main(argv: list[str], living_jobs: Callable[[], frozenset[int] | None]) -> int:
+def main(
+    argv: list[str],
+    living_jobs: Callable[[], frozenset[int] | None],
+    injector: Injector | None = None,
+) -> int:
     """Serve one engine; returns the exit status, which nobody reads.
 
-    living_jobs asks Slurm which jobs have not ended: only if room must be made.
+    Args:
+        argv: from the broker.
+        living_jobs: asks Slurm which jobs have not ended: only if room must be made.
+        injector: lays out the host's MPI (``run.injector``).
     """
     _close_memory()
     path, uid, job = argv[0], int(argv[1]), int(argv[2])
     keeper = _Keeper(Wire(SOCKET_FD), uid, job, living_jobs)
     signal.signal(signal.SIGTERM, keeper.terminated)
     try:
-        size = keeper.serve(path)
+        if argv[3:]:
+            mounts = tuple(range(SOCKET_FD + 1, SOCKET_FD + 1 + int(argv[4])))
+            size = keeper.inject(path, argv[3], mounts, injector)
+        else:
+            size = keeper.serve(path)
     except errors.Error as error:
         keeper.say(error=[error.code, error.message, error.hint])
         return error.status
@@ -141,9 +162,7 @@ class _Keeper:
 
     def serve(self, path: str) -> int:
         """Answer the one request: make every layer ready, grant; returns its size in bytes."""
-        asked = self._wire.receive(REQUEST_S)
-        if asked is None or asked.get("protocol") != PROTOCOL:
-            raise errors.StoreError("the engine speaks another protocol than the storekeeper")
+        asked = self._asked()
         name = reference.parse(str(asked.get("image", "")))
         if name.digest is None or name.transport:
             raise errors.StoreError(f"{name}: is no digest at a registry")
@@ -162,6 +181,39 @@ class _Keeper:
         with self._client as client, turn.work(store):
             _verify(client, name, target, wanted, config)
             return self._grant(client, name, config, store, suspect=suspect)
+
+    def inject(
+        self, path: str, image: str, mounts: tuple[int, ...], injector: Injector | None
+    ) -> int:
+        """Answer a request to lay out the host's MPI for a granted image; returns its bytes.
+
+        No thread is alive here: the image is looked at in a child.
+        """
+        signal.alarm(INJECT_S)
+        asked = self._asked().get("inject")
+        profiles = tuple(asked) if isinstance(asked, list) else ()
+        words = all(isinstance(identity, str) for identity in profiles)
+        if injector is None or not words or not 0 < len(profiles) <= MAX_PROFILES:
+            raise errors.StoreError("the engine asks for no injection that can be made")
+        config = site_config()
+        store = layout.open_store(config.override("broker", store=path), site.FOLDERS)
+        leftovers.sweep(store)
+        log.set_quiet(True)
+        with turn.work(store):
+            where = site.grant_path(store, self._uid, image)
+            chain = layers.chain_id(tuple(_diff_ids(store, _read_grant(where))))
+            write = injector(mounts, profiles, config, store)
+            floor = _floor_bytes(store, config)
+            made = injection.make(store, chain, profiles, write, floor_bytes=floor)
+            with _grant_lock(store, self._uid, image):
+                _add_injection(store, where, made)
+        return made.size
+
+    def _asked(self) -> Message:
+        asked = self._wire.receive(REQUEST_S)
+        if asked is None or asked.get("protocol") != PROTOCOL:
+            raise errors.StoreError("the engine speaks another protocol than the storekeeper")
+        return asked
 
     def _grant(
         self,
@@ -189,12 +241,15 @@ class _Keeper:
             shared=settled.shared_blobs,
         )
         size = sum(info.size for info in infos)
+        known = injection.of_chain(store, layers.chain_id(config.diff_ids))
         grant = site.Grant(self._uid, self._job, size, tuple(info.layer for info in infos))
+        grant = grant._replace(injections=known)
         whole = self._index(store, infos, image.floor_bytes, suspect=suspect)
         if whole is not None:
             total = whole.size + sum(info.size for info in infos)
             grant = grant._replace(index_name=whole.name, index_bytes=total)
-        _write_grant(store, grant, site.name_of(name.digest))
+        with _grant_lock(store, self._uid, site.name_of(name.digest)):
+            _write_grant(store, grant, site.name_of(name.digest))
         asked = time.time()
         shared_gc.forget_leases(store, lambda: shared_gc.Living(self._living_jobs(), asked))
         return sum(info.bytes for info in infos)
@@ -300,3 +355,36 @@ def _write_grant(store: Store, grant: site.Grant, image: str) -> None:
     with Stage(store) as stage:
         text = site.format_grant(grant).encode()
         layout.replace_file(stage, site.grant_path(store, grant.uid, image), text)
+
+
+def _grant_lock(store: Store, uid: int, image: str) -> Lock:
+    """Return the lock under which a grant is written, from what was read of the old one."""
+    return Lock(store, f"grant.{uid}.{image}", tells=False)
+
+
+def _read_grant(where: str) -> site.Grant:
+    with open(where, encoding="ascii") as file:
+        return site.parse_grant(file.read(site.MAX_GRANT_BYTES + 1), where)
+
+
+def _diff_ids(store: Store, grant: site.Grant) -> Iterator[str]:
+    for layer in grant.layers:
+        info = erofs.find(store, layer)
+        if info is None:
+            raise errors.StoreError(f"the layer {layer} is not in the store")
+        yield info.diff_id
+
+
+def _add_injection(store: Store, where: str, made: site.InjectionInfo) -> None:
+    """Let a grant name an injection. Access was proven when it was: the grant's time stays."""
+    proven = os.stat(where).st_mtime_ns
+    grant = _read_grant(where)
+    others = tuple(item for item in grant.injections if item[0] != made.name)
+    named = ((made.name, made.size), *others)[: site.MAX_INJECTIONS]
+    with Stage(store) as stage:
+        staged = stage.name()
+        text = site.format_grant(grant._replace(injections=named)).encode()
+        layout.write_file(staged, text)
+        os.utime(staged, ns=(time.time_ns(), proven))
+        os.rename(staged, where)
+        layout.sync_folder(os.path.dirname(where))

@@ -10,6 +10,10 @@
       indexes/HEX.erofs        the merged tree of an image's layers, the files' data in theirs; HEX
                                  names those layers, and the form (``index``). Nobody needs one
       indexes/HEX.json         what that file must be (``IndexInfo``); there before it
+      injections/HEX.erofs     the host's MPI, laid out for an image; HEX names the image's layers,
+                                 the host's installations and the engine (``injection``)
+      injections/HEX.json      what that file must be (``InjectionInfo``); there before it
+      host/                    what the storekeeper knows of this node's MPI (``host.mpi``)
       grants/UID/HEX           what a user may mount (``Grant``), HEX: digest of a manifest;
                                  mtime: when access was proven; atime: last use, by the broker
       leases/JOBID.HEX         empty: the job uses that manifest on this node; made by the broker
@@ -40,9 +44,13 @@ from fairlead.store.layout import Store
 
 ROOT = "/var/lib/fairlead"
 ACCOUNT = "fairlead"
-FOLDERS = ("layers", "indexes", "grants", "leases", "tmp", "locks", "quarantine")
+FOLDERS = (
+    *("layers", "indexes", "injections", "grants", "leases"),
+    *("host", "tmp", "locks", "quarantine"),
+)
 
-MAX_GRANT_BYTES = 1 << 17  # MAX_LAYERS lines of 71 bytes, and the head
+MAX_GRANT_BYTES = 1 << 17  # MAX_LAYERS lines of 71 bytes, and the rest
+MAX_INJECTIONS = 16  # in one grant
 MAX_INFO_BYTES = 1 << 16
 MAX_ID = (1 << 32) - 2  # (uid_t) -1 means "no change" to the kernel
 MAX_SIZE = 1 << 62
@@ -87,6 +95,16 @@ def index_info_path(store: Store, index: str) -> str:
     return store.path("indexes", f"{index}.json")
 
 
+def injection_path(store: Store, name: str) -> str:
+    """Return the path of an injection, an EROFS image; name is its HEX."""
+    return store.path("injections", f"{name}.erofs")
+
+
+def injection_info_path(store: Store, name: str) -> str:
+    """Return the path of what is recorded about an injection."""
+    return store.path("injections", f"{name}.json")
+
+
 def grants_path(store: Store, uid: int) -> str:
     """Return the directory of a user's grants."""
     return store.path("grants", str(uid))
@@ -127,7 +145,8 @@ class Grant(NamedTuple):
     """What one user may mount for one manifest.
 
     As text, of one line each, in this order: ``fairlead-grant 1``, ``uid N``, ``job N``,
-    ``size N``, ``index HEX N`` if there is one, then ``layer HEX`` per layer, the lowest first.
+    ``size N``, ``index HEX N`` if there is one, then ``layer HEX`` per layer, the lowest first,
+    then ``injection HEX N`` for each.
 
     Attributes:
         uid: whose grant it is.
@@ -138,6 +157,7 @@ class Grant(NamedTuple):
         index_name: HEX of their index, by which all can be mounted at once; may be empty.
         index_bytes: of the index's and the layers' files together: mounting an index does not look
             at the layers, and would not notice that one was cut short.
+        injections: HEX and bytes of what may be mounted over the layers.
     """
 
     uid: int
@@ -146,6 +166,7 @@ class Grant(NamedTuple):
     layers: tuple[str, ...]
     index_name: str = ""
     index_bytes: int = 0
+    injections: tuple[tuple[str, int], ...] = ()
 
 
 class LayerInfo(NamedTuple):
@@ -191,6 +212,26 @@ class IndexInfo(NamedTuple):
     layers: tuple[str, ...]
 
 
+class InjectionInfo(NamedTuple):
+    """What the storekeeper made: the host's MPI, laid out for the images that have some layers.
+
+    Attributes:
+        name: its HEX.
+        size: bytes of the image file.
+        digest: checksum of the image file, as a layer's.
+        chain: ChainID of the layers that it was made for.
+        profiles: identities of the host's installations that it holds.
+        engine: release that made it.
+    """
+
+    name: str
+    size: int
+    digest: str
+    chain: str
+    profiles: tuple[str, ...]
+    engine: str
+
+
 def parse_grant(text: str, where: str) -> Grant:
     """Read a grant; where names it in errors.
 
@@ -208,30 +249,45 @@ def parse_grant(text: str, where: str) -> Grant:
         for line, (key, limit) in zip(lines[1:4], limits, strict=True)
     ]
     index, total, lines = _index_line(lines[4:], where)
+    injections, lines = _injection_lines(lines, where)
     layers = tuple(line.removeprefix("layer ") for line in lines)
     if len(layers) > MAX_LAYERS:
         _damaged(where, f"has more than {MAX_LAYERS} layers")
     for line, layer in zip(lines, layers, strict=True):
         if line != f"layer {layer}" or not is_name(layer):
             _damaged(where, f"has the line {line[:100]!r}")
-    return Grant(numbers[0], numbers[1], numbers[2], layers, index, total)
+    return Grant(numbers[0], numbers[1], numbers[2], layers, index, total, injections)
 
 
 def _index_line(lines: list[str], where: str) -> tuple[str, int, list[str]]:
     """Return what a line about an index says, and the lines behind it."""
     if not lines or not lines[0].startswith("index "):
         return "", 0, lines
-    name, _, total = lines[0].removeprefix("index ").partition(" ")
-    if not is_name(name) or not _is_number(total, MAX_SIZE):
-        _damaged(where, f"has the line {lines[0][:100]!r}")
-    return name, int(total), lines[1:]
+    return (*_sized_name(lines[0], "index ", where), lines[1:])
+
+
+def _injection_lines(lines: list[str], where: str) -> tuple[tuple[tuple[str, int], ...], list[str]]:
+    """Return what the lines at the end say about injections, and the lines before them."""
+    first = next((at for at, line in enumerate(lines) if line.startswith("injection ")), len(lines))
+    found = tuple(_sized_name(line, "injection ", where) for line in lines[first:])
+    if len(found) > MAX_INJECTIONS or (found and not first):
+        _damaged(where, "has injections without layers, or too many")
+    return found, lines[:first]
+
+
+def _sized_name(line: str, key: str, where: str) -> tuple[str, int]:
+    name, _, total = line.removeprefix(key).partition(" ")
+    if not line.startswith(key) or not is_name(name) or not _is_number(total, MAX_SIZE):
+        _damaged(where, f"has the line {line[:100]!r}")
+    return name, int(total)
 
 
 def format_grant(grant: Grant) -> str:
     """Return the grant as text."""
     head = [_MAGIC, f"uid {grant.uid}", f"job {grant.job}", f"size {grant.size}"]
     head += [f"index {grant.index_name} {grant.index_bytes}"] if grant.index_name else []
-    return "\n".join([*head, *(f"layer {layer}" for layer in grant.layers), ""])
+    head += [f"layer {layer}" for layer in grant.layers]
+    return "\n".join([*head, *(f"injection {name} {size}" for name, size in grant.injections), ""])
 
 
 def parse_info(data: bytes, where: str) -> LayerInfo:
@@ -280,6 +336,28 @@ def parse_index(data: bytes, where: str) -> IndexInfo:
     return IndexInfo(**{**table, "layers": tuple(layers)})
 
 
+def parse_injection(data: bytes, where: str) -> InjectionInfo:
+    """Read the JSON that ``format_info`` writes of an injection; where names it in errors.
+
+    Raises:
+        errors.StoreError: a key is missing, or of the wrong type, or malformed.
+    """
+    table = _table(data)
+    if set(table) != set(InjectionInfo._fields):
+        _damaged(where, "does not describe an injection")
+    profiles = table["profiles"]
+    fine = (
+        all(isinstance(table[key], str) for key in ("name", "digest", "chain", "engine"))
+        and type(table["size"]) is int
+        and 0 <= table["size"] <= MAX_SIZE
+        and isinstance(profiles, list)
+        and all(isinstance(identity, str) for identity in profiles)
+    )
+    if not fine or not is_name(table["name"]) or not _is_checksum(table["digest"]):
+        _damaged(where, "has a value of the wrong type or form")
+    return InjectionInfo(**{**table, "profiles": tuple(profiles)})
+
+
 def _table(data: bytes) -> dict[str, Any]:
     try:
         table = jsontext.loads(data) if len(data) <= MAX_INFO_BYTES else None
@@ -288,7 +366,7 @@ def _table(data: bytes) -> dict[str, Any]:
     return table if isinstance(table, dict) else {}
 
 
-def format_info(info: LayerInfo | IndexInfo) -> bytes:
+def format_info(info: LayerInfo | IndexInfo | InjectionInfo) -> bytes:
     """Return the description as JSON."""
     import json
 

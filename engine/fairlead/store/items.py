@@ -10,8 +10,8 @@ class Item(NamedTuple):
     """An object that can be removed by itself.
 
     Attributes:
-        kind: ``tree`` or ``blob`` in a user's store, ``layer`` or ``index`` in the site's,
-            ``garbage`` in both.
+        kind: ``tree`` or ``blob`` in a user's store, ``layer``, ``index`` or ``injection`` in
+            the site's, ``garbage`` in both.
         name: digest or HEX, as in its file name; of garbage its path below the store.
         size: bytes on the disk.
         used: when it was last used, seconds since the epoch.
