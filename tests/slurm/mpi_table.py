@@ -17,7 +17,7 @@ HEAD = """\
 # The MPI matrix
 
 Written by `tests/slurm/mpi_matrix`; do not edit. Each cell ran on 2 nodes with 2 ranks each of the bed's cluster (Slurm on one
-machine, no fabric; tests/bed/cluster says in which ways its nodes are separate), after the engine had been asked what it
+machine, no fabric; its nodes have network namespaces of their own: `FAIRLEAD_BED_NET=own tests/bed/cluster up`), after the engine had been asked what it
 would do. Rows are the installation that the user selects on the host, columns program and `--mpi`. `bindings` are C++
 bindings; mpi4py is Debian's.
 
@@ -28,9 +28,6 @@ bindings; mpi4py is Debian's.
 | **R**n | refused before any rank ran, with exit status 125 and the one line below |
 | **!**n | a surprise: what happened is not what had been announced; described below |
 | · | no such program for this image, or not run |
-
-OpenMPI 6 (sid) does not connect two nodes that have one address, as the bed's have: its "unable to find reachable pairing"
-is a limit of this bed, not of what was announced.
 
 The trixie and sid installations need a newer glibc than the bed's nodes have: nothing can run on them outside of a
 container. They are there to be carried into images.

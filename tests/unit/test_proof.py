@@ -85,6 +85,12 @@ def test_missing_part_of_mpi_names_the_other_mpi():
 def test_injected_library_must_be_the_one():
     mine = "/.fairlead/mpi/openmpi-4/lib/libmpi.so.40.30.4"
     proof.check_injected("/app", (mine, mine))
+    second = (
+        "/.fairlead/mpi/openmpi-4/lib/libopen_mpi.so.40"  # OpenMPI 6, through the standard's ABI
+    )
+    proof.check_injected("/app", ("/.fairlead/mpi/mpi-abi/lib/libmpi_abi.so.1", second))
+    with pytest.raises(errors.MpiError, match="two MPI libraries"):
+        proof.check_injected("/app", ("/.fairlead/mpi/mpi-abi/lib/libmpi_abi.so.1", mine, second))
     with pytest.raises(errors.MpiError, match=r"/home/u/libmpi\.so\.40"):
         proof.check_injected("/app", (mine, "/home/u/libmpi.so.40"))
     with pytest.raises(errors.MpiError, match="two MPI libraries"):
