@@ -4,6 +4,8 @@ import os
 
 import pytest
 
+collect_ignore = ["mpi"]  # runs inside of containers; tests/slurm/test_mpi_suite.py starts it
+
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item, call):

@@ -114,24 +114,6 @@ def test_mpi4py_world_on_two_nodes():
     assert {path for _, _, path in ranks} == {"/.fairlead/mpi/openmpi-4/lib/libmpi.so.40"}
 
 
-def test_pytest_mpi_suite_inside_on_two_nodes():
-    command = (
-        "python3",
-        "-m",
-        "pytest",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        "--with-mpi",
-        "test_mpi4py.py",
-    )
-    result = srun("--mpi=pmix", "-N2", "-n4", *command, container=PYTHON)
-    shown = output(result)
-    assert len(re.findall(r"\d+ passed", shown)) == 4, shown
-    assert "skipped" not in shown
-    assert "failed" not in shown
-
-
 def fairlead(*words):
     return output(jobs.run("fairlead", *words))
 

@@ -3,11 +3,17 @@
 Cases in which an MPI program must run with a certain library are cells of the matrix (mpi_cells).
 """
 
+import os
 import re
+import shutil
+import subprocess
 
 import jobs
+import mpi_cells
+import mpi_judge
 import pytest
 from jobs import REGISTRY, error_lines, output, srun
+from test_mpi import build_id
 
 FORGED = re.compile(r"forged size=(\d) version=(.*?) *$", re.MULTILINE)
 
@@ -47,17 +53,28 @@ def test_no_library_of_the_host_gets_into_what_it_does_not_fit(kind, pmi):
     assert FORGED.findall(output(calls(kind, pmi))) == [("1", OWN[kind])]
 
 
-@pytest.mark.parametrize(
-    ("kind", "words"),
-    [
-        ("trap", "which cannot stand in for OpenMPI"),
-        ("musl", "the image's programs run on musl, the host's MPI needs glibc"),
-        ("static", "linked in statically"),
-        ("bits32", "the host's MPI cannot run in"),
-    ],
-)
-def test_what_the_host_does_not_fit_is_refused_by_name_when_the_host_is_asked_for(kind, words):
-    assert words in refusal(calls(kind, "pmi2", "--container-mpi=host"))
+WHY = {
+    "trap": "the host has OpenMPI 4.1.4 (openmpi-4), MPICH 4.0.2 (mpich-abi), which cannot stand in for OpenMPI "
+    "(openmpi-world1024)",
+    "old": "the host has OpenMPI 4.1.4 (openmpi-4), MPICH 4.0.2 (mpich-abi), which cannot stand in for MPICH "
+    "(mpich-so0)",
+    "musl": "the image's programs run on musl, the host's MPI needs glibc",
+    "static": "/opt/mpi/static/calls has its MPI linked in statically, which cannot be replaced",
+    "bits32": "/opt/mpi/bits32/calls is for 32-bit machines, the host's MPI is 64-bit",
+}
+
+
+def cannot(container, why):
+    return (
+        f"fairlead: error [mpi]: the host's MPI cannot run in {container}: {why} "
+        "(use --container-mpi=image to run the image's own MPI)"
+    )
+
+
+@pytest.mark.parametrize("kind", WHY)
+def test_what_the_host_does_not_fit_is_refused_by_name_when_the_host_is_asked_for(kind):
+    line = refusal(calls(kind, "pmi2", "--container-mpi=host"))
+    assert line == cannot(image(kind), WHY[kind])
 
 
 def test_ancient_name_of_mpich_is_known():
@@ -96,17 +113,55 @@ def test_damaged_libraries_loops_and_a_nonsense_cache_do_not_stop_a_program(pmi)
 
 
 def test_damaged_libraries_are_no_place_for_the_hosts():
-    refusal(
-        srun(
-            "--mpi=pmix",
-            "-n2",
-            "--container-mpi=host",
-            "/bin/busybox",
-            "echo",
-            "fine",
-            container=image("hostile"),
-            timeout=60,
-        )
+    options = ("--mpi=pmix", "-n2", "--container-mpi=host")
+    command = ("/bin/busybox", "echo", "fine")
+    line = refusal(srun(*options, *command, container=image("hostile"), timeout=60))
+    assert line == cannot(image("hostile"), "the image holds no MPI library to replace")
+
+
+@pytest.fixture(scope="module")
+def damaged():
+    """Images that are directories, by what is wrong with their libmpi."""
+    place = f"/var/tmp/fairlead-damaged-{os.getpid()}"
+    ours = "/usr/lib/x86_64-linux-gnu/libmpich.so.12"
+    with open(ours, "rb") as file:
+        whole = file.read()
+    nonsense = bytearray(whole)
+    nonsense[32:40] = b"\xff" * 7 + b"\x7f"  # program headers at the end of the address space
+    kinds = {"cut": whole[: len(whole) // 2], "headers": bytes(nonsense), "enormous": whole}
+    for kind, content in kinds.items():
+        for name in ("lib", "bin", "proc", "sys", "etc"):
+            os.makedirs(f"{place}/{kind}/{name}")
+        shutil.copy("/bin/busybox", f"{place}/{kind}/bin/sh")
+        with open(f"{place}/{kind}/lib/libmpi.so.12", "wb") as file:
+            file.write(content)
+            file.truncate(5 << 30 if kind == "enormous" else len(content))
+    yield place
+    shutil.rmtree(place)
+
+
+@pytest.mark.parametrize("kind", ["cut", "headers", "enormous"])
+def test_library_that_cannot_be_read_is_named_and_stops_nothing(damaged, kind):
+    container = f"{damaged}/{kind}"
+    command = ("/bin/sh", "-c", "echo fine")
+    assert output(srun("--mpi=pmi2", "-n2", *command, container=container)) == "fine\nfine\n"
+    line = refusal(srun("--mpi=pmi2", "-n2", "--container-mpi=host", *command, container=container))
+    why = "the image holds no MPI library that can be read (/lib/libmpi.so.12 cannot)"
+    assert line == cannot(container, why)
+
+
+def test_program_without_its_loader_is_one_line(damaged):
+    """The kernel says ENOENT of the program itself."""
+    place = f"{damaged}/cut/bin/hello"
+    subprocess.run(
+        ["gcc", "-x", "c", "-", "-o", place], input=b"int main(void){return 0;}", check=True
+    )
+    result = srun("--mpi=pmi2", "-n2", "/bin/hello", container=f"{damaged}/cut")
+    assert result.returncode == 126
+    (line,) = error_lines(result)
+    assert line == (
+        "fairlead: error [command-not-executable]: /bin/hello: no program for this machine, or its interpreter is not "
+        "in the image (check its permissions, its interpreter line and the machine it was built for)"
     )
 
 
@@ -163,20 +218,114 @@ def test_munge_is_reachable_where_the_image_has_none():
     assert shown == "reachable\n"
 
 
-@pytest.mark.parametrize("linked", ["libgfortran.so.5", "libstdc++.so.6"])
-def test_language_libraries_are_the_newer_of_two(linked):
-    """A program of the image and the host's MPI both load it; the one that serves both is taken."""
-    program = {"libgfortran.so.5": "fortran", "libstdc++.so.6": "c++"}[linked]
-    shown = output(
-        srun(
-            "--mpi=pmix",
-            "-n1",
-            "--container-mpi=host",
-            "sh",
-            "-c",
-            f"ldd /opt/mpi/{program}",
-            container=image("openmpi"),
-        )
+# What is linked, started or wrapped in other ways than the plain one: in each case the host's library alone must run.
+WAYS = {
+    "openmpi": (
+        *("/opt/mpi/rpath", "/opt/mpi/runpath", "/opt/mpi/private-rpath", "/opt/mpi/absolute"),
+        *(
+            "/opt/mpi/opened",
+            "/opt/mpi/topology",
+            "/opt/mpi/setuid",
+            "/opt/mpi/c++",
+            "/opt/mpi/f08",
+        ),
+        *(mpi_cells.WRAPPERS[name] for name in ("reset", "astray", "cleared")),
+    ),
+    "mpich": (
+        *("/opt/mpi/private-rpath", "/opt/mpi/absolute", "/opt/mpi/opened", "/opt/mpi/setuid"),
+        *("/opt/mpi/fortran", "/opt/mpi/topology", mpi_cells.WRAPPERS["astray"]),
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("family", "command"), [(family, way) for family, ways in WAYS.items() for way in ways]
+)
+def test_hosts_library_alone_runs_however_the_program_finds_it(family, command):
+    pmi = mpi_cells.FITTING_PMI[family]
+    options = (f"--mpi={pmi}", "-n2", "-N1", "--container-mpi=host", "sh", "-c", command)
+    shown = output(srun(*options, container=image(family)))
+    ranks = [match.groupdict() for match in mpi_judge.RANK.finditer(shown)]
+    assert sorted(rank["rank"] for rank in ranks) == ["0", "1"], shown
+    for rank in ranks:
+        assert (rank["size"], rank["sum"], rank["own"]) == ("2", "ok", "0")
+        assert rank["ring"] in ("ok", "none")
+        assert rank["id"] == build_id(LIBRARY[family])
+
+
+LIBRARY = {
+    "openmpi": "/usr/lib/x86_64-linux-gnu/libmpi.so.40",
+    "mpich": "/usr/lib/x86_64-linux-gnu/libmpich.so.12",
+}
+
+
+@pytest.fixture(scope="module")
+def host(tmp_path_factory):
+    """Installations of the host that lack something: MPICH without Fortran; one with five functions."""
+    place = f"/var/tmp/fairlead-host-{os.getpid()}"
+    for name in ("no-fortran", "old"):
+        os.makedirs(f"{place}/{name}/lib")
+    for name in ("libmpich.so.12", "libmpichcxx.so.12"):
+        shutil.copy(f"{os.path.dirname(LIBRARY['mpich'])}/{name}", f"{place}/no-fortran/lib")
+    library = f"{place}/old/lib/libmpi.so.12"
+    forged = f"{os.path.dirname(os.path.abspath(__file__))}/../bed/mpi_programs/forged.c"
+    flags = ("-shared", "-fPIC", "-Wl,-soname,libmpi.so.12")
+    subprocess.run(["gcc", *flags, "-o", library, forged], check=True)
+    for name in ("libmpifort.so.12", "libmpicxx.so.12"):
+        words = ("-shared", "-nostdlib", "-Wl,--no-as-needed,-rpath,$ORIGIN", f"-Wl,-soname,{name}")
+        subprocess.run(["gcc", *words, "-o", f"{place}/old/lib/{name}", library], check=True)
+    yield place
+    shutil.rmtree(place)
+
+
+LACKING = {
+    "no-fortran": (
+        "host MPICH 4.0.2 has no Fortran library for /usr/lib/x86_64-linux-gnu/libmpichfort.so.12.2.2, which "
+        "/opt/mpi/f08 uses"
+    ),
+    "old": "host MPICH lacks MPI_Allreduce, which programs in the image use and 25 more",
+}
+
+
+@pytest.mark.parametrize("lacking", LACKING)
+def test_host_that_lacks_a_binding_or_a_function_is_refused_before_the_launch(host, lacking):
+    """And by default the image's own runs, with the same words; Fortran too, whose library is then the image's."""
+    options = ("--mpi=pmi2", "-n2", "-N1")
+    home = f"{host}/{lacking}"
+    container = image("mpich")
+    asked = srun(
+        *options, "--container-mpi=host", "/opt/mpi/fortran", container=container, MPI_HOME=home
     )
-    assert linked in shown
+    assert refusal(asked) == cannot(container, LACKING[lacking])
+    result = srun(*options, "/opt/mpi/fortran", container=container, MPI_HOME=home)
+    ranks = [match.groupdict() for match in mpi_judge.RANK.finditer(output(result))]
+    assert [(rank["size"], rank["own"], rank["other"]) for rank in ranks] == [("2", "2", "0")] * 2
+    assert (
+        f"fairlead: the image's own MPICH 4.0.2 runs: {LACKING[lacking]}"
+        in result.stderr.splitlines()
+    )
+
+
+def test_bindings_that_the_hosts_release_has_removed_are_refused_before_the_launch():
+    home = "/opt/fairlead-bed/mpi/openmpi-5.0.11"
+    options = ("--mpi=pmix", "-n2", "--container-mpi=host", "/opt/mpi/bindings")
+    line = refusal(srun(*options, container=image("openmpi"), MPI_HOME=home))
+    why = (
+        "host OpenMPI 5.0.11 has no C++ library for /usr/lib/x86_64-linux-gnu/libmpi_cxx.so.40.30.1"
+    )
+    assert line == cannot(
+        image("openmpi"), f"{why}, which /opt/mpi/bindings uses (OpenMPI 5 removed them)"
+    )
+
+
+@pytest.mark.parametrize("suite", ["bullseye", "bookworm"])
+def test_run_time_library_of_cxx_is_the_newer_of_two(suite):
+    """The host's MPI brings none, or one that is not older: there is one in the process, with all that both ask for."""
+    container = f"{REGISTRY}/demo/mpi-{suite}-openmpi:1"
+    look = "cat /proc/self/maps >/dev/null; LD_BIND_NOW=1 ldd -r /opt/mpi/c++ 2>&1"
+    shown = output(
+        srun("--mpi=pmix", "-n1", "--container-mpi=host", "sh", "-c", look, container=container)
+    )
+    assert shown.count("libstdc++.so.6 => ") == 1
+    assert "undefined symbol" not in shown
     assert "not found" not in shown

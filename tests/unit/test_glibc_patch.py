@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import shutil
 import struct
 import subprocess
@@ -96,9 +97,79 @@ def test_only_what_must_change_does(tmp_path):
         need for need in after[1] if need.library == polyfill.SONAME
     }
     assert set(before[1]) - moved == {n for n in after[1] if n.library != polyfill.SONAME}
-    # e_phoff, e_shoff and the counts; nothing else of the file moves
+    # e_phoff, e_phnum and the section headers, which lie at the end; nothing else of the file moves
     assert data[:32] == new[:32]
-    assert data[64:] == new[64 : len(data)]
+    (headers,) = struct.unpack_from("<Q", data, 40)
+    assert headers > len(data) - 4096
+    assert data[64:headers] == new[64:headers]
+
+
+def sections(path):
+    words = ["readelf", "-SW", path]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    found = re.findall(r"] (\S+) +(\S+) +([0-9a-f]{8,}) ([0-9a-f]+) ([0-9a-f]+)", done.stdout)
+    return {name: (kind, int(at, 16), int(size, 16)) for name, kind, at, _, size in found}
+
+
+@pytest.mark.parametrize("layout", ["plain", "relr", "pages-of-64K"])
+def test_sections_are_where_the_dynamic_section_says(tmp_path, layout):
+    source = forge.program(tmp_path / "source", *LAYOUTS[layout])
+    _, new = rewrite(source, tmp_path / "program", forge.decide(source), "/down")
+    old = dynamic.parse(new, "program")
+    (own,) = [item for item in old.segments if item.type == dynamic.PT_DYNAMIC]
+    found = sections(tmp_path / "program")
+    assert found[".dynamic"][1:] == (own.address, own.size)
+    assert found[".dynstr"][1:] == (old.tag(elf.DT_STRTAB), old.tag(elf.DT_STRSZ))
+    assert found[".gnu.version_r"][1] == old.tag(elf.DT_VERNEED)
+    assert found[".text"] == sections(source)[".text"]
+    # Linkers of the image's age stop at a type that they do not know.
+    assert "RELR" not in {kind for kind, _, _ in found.values()}
+
+
+@pytest.mark.parametrize("damage", ["entry size", "beyond the end", "no symbols", "in the code"])
+def test_section_headers_that_cannot_be_trusted_are_dropped(tmp_path, damage):
+    source = forge.program(tmp_path / "source")
+    with open(source, "rb") as file:
+        data = bytearray(file.read())
+    (start,) = struct.unpack_from("<Q", data, 40)
+    if damage == "entry size":
+        struct.pack_into("<H", data, 58, 40)
+    elif damage == "beyond the end":
+        struct.pack_into("<Q", data, 40, len(data) - 64)
+    elif damage == "in the code":
+        struct.pack_into("<Q", data, 40, 64)
+    else:
+        count = struct.unpack_from("<H", data, 60)[0]
+        for index in range(count):
+            struct.pack_into("<I", data, start + 64 * index + 4, 0)
+    new = patch.patch(bytes(data), "program", forge.decide(source), str(tmp_path))
+    assert struct.unpack_from("<Q", new, 40) == (0,)
+    assert struct.unpack_from("<HH", new, 60) == (0, 0)
+    (tmp_path / "program").write_bytes(new)
+    os.chmod(tmp_path / "program", 0o755)
+    put(forge.decide(source), tmp_path, str(tmp_path))
+    assert subprocess.run([tmp_path / "program"], stdout=subprocess.DEVNULL).returncode == 0
+
+
+def test_programs_are_linked_to_what_was_rewritten(tmp_path):
+    """As in a container: the library asks the polyfill for versions, the program must not."""
+    source = elf_forge.library(
+        tmp_path / "source/libx.so.1",
+        "#include <pthread.h>\nvoid *t(void *p) { return p; }\n"
+        "int x(void) { pthread_t a; return pthread_create(&a, 0, t, 0) || pthread_join(a, 0); }",
+    )
+    decision = forge.decide(source)
+    rewrite(source, tmp_path / "libx.so.1", decision, str(tmp_path))
+    put(decision, tmp_path, str(tmp_path))
+    main = '#include <stdio.h>\nint x(void); int main(void) { return printf("%d\\n", x()) < 0; }'
+    program = elf_forge.compile_c(
+        tmp_path / "program", main, "-Wl,--fatal-warnings", f"-Wl,-rpath,{tmp_path}", f"-Wl,{tmp_path}/libx.so.1",
+    )  # fmt: skip
+    assert subprocess.run([program], capture_output=True, text=True).stdout == "0\n"
+    shown = subprocess.run(["readelf", "-dVW", program], capture_output=True, text=True).stdout
+    assert "libx.so.1" in shown
+    assert polyfill.SONAME not in shown
 
 
 def test_file_that_needs_nothing_stays_the_same_object(tmp_path):

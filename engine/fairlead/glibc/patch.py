@@ -10,8 +10,7 @@ Rules:
   a processor may enforce.
 - DT_RPATH and DT_RUNPATH become one DT_RPATH: libraries that this one opens by dlopen inherit it.
 - The same input gives the same bytes. What cannot be rewritten with certainty is ``elf.ElfError``.
-
-Section headers are dropped, since they would describe the old tables; nothing that runs reads them.
+- Section headers follow what moved, for linkers and debuggers (``sections``).
 
 Source: gabi, chapter 5; LSB 5.0 symbol versioning; glibc elf/dl-load.c, elf/dl-version.c;
 "Proposal for a new section type SHT_RELR" (generic-abi, 2017).
@@ -24,7 +23,7 @@ import struct
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from fairlead.glibc import arch, dynamic, polyfill, versions
+from fairlead.glibc import arch, dynamic, polyfill, sections, versions
 from fairlead.glibc.binding import Decision
 from fairlead.host import elf, ldso
 
@@ -318,8 +317,18 @@ def _append(
     image += blob
     for place, number in asked.numbers.items():
         struct.pack_into("<H", image, place, number)
-    struct.pack_into("<QQ", image, 32, offset + at_headers, 0)  # e_phoff, e_shoff
-    struct.pack_into("<HHHH", image, 56, len(segments), 0, 0, 0)  # e_phnum, e_sh*
+    struct.pack_into("<Q", image, 32, offset + at_headers)  # e_phoff
+    struct.pack_into("<H", image, 56, len(segments))  # e_phnum
+    moved = {
+        sections.DYNAMIC: (0, size, 0),
+        sections.STRTAB: (at_strings, len(strings), 0),
+        sections.VERNEED: (at_verneed, len(verneed), len(asked.needs)),
+    }
+    places = {
+        kind: sections.Place(offset + at, address + at, length, count)
+        for kind, (at, length, count) in moved.items()
+    }
+    sections.lead(image, old, len(data), places, expanded=bool(relocations))
     return bytes(image)
 
 

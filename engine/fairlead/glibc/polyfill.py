@@ -16,6 +16,7 @@ What lies where::
     R   headers, .dynsym, .gnu.hash, .gnu.version, Verdef, Verneed, relocations, .eh_frame, strings
     RX  the stubs
     RW  dynamic section and slots (read-only after binding), then data
+    -   section headers, for linkers: who links to a patched library is led here for its versions
 
 Source: System V ABI, chapter 5; LSB 5.0, 10.6 (.eh_frame_hdr) and symbol versioning; glibc
 elf/dl-lookup.c.
@@ -26,7 +27,7 @@ from __future__ import annotations
 import struct
 from typing import NamedTuple
 
-from fairlead.glibc import arch, dynamic, versions
+from fairlead.glibc import arch, dynamic, sections, versions
 from fairlead.glibc.binding import Binding, Decision
 from fairlead.host import elf
 
@@ -124,7 +125,30 @@ def write(decision: Decision, search: str = "") -> bytes:
     image = bytearray(places.data_offset + places.data_end - places.data)
     for offset, content in blocks.items():
         image[offset : offset + len(content)] = content
+    sections.append(image, _sections(at, places, names, len(tags)))
     return bytes(image)
+
+
+def _sections(
+    at: dict[str, _Block], places: _Places, names: _Names, tags: int
+) -> list[sections.Section]:
+    """Return what a linker must find, the symbols first: they say "defined in section 1"."""
+
+    def table(kind: int, name: str, link: int, entry: int = 0, info: int = 0) -> sections.Section:
+        block = at[name]
+        place = sections.Place(block.address, block.address, block.size, info)
+        return sections.Section(kind, place, link, entry)
+
+    own = sections.Place(places.data_offset, places.data, dynamic.DYN.size * tags)
+    asked = len({library for library, _ in names.asked})
+    found = [
+        table(sections.DYNSYM, "symbols", 2, _SYMBOL.size, 1),
+        table(sections.STRTAB, "strings", 0),
+        table(sections.VERSYM, "versym", 1, 2),
+        table(sections.VERDEF, "verdef", 2, 0, len(names.numbers) + 2),
+        sections.Section(sections.DYNAMIC, own, 2, dynamic.DYN.size),
+    ]
+    return [*found, table(sections.VERNEED, "verneed", 2, 0, asked)] if asked else found
 
 
 class _Places(NamedTuple):
@@ -370,7 +394,7 @@ def _symbol_table(names: _Names, strings: dict[str, int], values: list[int]) -> 
     table += [_SYMBOL.pack(strings[name], _FUNCTION, 0, 0, 0, 0) for name, _, _ in names.targets]
     for item, value in zip(names.defined, values, strict=True):
         kind, size = (_OBJECT, item.size) if item.kind in _DATA else (_FUNCTION, arch.STUB)
-        # Any section number but 0 says "defined here"; there are no sections.
+        # Any section number but 0 says "defined here".
         table.append(_SYMBOL.pack(strings[item.symbol], kind, 0, 1, value, size))
     return b"".join(table)
 

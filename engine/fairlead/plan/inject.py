@@ -257,8 +257,17 @@ def _without_library(mode: str, index: Index) -> Verdict:
         return Verdict(
             "image", (), (f"the image's own MPI runs: {reason}",), reason if mode == "host" else ""
         )
-    reason = "the image holds no MPI library to replace"
+    reason = _nothing(index)
     return Verdict("none", (), (reason,), reason if mode == "host" else "")
+
+
+def _nothing(index: Index) -> str:
+    """Return why there is nothing to replace."""
+    if index.narrow:
+        return f"{index.narrow[0]} is for 32-bit machines, the host's MPI is 64-bit"
+    if index.unseen:
+        return f"the image holds no MPI library that can be read ({index.unseen[0]} cannot)"
+    return "the image holds no MPI library to replace"
 
 
 def _obstacle(

@@ -90,8 +90,9 @@ def decide(
             (*verdict.reasons, *foreseen.report),
             proof=ranks.to_prove(config, foreseen, trace=bool(running), injected=False),
         )
-    # An image may hold another class of MPI that was not replaced: its programs load their own.
-    whole = {item.abi_class for item in found.libraries} == {
+    # An image may hold another class of MPI that was not replaced: its programs load their own,
+    # unless the host's was asked for.
+    whole = request.mpi == "host" or {item.abi_class for item in found.libraries} == {
         profile.abi_class for profile in verdict.profiles
     }
     return launch_plan.Injection(
