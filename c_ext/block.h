@@ -32,7 +32,8 @@ enum block_op {
 	OP_SYMLINK = 6,  /* link's content, link's path; an existing path stays */
 	OP_COMMAND = 7,  /* command, PATH: must be found and executable once the root stands */
 	OP_UPPER = 8,    /* right after OP_ROOT: how much the container may write to its root, as tmpfs wants it; or, to write
-			  * to a mount that came with the block, the size that the broker was asked for and "mount:N" */
+			  * to a mount that came with the block, the size that the broker was asked for and "mount:N"; or, to
+			  * keep it, an empty string, a directory of the user's, and the container's name */
 
 	/* enter.c */
 	OP_WORKDIR = 16,     /* path */

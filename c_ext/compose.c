@@ -277,10 +277,14 @@ static struct root_upper upper_of(struct block_cursor cursor)
 
 	if (!block_next(&cursor, &record) || !block_next(&cursor, &record) || record.op != OP_UPPER)
 		return upper;
-	if (record.count > 1)
+	if (record.count > 2) {
+		upper.place = record.string[1];
+		upper.name = record.string[2];
+	} else if (record.count > 1) {
 		upper.mount = record.string[1];
-	else
+	} else {
 		upper.size = record.string[0];
+	}
 	return upper;
 }
 
@@ -317,7 +321,7 @@ int compose_root(const void *block, size_t size, const int *mounts, unsigned int
 	struct root_upper upper;
 	struct block_cursor cursor, start;
 	struct block_record record;
-	int err, readonly, *clones;
+	int err, readonly, bare, *clones;
 	mode_t mask;
 
 	if (block_open(&start, block, size) < 0)
@@ -337,7 +341,8 @@ int compose_root(const void *block, size_t size, const int *mounts, unsigned int
 	mask = umask(0022); /* mount points and generated files; the application keeps the user's */
 	report->err = 0;
 	upper = upper_of(start);
-	err = root_mount(&record, &given, &upper, needs_no_overlay(start, &record, &given, clones), &container, report);
+	bare = !upper.place && needs_no_overlay(start, &record, &given, clones);
+	err = root_mount(&record, &given, &upper, bare, &container, report);
 	for (unsigned int i = 1; !err && block_next(&cursor, &record); i++)
 		err = execute(&container, &record, clones[i], i, report);
 	umask(mask);

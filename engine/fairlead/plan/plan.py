@@ -44,7 +44,7 @@ class Plan(NamedTuple):
         image: reference with digest.
         layers: lower directories of the root, topmost first; ``mount:N``: a mount that comes.
         readonly: the root refuses writes.
-        upper: where the root is written to: ``memory`` or ``disk``.
+        upper: where the root is written to: ``memory``, ``disk``, or ``kept`` of a named container.
         upper_size: how much may be written there; empty: half of the memory, a tenth of the disk.
         upper_reason: why there.
         mounts, links, variables: each with its reason.
@@ -54,6 +54,7 @@ class Plan(NamedTuple):
         notes: what the user should know (``User`` ignored, MPI decisions).
         mpi: what was decided about MPI, and why.
         proof: what is proven in the container before the command runs.
+        kept: of a named container its directory and its key; empty of any other.
     """
 
     image: str
@@ -75,6 +76,7 @@ class Plan(NamedTuple):
     notes: tuple[str, ...]
     mpi: tuple[str, ...]
     proof: proof.Proof = proof.Proof()
+    kept: tuple[str, ...] = ()
 
 
 def make(

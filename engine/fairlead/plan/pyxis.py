@@ -93,7 +93,8 @@ def apply(request: launch.Request, facts: Mapping[str, str]) -> launch.Request:
         unshare=_namespaces(facts.get("unshare", "")),
         remap_root=bool(_boolean(facts, "remap_root", "--container-remap-root")),
         entrypoint_log=bool(_boolean(facts, "entrypoint_log", "--container-entrypoint-log")),
-        name=_container_name(facts.get("name", "")),
+        name=container_name(facts.get("name", "")),
+        scope=facts.get("scope") or "job",
         save=_save(facts.get("save", ""), request.cwd),
         remap_pytorch=pyxis or request.remap_pytorch,
     )
@@ -224,18 +225,23 @@ def _namespaces(text: str) -> tuple[str, ...]:
     return tuple(name for name in launch.NAMESPACES if name in words)
 
 
-def _container_name(text: str) -> str:
+def container_name(text: str, option: str = "--container-name") -> str:
+    """Return ``NAME[:MODE]`` if it is one.
+
+    Raises:
+        errors.UsageError: it is not.
+    """
     if not text:
         return ""
     name, colon, mode = text.partition(":")
     if not name or len(name) > MAX_NAME or name[0] in ".-" or not _WORD.issuperset(_marks(name)):
         raise errors.UsageError(
-            f"--container-name: {name[:80]!r} is not a name",
+            f"{option}: {name[:80]!r} is not a name",
             hint="letters, digits, '_', '-' and '.', at most 128, not '-' or '.' first",
         )
     if colon and mode not in NAME_MODES:
         raise errors.UsageError(
-            f"--container-name: {mode!r} is not one of {', '.join(NAME_MODES)}",
+            f"{option}: {mode!r} is not one of {', '.join(NAME_MODES)}",
             hint="write NAME[:MODE]",
         )
     return text

@@ -52,7 +52,9 @@ def records(plan: launch.Plan, *, templates: bool = False) -> list[bytes]:
     """Return the records of a plan; with templates, what differs in every step stands as one."""
     lib = kernel.lib
     made = [record(lib.OP_ROOT, lib.ROOT_READONLY if plan.readonly else 0, *plan.layers)]
-    if plan.upper == "disk":
+    if plan.kept:
+        made.append(record(lib.OP_UPPER, 0, "", *plan.kept))
+    elif plan.upper == "disk":
         layers = sum(layer.startswith("mount:") for layer in plan.layers)
         made.append(record(lib.OP_UPPER, 0, plan.upper_size, f"mount:{layers}"))
     elif plan.upper_size:

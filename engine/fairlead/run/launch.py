@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from fairlead import config as settings
 from fairlead import errors, jsontext, kernel, log
@@ -18,6 +18,9 @@ from fairlead.plan import request as launch_request
 from fairlead.run import injection, ranks, view
 from fairlead.shared import site
 from fairlead.store import fetch, layers, layout
+
+if TYPE_CHECKING:
+    from fairlead.run import named
 
 _ETC_FILE_LIMIT = 1 << 20
 PRELOAD = "/etc/ld.so.preload"
@@ -31,12 +34,14 @@ class Ready(NamedTuple):
         mounts: the detached mounts that the plan's layers call ``mount:N``.
         image: what it was made for, and
         facts: on which node.
+        named: of a launch with a name, what is known of the container; None of any other.
     """
 
     plan: launch_plan.Plan
     mounts: tuple[int, ...]
     image: fetch.Image
     facts: facts.Facts
+    named: named.Named | None = None
 
 
 def prepare(
@@ -58,10 +63,27 @@ def prepare(
     """
     refuse_root()
     launch_request.check(request)
+    store = layout.open_store(config)
+    if request.name or request.save:
+        from fairlead.run import named
+
+        # Its changes lie above a tree of this user's, which the shared store has not.
+        claimed, request = named.claim(request, config, store)
+        ready = _ready(request, config, store, progress, broker=-1)
+        return named.settle(claimed, ready, store)
+    return _ready(request, config, store, progress, broker)
+
+
+def _ready(
+    request: launch_request.Request,
+    config: settings.Config,
+    store: layout.Store,
+    progress: log.Progress | None,
+    broker: int,
+) -> Ready:
     name = reference.parse(
         request.reference, default_registry=config.default_registry, cwd=request.cwd
     )
-    store = layout.open_store(config)
     image, mounts = _image(name, config, store, progress, broker)
     files = view.View(image.place, image.rootfs)
     if mounts:
