@@ -15,12 +15,15 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/magic.h>
+#include <linux/openat2.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "block.h"
@@ -47,25 +50,51 @@ static int sys_mount_setattr(int fd, unsigned int flags, uint64_t set)
 	return (int)syscall(SYS_mount_setattr, fd, "", AT_EMPTY_PATH | flags, &attr, sizeof(attr));
 }
 
+static uint64_t attributes_of(uint32_t flags)
+{
+	return MOUNT_ATTR_NOSUID | (flags & BIND_DEVICES ? 0 : MOUNT_ATTR_NODEV) |
+	       (flags & BIND_READONLY ? MOUNT_ATTR_RDONLY : 0) | (flags & BIND_NOEXEC ? MOUNT_ATTR_NOEXEC : 0);
+}
+
+/* A magic link (/proc/self/fd/7) names no file of the host's tree but what this process holds open. */
+static int is_magic(const char *path)
+{
+	struct open_how how = { .flags = O_PATH | O_CLOEXEC, .resolve = RESOLVE_NO_MAGICLINKS };
+	long fd = syscall(SYS_openat2, AT_FDCWD, path, &how, sizeof(how));
+
+	if (fd >= 0)
+		close((int)fd);
+	return fd < 0 && errno == ELOOP;
+}
+
+static int set_propagation(int fd, uint32_t flags)
+{
+	struct mount_attr attr = { .propagation = flags & BIND_UNBINDABLE ? MS_UNBINDABLE : MS_PRIVATE };
+	unsigned int at = AT_EMPTY_PATH | (flags & BIND_PROPAGATE_ALL ? AT_RECURSIVE : 0);
+
+	if (!(flags & (BIND_PRIVATE | BIND_UNBINDABLE)))
+		return 0;
+	return syscall(SYS_mount_setattr, fd, "", at, &attr, sizeof(attr)) < 0 ? -errno : 0;
+}
+
 /* A detached copy of the mount tree at the source, with the attributes that the record asks for. */
 static int clone_source(const struct block_record *record, struct report *report)
 {
 	const char *path = record->string[0];
 	unsigned int recursive = record->flags & BIND_SHALLOW ? 0 : AT_RECURSIVE;
-	uint64_t attributes = MOUNT_ATTR_NOSUID;
 	int fd, err;
 
+	if (is_magic(path))
+		return report_set(report, STEP_SOURCE, ELOOP, path);
 	fd = sys_open_tree(AT_FDCWD, path, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | recursive);
 	if (fd < 0 && (errno == ENOENT || errno == EACCES || errno == ENOTDIR) && (record->flags & BIND_OPTIONAL))
 		return -ENOENT;
 	if (fd < 0)
 		return report_set(report, STEP_SOURCE, errno, path);
-	if (!(record->flags & BIND_DEVICES))
-		attributes |= MOUNT_ATTR_NODEV;
-	if (record->flags & BIND_READONLY)
-		attributes |= MOUNT_ATTR_RDONLY;
-	if (sys_mount_setattr(fd, recursive, attributes) < 0) {
-		err = errno;
+	err = sys_mount_setattr(fd, recursive, attributes_of(record->flags)) < 0 ? errno : 0;
+	if (!err)
+		err = -set_propagation(fd, record->flags);
+	if (err) {
 		close(fd);
 		return report_set(report, STEP_MOUNT, err, path);
 	}
@@ -98,6 +127,15 @@ static int clone_device(const struct block_record *record, struct report *report
 	return tree < 0 ? report_set(report, STEP_SOURCE, err, path) : tree;
 }
 
+/* A target in the kernel's own trees, to which a symbolic link of the image's may lead: mounting there would hide from
+ * the container, and from the engine that proves it, what the kernel says. */
+static int is_kernels(int fd)
+{
+	struct statfs fs;
+
+	return fstatfs(fd, &fs) == 0 && (fs.f_type == PROC_SUPER_MAGIC || fs.f_type == SYSFS_MAGIC);
+}
+
 /* Attach a detached mount at path below the root; closes the mount. */
 static int attach(const struct container *container, int mount_fd, const char *path, uint32_t flags,
 		  struct report *report)
@@ -112,6 +150,8 @@ static int attach(const struct container *container, int mount_fd, const char *p
 	target = mountpoint_open(container, path, S_ISDIR(st.st_mode), flags);
 	if (target < 0)
 		err = report_set(report, STEP_TARGET, -target, path);
+	else if (is_kernels(target))
+		err = report_set(report, STEP_TARGET, ELOOP, path);
 	else if (sys_move_mount(mount_fd, target) < 0)
 		err = report_set(report, STEP_MOUNT, errno, path);
 out:
@@ -121,7 +161,7 @@ out:
 	return err;
 }
 
-static int new_tmpfs(const char *options)
+static int new_tmpfs(const char *options, uint32_t flags)
 {
 	char copy[256], *rest = copy, *option, *value;
 	int fs, mount_fd = -1, err = 0;
@@ -142,7 +182,7 @@ static int new_tmpfs(const char *options)
 	if (!err && syscall(SYS_fsconfig, fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0) < 0)
 		err = -errno;
 	if (!err) {
-		mount_fd = (int)syscall(SYS_fsmount, fs, FSMOUNT_CLOEXEC, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV);
+		mount_fd = (int)syscall(SYS_fsmount, fs, FSMOUNT_CLOEXEC, (unsigned int)attributes_of(flags));
 		err = mount_fd < 0 ? -errno : 0;
 	}
 	close(fs);
@@ -233,7 +273,7 @@ static int execute(struct container *container, const struct block_record *recor
 
 	switch (record->op) {
 	case OP_TMPFS:
-		fd = new_tmpfs(record->string[1]);
+		fd = new_tmpfs(record->string[1], record->flags);
 		if (fd < 0)
 			return report_set(report, STEP_MOUNT, -fd, target);
 		mountpoint_allow(container, fd);

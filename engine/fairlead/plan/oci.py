@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from fairlead.host import facts
 from fairlead.plan.plan import Plan
 
 OURS = ("optional", "strict", "dev")  # mount options that only our own executor knows
@@ -55,7 +56,9 @@ def _environment(plan: Plan, environ: Mapping[str, str]) -> list[str]:
     merged = dict(environ)
     for variable in plan.variables:
         merged.pop(variable.name, None)
-        if variable.value is not None:
+        if variable.task:
+            merged[variable.name] = facts.from_template(variable.value or "", environ)
+        elif variable.value is not None:
             merged[variable.name] = variable.value
     return [f"{name}={text}" for name, text in merged.items()]
 

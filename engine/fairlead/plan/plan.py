@@ -87,20 +87,30 @@ def make(
     """
     trees, links = mounts.kernel_trees(facts)
     directories = mounts.user_directories(request, facts)
-    all_mounts = [
+    own = [
         *trees,
-        *directories[: len(directories) - len(request.volumes)],
+        *directories,
         *mounts.slurm_directories(request, facts),
         *mounts.identity_files(facts, source.passwd, source.group),
         *(world.step_mounts(injection.world) if injection.world else ()),
-        *directories[len(directories) - len(request.volumes) :],
     ]
+    all_mounts = mounts.with_volumes(own, request.volumes)
+    asked = [mount for mount in all_mounts if mount not in own]
+    directories = [mount for mount in (*directories, *asked) if mount in all_mounts]
     injected = injection.variables
     if injection.world:
         injected = (*injected, *world.variables(injection.world))
     variables = env.changes(
-        request.environ, source.config.env, injected, request.variables, source.reference
+        request.environ,
+        source.config.env,
+        injected,
+        request.variables,
+        source.reference,
+        dropped=request.dropped,
+        kept=request.kept_variables,
     )
+    if request.remap_pytorch:
+        variables = (*variables, *env.for_pytorch(request.environ, source.config.env))
     arguments, command = _command(source.config, request)
     workdir, why = _workdir(source.config, request, facts, directories)
     return Plan(

@@ -15,7 +15,14 @@ _FLAGS = {
     "optional": kernel.lib.BIND_OPTIONAL,
     "dev": kernel.lib.BIND_DEVICES,
     "strict": kernel.lib.TARGET_STRICT,
+    "noexec": kernel.lib.BIND_NOEXEC,
+    "private": kernel.lib.BIND_PRIVATE,
+    "rprivate": kernel.lib.BIND_PRIVATE | kernel.lib.BIND_PROPAGATE_ALL,
+    "unbindable": kernel.lib.BIND_UNBINDABLE,
+    "runbindable": kernel.lib.BIND_UNBINDABLE | kernel.lib.BIND_PROPAGATE_ALL,
 }
+# What a mount is without a word: slave of the host's, by namespace.c.
+_OF_ITSELF = ("rw", "slave", "rslave")
 _MAGIC = b"FAIRLD1\0"
 
 
@@ -63,7 +70,9 @@ def records(plan: launch.Plan, *, templates: bool = False) -> list[bytes]:
         )
     made.append(record(lib.OP_WORKDIR, 0, plan.workdir))
     for variable in plan.variables:
-        if variable.value is None:
+        if variable.task:
+            made.append(record(lib.OP_ENV_TASK, 0, variable.name, variable.value or ""))
+        elif variable.value is None:
             made.append(record(lib.OP_ENV_UNSET, 0, variable.name))
         else:
             made.append(record(lib.OP_ENV_SET, 0, variable.name, variable.value))
@@ -77,7 +86,8 @@ def _mount(mount: plan_mounts.Mount, *, template: bool) -> bytes:
     for option in mount.options:
         flags |= _FLAGS.get(option, 0)
     if mount.type == "tmpfs":
-        options = ",".join(option for option in mount.options if option not in _FLAGS)
+        words = (*_FLAGS, *_OF_ITSELF)
+        options = ",".join(option for option in mount.options if option not in words)
         return record(lib.OP_TMPFS, flags, mount.destination, options)
     if mount.type == "file":
         if template and mount.template:
