@@ -27,7 +27,7 @@ enum block_op {
 	OP_ROOT = 1,     /* lower directories, topmost first; ROOT_READONLY */
 	OP_TMPFS = 2,    /* target, mount options */
 	OP_BIND = 3,     /* source, target */
-	OP_DEVICE = 4,   /* source, target; flags = major << 20 | minor, checked */
+	OP_DEVICE = 4,   /* source, target, and "block" for a block device; flags = major << 20 | minor, checked */
 	OP_FILE = 5,     /* target, content: a generated read-only file */
 	OP_SYMLINK = 6,  /* link's content, link's path; an existing path stays */
 	OP_COMMAND = 7,  /* command, PATH: must be found and executable once the root stands */

@@ -66,6 +66,12 @@ int namespace_end_with(int parent);
 int namespace_create(struct report *report);
 int namespace_join(int userns_fd, int mntns_fd, struct report *report);
 int compose_root(const void *block, size_t size, const int *mounts, unsigned int mount_count, struct report *report);
+struct container { int root; int stage; ...; };
+int compose_build(const void *block, size_t size, const int *mounts, unsigned int mount_count, int changes,
+		  struct container *ret, struct report *report);
+int compose_enter(const void *block, size_t size, struct container *container, struct report *report);
+void compose_close(struct container *container);
+int namespace_lend_capabilities(int lend, struct report *report);
 int root_view(const char *place, const struct root_mounts *mounts, struct report *report);
 int exec_run(const void *block, size_t size, char *const argv[], struct report *report);
 

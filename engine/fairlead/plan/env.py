@@ -51,6 +51,7 @@ def changes(
     injected: tuple[tuple[str, str | None], ...],
     asked: tuple[tuple[str, str], ...],
     container: str,
+    devices: tuple[Variable, ...] = (),
     *,
     dropped: tuple[str, ...] = (),
     kept: tuple[str, ...] = (),
@@ -64,6 +65,7 @@ def changes(
             what is there.
         asked: what the user asked for on the command line.
         container: the image's reference with digest, for FAIRLEAD_CONTAINER.
+        devices: what devices want set.
         dropped: names that the job's environment does not bring in.
         kept: names whose value of the job, where it has one, is left alone.
     """
@@ -75,6 +77,7 @@ def changes(
     for name, given in image:
         if not is_kept(name) and name not in ours:
             result[name] = Variable(name, given, "image")
+    result.update({variable.name: variable for variable in devices})
     if "PATH" in ours:  # in words, because the command is looked for before it has an environment
         result["PATH"] = Variable("PATH", environ["PATH"], "the job's, kept")
     elif "PATH" not in result:

@@ -30,8 +30,9 @@ class Mount(NamedTuple):
 
     ``type`` is ``bind``, ``tmpfs``, ``file`` (source holds the content of a generated file) or
     ``device``. ``options`` are runtime-spec mount options, plus ``optional`` (no error if the
-    source is gone), ``strict`` (the image's own path must not be a symbolic link) and ``dev``;
-    a bind without ``rbind`` shows no mounts below its source.
+    source is gone), ``strict`` (the image's own path must not be a symbolic link) and ``dev``; of a
+    device its number, and ``block`` if it is one. A bind without ``rbind`` shows no mounts below
+    its source.
     """
 
     destination: str

@@ -7,13 +7,17 @@ assert on it without a kernel.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from fairlead import errors
 from fairlead.host import facts as host_facts
 from fairlead.image import manifest
+from fairlead.plan import edits as plan_edits
 from fairlead.plan import env, mounts, proof, world
 from fairlead.plan import request as launch
+
+if TYPE_CHECKING:
+    from fairlead.host import hooks
 
 
 class Injection(NamedTuple):
@@ -54,6 +58,7 @@ class Plan(NamedTuple):
         notes: what the user should know (``User`` ignored, MPI decisions).
         mpi: what was decided about MPI, and why.
         proof: what is proven in the container before the command runs.
+        hooks: the site's programs that run while it is built.
     """
 
     image: str
@@ -75,10 +80,15 @@ class Plan(NamedTuple):
     notes: tuple[str, ...]
     mpi: tuple[str, ...]
     proof: proof.Proof = proof.Proof()
+    hooks: tuple[hooks.Hook, ...] = ()
 
 
 def make(
-    source: Source, request: launch.Request, facts: host_facts.Facts, injection: Injection
+    source: Source,
+    request: launch.Request,
+    facts: host_facts.Facts,
+    injection: Injection,
+    edits: plan_edits.Edits = plan_edits.NONE,
 ) -> Plan:
     """Return the plan for a launch.
 
@@ -90,6 +100,7 @@ def make(
     own = [
         *trees,
         *directories,
+        *edits.mounts,
         *mounts.slurm_directories(request, facts),
         *mounts.identity_files(facts, source.passwd, source.group),
         *(world.step_mounts(injection.world) if injection.world else ()),
@@ -106,6 +117,7 @@ def make(
         injected,
         request.variables,
         source.reference,
+        edits.variables,
         dropped=request.dropped,
         kept=request.kept_variables,
     )
@@ -130,9 +142,10 @@ def make(
         uid=facts.user.uid,
         gid=facts.user.gid,
         hostname=facts.hostname,
-        notes=_notes(source.config, facts, injection),
+        notes=(*_notes(source.config, facts, injection), *edits.notes),
         mpi=injection.report,
         proof=injection.proof,
+        hooks=edits.hooks,
     )
 
 

@@ -14,6 +14,7 @@ _FLAGS = {
     "ro": kernel.lib.BIND_READONLY,
     "optional": kernel.lib.BIND_OPTIONAL,
     "dev": kernel.lib.BIND_DEVICES,
+    "noexec": kernel.lib.BIND_NOEXEC,
     "strict": kernel.lib.TARGET_STRICT,
     "noexec": kernel.lib.BIND_NOEXEC,
     "private": kernel.lib.BIND_PRIVATE,
@@ -48,6 +49,11 @@ def compile_plan(plan: launch.Plan) -> bytes:
     (``--multi-prog``: each task has its own) leaves that to the tasks.
     """
     return join(records(plan))
+
+
+def compile_entry(workdir: str) -> bytes:
+    """Return the block of who joins a container that stands: its directory, and nothing else."""
+    return join([record(kernel.lib.OP_WORKDIR, 0, workdir)])
 
 
 def records(plan: launch.Plan, *, templates: bool = False) -> list[bytes]:
@@ -97,7 +103,8 @@ def _mount(mount: plan_mounts.Mount, *, template: bool) -> bytes:
         return record(lib.OP_FILE, flags, mount.destination, mount.source)
     if mount.type == "device":
         major, minor = mount.options[0].split(":")
-        return record(lib.OP_DEVICE, int(major) << 20 | int(minor), mount.source, mount.destination)
+        number = int(major) << 20 | int(minor)
+        return record(lib.OP_DEVICE, number, mount.source, mount.destination, *mount.options[1:])
     if "rbind" not in mount.options:
         flags |= lib.BIND_SHALLOW
     if template and mount.template:

@@ -87,7 +87,7 @@ def _serve(data: bytes) -> tuple[int, int, int]:
     pending = keep.begin(_read(KEY_FD), start, ready, request, config) if start else None
     launch_block = block.compile_plan(ready.plan)
     block_fd = _memory_file(launch_block)
-    user_fd, mount_fd = namespace.enter(launch_block, mounts)
+    user_fd, mount_fd = namespace.enter(launch_block, mounts, prepare.hooks(ready, request))
     proven = proof.prove(ready.plan, launch_block)
     for note in (*ready.plan.notes, *proven.notes):
         log.note(note)
