@@ -38,6 +38,7 @@ class Setting(NamedTuple):
     meaning: str
     choices: tuple[str, ...] = ()
     form: tuple[str, Callable[[str], bool]] | None = None
+    site: bool = False  # only the site's file may set it
 
 
 _UNITS = {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}
@@ -182,6 +183,20 @@ SETTINGS: dict[str, Setting] = {
         "is free on the disk; empty: half of the memory, a tenth of the disk",
         form=_SIZE,
     ),
+    "cdi_dirs": Setting(
+        ("/etc/cdi", "/var/run/cdi"),
+        "",
+        "directories of the CDI specifications, for --device vendor.com/class=name; later ones win",
+        form=_PATH,
+        site=True,
+    ),
+    "hooks_dirs": Setting(
+        (),
+        "",
+        "directories of OCI hooks (hooks.d files, 1.0.0), which run as the user; later ones win",
+        form=_PATH,
+        site=True,
+    ),
     "plan_cache": Setting(
         True,
         "FAIRLEAD_PLAN_CACHE",
@@ -213,6 +228,8 @@ class Config(NamedTuple):
     writable: bool
     upper: str
     upper_size: str
+    cdi_dirs: tuple[str, ...]
+    hooks_dirs: tuple[str, ...]
     plan_cache: bool
     origins: Mapping[str, str]
 
@@ -236,11 +253,16 @@ def load(
     """
     values: dict[str, Value] = {key: setting.default for key, setting in SETTINGS.items()}
     origins = dict.fromkeys(values, "default")
-    for path in files(environ, site_file=site_file, home=home):
+    site, own = files(environ, site_file=site_file, home=home)
+    for path in (site, own):
         for key, value in _read(path).items():
+            if SETTINGS[key].site and path != site:
+                raise errors.ConfigError(
+                    f"{path}: {key} is the administrator's to set", hint=f"it belongs into {site}"
+                )
             values[key], origins[key] = value, path
     for key, setting in SETTINGS.items():
-        text = environ.get(setting.variable)
+        text = environ.get(setting.variable) if setting.variable else None
         if text:
             values[key], origins[key] = _parsed(key, text), f"${setting.variable}"
     store = str(values["store"]).replace("%u", str(os.getuid()))

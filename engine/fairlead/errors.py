@@ -175,6 +175,20 @@ class MountError(Error):
     remedy = "check that the path exists and that you may read it"
 
 
+class DeviceError(Error):
+    """A device that was asked for does not exist, may not be used, or is badly specified."""
+
+    code = "device"
+    remedy = "check the name, and that the job was given the device"
+
+
+class HookError(Error):
+    """An OCI hook of the site failed, hung, or cannot be run."""
+
+    code = "hook"
+    remedy = "ask the administrator (setting hooks_dirs)"
+
+
 class UpperError(Error):
     """The container's own root was to be written to a disk, and no disk can be had for it."""
 

@@ -106,6 +106,8 @@ def request_from(arguments: argparse.Namespace, config: settings.Config) -> laun
                 *(words.volume(text, cwd) for text in arguments.volume),
                 *(words.tmpfs(text) for text in arguments.tmpfs),
             ),
+            devices=tuple(arguments.device),
+            annotations=tuple(words.annotation(text) for text in arguments.annotation),
             mount_home=config.mount_home,
             writable=config.writable,
             upper=config.upper,
@@ -153,7 +155,7 @@ def run(arguments: argparse.Namespace, config: settings.Config) -> int:
         namespace.join(*running.open_process(ready.named.joins)[:2])
         proven = proof.Proven()
     else:
-        namespace.enter(launch_block)
+        namespace.enter(launch_block, hooks=prepare.hooks(ready, request))
         proven = proof.prove(plan, launch_block)
     for note in (*plan.notes, *proven.notes):
         log.note(note)

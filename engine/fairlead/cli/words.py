@@ -50,6 +50,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR[:OPTIONS]",
         help="an empty directory in memory, e.g. /scratch:size=1g,mode=700",
     )
+    add(
+        "--device",
+        action="append",
+        default=[],
+        metavar="DEVICE",
+        help="HOST[:CONTAINER][:rwm], or a CDI device as vendor.com/class=name",
+    )
+    add(
+        "--annotation",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="by which the site's hooks may be chosen",
+    )
 
 
 def variables(
@@ -102,6 +116,18 @@ def _env_file(path: str, environ: Mapping[str, str]) -> dict[str, str]:
         if separator or name in environ:
             found[name] = value if separator else environ[name]
     return found
+
+
+def annotation(text: str) -> tuple[str, str]:
+    """Return what ``--annotation`` says.
+
+    Raises:
+        errors.UsageError: it is malformed.
+    """
+    name, separator, value = text.partition("=")
+    if not separator:
+        raise errors.UsageError(f"--annotation {text!r}: no value", hint="write NAME=VALUE")
+    return name, value
 
 
 def volume(text: str, cwd: str) -> launch.Volume:

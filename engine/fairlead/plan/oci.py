@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from fairlead.host import facts
 from fairlead.plan.plan import Plan
 
 # Source: runtime-spec 1.1 ``config-linux.md`` "Default Devices": every runtime brings them.
 DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty",
            "/dev/ptmx")  # fmt: skip
-OURS = ("optional", "strict", "dev")  # mount options that only our own executor knows
+OURS = ("optional", "strict", "dev", "block")  # mount options that only our own executor knows
 
 
 def config(plan: Plan, environ: Mapping[str, str]) -> dict[str, Any]:
@@ -42,6 +43,7 @@ def config(plan: Plan, environ: Mapping[str, str]) -> dict[str, Any]:
             "gidMappings": gid,
             "rootfsPropagation": "rslave",
         },
+        "hooks": _hooks(plan),
         "annotations": {
             "org.fairlead.image": plan.image,
             "org.fairlead.layers": ":".join(plan.layers),
@@ -80,11 +82,21 @@ def bundle(
     }
 
 
+def _hooks(plan: Plan) -> dict[str, list[dict[str, Any]]]:
+    found: dict[str, list[dict[str, Any]]] = {}
+    for hook in plan.hooks:
+        entry = {"path": hook.path, "args": list(hook.args), "env": list(hook.env)}
+        found.setdefault(hook.stage, []).append({**entry, "timeout": hook.timeout_s})
+    return found
+
+
 def _environment(plan: Plan, environ: Mapping[str, str]) -> list[str]:
     merged = dict(environ)
     for variable in plan.variables:
         merged.pop(variable.name, None)
-        if variable.value is not None:
+        if variable.task:
+            merged[variable.name] = facts.from_template(variable.value or "", environ)
+        elif variable.value is not None:
             merged[variable.name] = variable.value
     return [f"{name}={text}" for name, text in merged.items()]
 

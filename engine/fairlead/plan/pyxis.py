@@ -133,14 +133,16 @@ def _mount(entry: str, cwd: str, origin: str) -> launch.Volume:
     if kind == "bind" and source[0] not in "/.":
         why = "has a source that is no path, tmpfs or umount"
         _refuse(origin, entry, why, "begin it with / or ./")
-    if destination[0] not in "/.":
+    if destination[:1] not in ("/", "."):
         _refuse(origin, entry, "has a destination that is no path", "begin it with /")
     if kind == "bind" and source[0] == ".":
         if not cwd:
             _refuse(origin, entry, "has a relative source, and the job's directory is gone", "")
         source = os.path.normpath(f"{cwd}/{source}")
         destination = destination if rest else source
-    if destination[0] == ".":
+    if ".." not in destination.split("/"):  # else ``request.check`` refuses it
+        destination = f"/{os.path.normpath(destination).lstrip('/')}"
+    elif destination[0] == ".":
         destination = f"/{destination}"
     flags = _flags(words, kind, origin, entry)
     return launch.Volume(source if kind == "bind" else kind, destination, flags, kind, origin)

@@ -62,6 +62,8 @@ class Request(NamedTuple):
         workdir: working directory asked for inside, or None.
         entrypoint: None: the image's, off or on by ``use_entrypoint``; a tuple overrides it.
         mpi: auto, host or image.
+        devices: as typed: HOST[:CONTAINER][:rwm], or CDI's vendor.com/class=name.
+        annotations: name and value, by which the site's hooks may be chosen.
         dropped: variables of the job that the container does not get, where the image sets none.
         kept_variables: those whose value of the job beats the image's.
         unshare: further namespaces of its own, of ``NAMESPACES``.
@@ -83,6 +85,8 @@ class Request(NamedTuple):
     mpi: str = "auto"
     variables: tuple[tuple[str, str], ...] = ()
     volumes: tuple[Volume, ...] = ()
+    devices: tuple[str, ...] = ()
+    annotations: tuple[tuple[str, str], ...] = ()
     mount_home: bool = True
     writable: bool = True
     upper: str = "memory"  # or "disk": where the root is written to
@@ -118,6 +122,11 @@ def check(request: Request) -> Request:
             )
     for volume in request.volumes:
         _check_volume(volume)
+    for name, value in request.annotations:
+        if not name or any(ord(c) < 32 or ord(c) == 127 for c in name + value):
+            raise errors.UsageError(
+                f"annotation {name!r}: empty, or holds a control character", hint="write NAME=VALUE"
+            )
     if request.workdir is not None:
         check_path(request.workdir, "working directory", errors.WorkdirError)
         if (request.workdir + "/").startswith(("/proc/", "/sys/", "/dev/")):

@@ -96,7 +96,7 @@ def _serve(data: bytes) -> tuple[int, int, int]:
         user_fd, mount_fd = _join(ready.named.joins)
         proven = proof.Proven()
     else:
-        user_fd, mount_fd = namespace.enter(launch_block, mounts)
+        user_fd, mount_fd = namespace.enter(launch_block, mounts, prepare.hooks(ready, request))
         proven = proof.prove(ready.plan, launch_block)
     for note in (*ready.plan.notes, *proven.notes):
         log.note(note)
