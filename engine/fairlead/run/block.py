@@ -16,7 +16,6 @@ _FLAGS = {
     "dev": kernel.lib.BIND_DEVICES,
     "noexec": kernel.lib.BIND_NOEXEC,
     "strict": kernel.lib.TARGET_STRICT,
-    "noexec": kernel.lib.BIND_NOEXEC,
     "private": kernel.lib.BIND_PRIVATE,
     "rprivate": kernel.lib.BIND_PRIVATE | kernel.lib.BIND_PROPAGATE_ALL,
     "unbindable": kernel.lib.BIND_UNBINDABLE,
