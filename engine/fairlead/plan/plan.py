@@ -50,7 +50,7 @@ class Plan(NamedTuple):
         image: reference with digest.
         layers: lower directories of the root, topmost first; ``mount:N``: a mount that comes.
         readonly: the root refuses writes.
-        upper: where the root is written to: ``memory`` or ``disk``.
+        upper: where the root is written to: ``memory``, ``disk``, or ``kept`` of a named container.
         upper_size: how much may be written there; empty: half of the memory, a tenth of the disk.
         upper_reason: why there.
         mounts, links, variables: each with its reason.
@@ -60,6 +60,7 @@ class Plan(NamedTuple):
         notes: what the user should know (``User`` ignored, MPI decisions).
         mpi: what was decided about MPI, and why.
         proof: what is proven in the container before the command runs.
+        kept: of a named container its directory and its key; empty of any other.
         hooks: the site's programs that run while it is built.
     """
 
@@ -82,6 +83,7 @@ class Plan(NamedTuple):
     notes: tuple[str, ...]
     mpi: tuple[str, ...]
     proof: proof.Proof = proof.Proof()
+    kept: tuple[str, ...] = ()
     hooks: tuple[hooks.Hook, ...] = ()
 
 
@@ -99,15 +101,17 @@ def make(
     """
     trees, links = mounts.kernel_trees(facts)
     directories = mounts.user_directories(request, facts)
-    all_mounts = [
+    own = [
         *trees,
-        *directories[: len(directories) - len(request.volumes)],
+        *directories,
         *edits.mounts,
         *mounts.slurm_directories(request, facts),
         *mounts.identity_files(facts, source.passwd, source.group),
         *(world.step_mounts(injection.world) if injection.world else ()),
-        *directories[len(directories) - len(request.volumes) :],
     ]
+    all_mounts = mounts.with_volumes(own, request.volumes)
+    asked = [mount for mount in all_mounts if mount not in own]
+    directories = [mount for mount in (*directories, *asked) if mount in all_mounts]
     injected = injection.variables
     if injection.world:
         injected = (*injected, *world.variables(injection.world))
@@ -118,9 +122,13 @@ def make(
         request.variables,
         source.reference,
         edits.variables,
+        dropped=request.dropped,
+        kept=request.kept_variables,
     )
     if request.templates:
         variables = _defined(variables, request, injected)
+    if request.remap_pytorch:
+        variables = (*variables, *env.for_pytorch(request.environ, source.config.env))
     arguments, command = _command(source.config, request)
     workdir, why = _workdir(source.config, request, facts, directories)
     return Plan(

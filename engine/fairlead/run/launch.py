@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from fairlead import config as settings
 from fairlead import errors, jsontext, kernel, log
@@ -20,6 +20,9 @@ from fairlead.plan import request as launch_request
 from fairlead.run import injection, ranks, view
 from fairlead.shared import site
 from fairlead.store import fetch, layers, layout, meaning
+
+if TYPE_CHECKING:
+    from fairlead.run import named
 
 _ETC_FILE_LIMIT = 1 << 20
 PRELOAD = "/etc/ld.so.preload"
@@ -35,6 +38,7 @@ class Ready(NamedTuple):
         name: as it was asked for, and
         facts: on which node.
         injection: name in the node's shared store of what the last of the mounts is, or empty.
+        named: of a launch with a name, what is known of the container; None of any other.
         edits: what it gets for devices and from the site's hooks.
     """
 
@@ -45,6 +49,7 @@ class Ready(NamedTuple):
     name: reference.Reference
     injection: str = ""
     edits: plan_edits.Edits = plan_edits.NONE
+    named: named.Named | None = None
 
 
 def prepare(
@@ -66,8 +71,25 @@ def prepare(
     """
     refuse_root()
     launch_request.check(request)
-    name = meaning.of(request.reference, config, request.cwd)
     store = layout.open_store(config)
+    if request.name or request.save:
+        from fairlead.run import named
+
+        # Its changes lie above a tree of this user's, which the shared store has not.
+        claimed, request = named.claim(request, config, store)
+        ready = _ready(request, config, store, progress, broker=-1)
+        return named.settle(claimed, ready, store)
+    return _ready(request, config, store, progress, broker)
+
+
+def _ready(
+    request: launch_request.Request,
+    config: settings.Config,
+    store: layout.Store,
+    progress: log.Progress | None,
+    broker: int,
+) -> Ready:
+    name = meaning.of(request.reference, config, request.cwd)
     image, mounts = _image(name, config, store, progress, broker)
     if any(volume.kind == "image" for volume in request.volumes):
         from fairlead.run import volumes
