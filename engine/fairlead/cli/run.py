@@ -99,6 +99,7 @@ def request_from(arguments: argparse.Namespace, config: settings.Config) -> laun
                 *(words.tmpfs(text) for text in arguments.tmpfs),
             ),
             devices=tuple(arguments.device),
+            gpu=arguments.gpu or "",
             annotations=tuple(words.annotation(text) for text in arguments.annotation),
             mount_home=config.mount_home,
             writable=config.writable,

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from fairlead import errors
 
 MPI_MODES = ("auto", "host", "image")
+GPU_MODES = ("auto", "all", "none")
 NAMESPACES = ("net", "ipc", "uts")
 VOLUME_KINDS = ("bind", "tmpfs", "umount")
 
@@ -64,6 +65,7 @@ class Request(NamedTuple):
         mpi: auto, host or image.
         devices: as typed: HOST[:CONTAINER][:rwm], or CDI's vendor.com/class=name.
         annotations: name and value, by which the site's hooks may be chosen.
+        gpu: auto, all or none; empty: as the settings say.
         dropped: variables of the job that the container does not get, where the image sets none.
         kept_variables: those whose value of the job beats the image's.
         unshare: further namespaces of its own, of ``NAMESPACES``.
@@ -86,6 +88,7 @@ class Request(NamedTuple):
     volumes: tuple[Volume, ...] = ()
     devices: tuple[str, ...] = ()
     annotations: tuple[tuple[str, str], ...] = ()
+    gpu: str = ""
     mount_home: bool = True
     writable: bool = True
     upper: str = "memory"  # or "disk": where the root is written to
@@ -120,6 +123,15 @@ def check(request: Request) -> Request:
             )
     for volume in request.volumes:
         _check_volume(volume)
+    if request.gpu not in ("", *GPU_MODES):
+        raise errors.UsageError(
+            f"GPUs {request.gpu!r}: not one of {', '.join(GPU_MODES)}", hint="use --container-gpu"
+        )
+    if request.devices:
+        from fairlead.plan import devices
+
+        for text in request.devices:
+            devices.check(text)
     for name, value in request.annotations:
         if not name or any(ord(c) < 32 or ord(c) == 127 for c in name + value):
             raise errors.UsageError(
