@@ -139,7 +139,7 @@ def make(
         upper_size=request.upper_size,
         upper_reason=_upper_reason(request),
         mounts=tuple(all_mounts),
-        links=tuple(links),
+        links=(*links, *edits.links),
         variables=variables,
         arguments=arguments,
         command=command,
