@@ -148,7 +148,9 @@ def user_directories(
         why = "home directory (setting mount_home)"
         mounts.append(Mount(inside or home, "bind", home, ("rbind", "optional"), why))
     cwd = request.cwd
-    if cwd and cwd in facts.directories and may_bind(cwd) and not _covered(cwd, mounts):
+    left_out = not request.mount_home and _lies_in(cwd, home)
+    visible = cwd in facts.directories and may_bind(cwd) and not left_out
+    if cwd and visible and not _covered(cwd, mounts):
         mounts.append(Mount(cwd, "bind", cwd, ("rbind", "optional"), "the job's working directory"))
     return mounts
 

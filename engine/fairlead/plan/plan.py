@@ -207,6 +207,8 @@ def _workdir(
         return request.workdir, "asked for"
     if config.workdir not in ("", "/"):
         return config.workdir, "the image's WorkingDir"
+    if request.starts_in_image:
+        return "/", "the image has no WorkingDir; as under pyxis"
     visible = (
         (request.cwd + "/").startswith(mount.destination.rstrip("/") + "/") for mount in directories
     )

@@ -96,6 +96,7 @@ def apply(request: launch.Request, facts: Mapping[str, str]) -> launch.Request:
         entrypoint_log=bool(_boolean(facts, "entrypoint_log", "--container-entrypoint-log")),
         name=_container_name(facts.get("name", "")),
         save=_save(facts.get("save", ""), request.cwd),
+        starts_in_image=pyxis or request.starts_in_image,
         remap_pytorch=pyxis or request.remap_pytorch,
     )
 
