@@ -84,7 +84,7 @@ def _serve(data: bytes) -> tuple[int, ...]:
     config = settings.load()
     request = request_from(facts, job, config)
     broker = BROKER_FD if facts.get("broker") == "1" else -1
-    if not request.name:
+    if not (request.name or request.save):
         upper.check(request, broker)
     ready = prepare.prepare(request, config, log.QuietProgress(f"pulling {facts['ref']}"), broker)
     mounts = (*ready.mounts, *upper.mounts(ready.plan, broker))
