@@ -29,6 +29,7 @@ from fairlead.store import containers, fetch, layout
 from fairlead.store.layout import Store
 
 MODES = ("auto", "create", "exec", "no_exec")
+NAME_ALONE = "container-name:"  # in place of an image's name (``spank_shim/client.c``)
 _STARTS_S, _POLL_S = 10.0, 0.05
 SAVED = "save-"  # begins names of our own making, for what is only to be saved
 
@@ -86,6 +87,8 @@ def claim(
         errors.ContainerError: it runs and may not be joined, does not run and must, or was made
             from another image.
     """
+    if request.reference.startswith(NAME_ALONE):
+        request = request._replace(reference="")
     key, mode = key_of(request)
     forget_ended(store, key)
     lock = containers.hold(store, key, make=True)
@@ -112,6 +115,7 @@ def claim(
         containers.empty(store, container)
         kept = None
     if kept is None and not request.reference:
+        containers.remove(store, container)
         raise containers.missing(key)
     holder = os.getppid() if request.step else os.getpid()
     found = Named(container, lock, kept, runs, holder, request.save)

@@ -179,7 +179,8 @@ def check() -> int:
         cwd = ""
     request = launch.Request(facts.get("ref", ""), ("true",), {}, cwd)
     try:
-        reference.parse(request.reference, cwd=cwd)
+        if not request.reference.startswith("container-name:"):  # a name alone, see run.named
+            reference.parse(request.reference, cwd=cwd)
         launch.check(pyxis.apply(request, facts))
     except errors.Error as error:
         os.write(1, os.fsencode(error.line()))
