@@ -48,6 +48,6 @@ def run(arguments: argparse.Namespace, config: settings.Config) -> int:
         name = arguments.container
         log.warning(f"{name}: runs, as process {pid}; what it writes meanwhile may be missing")
     root = saving.of_container(container, containers.read(container))
-    print(saving.save(root, where, config, store, run_verb.progress(arguments.target)))
+    print(saving.save(root, where, config, store, run_verb.progress(arguments.target, "saving")))
     os.close(lock)
     return 0

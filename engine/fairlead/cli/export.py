@@ -42,14 +42,14 @@ def run(arguments: argparse.Namespace, config: settings.Config) -> int:
                 f"{arguments.file}: is no file",
                 hint="write PATH.sqsh or PATH.tar, or use fairlead push or commit",
             )
-    store = layout.open_store(config)
+    store, progress = layout.open_store(config), run_verb.progress(arguments.name, "exporting")
     if arguments.container:
         container = containers.find(store, arguments.name, os.environ.get("SLURM_JOB_ID", ""))
         root = saving.of_container(container, containers.read(container))
     else:
-        root = saving.of_image(names.parse(arguments.name, config), config, store)
+        root = saving.of_image(names.parse(arguments.name, config), config, store, progress)
     if where is None:
-        saving.stream(root, sys.stdout.fileno())
+        saving.stream(root, sys.stdout.fileno(), progress)
     else:
-        print(saving.save(root, where, config, store, run_verb.progress(arguments.name)))
+        print(saving.save(root, where, config, store, progress))
     return 0

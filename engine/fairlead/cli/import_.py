@@ -39,7 +39,7 @@ def run(arguments: argparse.Namespace, config: settings.Config) -> int:
             f"{arguments.target}: is no place for an image",
             hint="write oci:PATH[:TAG] or docker://REFERENCE",
         )
-    store, progress = layout.open_store(config), run_verb.progress(arguments.target)
+    store, progress = layout.open_store(config), run_verb.progress(arguments.target, "importing")
     if arguments.file.endswith(_TARS):
         path = names.parse(f"dir:{arguments.file}", config).repository
         print(saving.save_archive(path, where.ref, config, store, progress))
@@ -48,6 +48,6 @@ def run(arguments: argparse.Namespace, config: settings.Config) -> int:
     ref = names.parse(text, config)
     if ref.transport != reference.PATH or saving.has_layers(ref):
         raise errors.UsageError(f"{ref}: is an image already", hint="copy it with fairlead push")
-    root = saving.of_image(ref, config, store)
+    root = saving.of_image(ref, config, store, progress)
     print(saving.save(root, where, config, store, progress))
     return 0

@@ -46,7 +46,7 @@ def run(arguments: argparse.Namespace, config: settings.Config) -> int:
 
     def copy(client: source.Source) -> str:
         found = material.of_source(client, ref, store, target)
-        return saving.send(found, target, config, run_verb.progress(arguments.target))
+        return saving.send(found, target, config, run_verb.progress(arguments.target, "pushing"))
 
     print(saving.with_source(ref, config, copy))
     return 0

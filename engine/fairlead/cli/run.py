@@ -193,10 +193,10 @@ def _key() -> bytes:
         return b""
 
 
-def progress(reference: str) -> log.Progress:
+def progress(reference: str, doing: str = "pulling") -> log.Progress:
     """Return who shows how far an image is."""
     if not log.main_stream_is_terminal():
-        return log.QuietProgress(f"pulling {reference}")
+        return log.QuietProgress(f"{doing} {reference}")
     from fairlead.cli import lazy_progress
 
     return lazy_progress.LazyProgress(reference)

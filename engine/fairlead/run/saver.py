@@ -45,7 +45,8 @@ def _save(place: str) -> None:
         kept = containers.read(container)
         root = saving.of_container(container, kept)
         assert kept is not None  # or there is no root
-        saving.save(root, _target(kept.save), settings.load(), store)
+        progress = log.QuietProgress(f"saving {kept.save}")
+        saving.save(root, _target(kept.save), settings.load(), store, progress)
     finally:
         if key.partition(".")[2].startswith(named.SAVED):
             containers.remove(store, container)

@@ -27,7 +27,7 @@ from fairlead import errors, log
 from fairlead.image import outgoing, reference, registry, source
 from fairlead.image.reference import Reference
 from fairlead.run import view
-from fairlead.store import archived, fetch, layertar, layout, material
+from fairlead.store import archived, fetch, fingerprint, layertar, layout, material
 from fairlead.store.containers import Container, Kept
 from fairlead.store.layout import Stage, Store
 from fairlead.store.material import Material
@@ -52,12 +52,14 @@ class Root(NamedTuple):
         left: what in it is not the user's.
         reference: the image below, in canonical text.
         changed: the first layer is what was changed.
+        size: bytes that are to be read, about.
     """
 
     layers: tuple[str, ...]
     left: layertar.Left
     reference: str
     changed: bool
+    size: int = 0
 
 
 def target(text: str, config: settings.Config, cwd: str) -> Target:
@@ -93,18 +95,24 @@ def of_container(container: Container, kept: Kept | None) -> Root:
         )
     left = layertar.Left(frozenset(kept.points), kept.injected)
     text = kept.pinned if "@" in kept.pinned else kept.reference
-    return Root((container.upper, *kept.layers), left, text, changed=True)
+    size = fingerprint.disk_bytes(container.upper)
+    return Root((container.upper, *kept.layers), left, text, changed=True, size=size)
 
 
-def of_image(ref: Reference, config: settings.Config, store: Store) -> Root:
+def of_image(
+    ref: Reference,
+    config: settings.Config,
+    store: Store,
+    progress: log.Progress | None = None,
+) -> Root:
     """Return the root of an image, made ready in the store.
 
     Raises:
         errors.Error: it cannot be had.
     """
-    image = fetch.pull(ref, config, store, policy="missing")
+    image = fetch.pull(ref, config, store, policy="missing", progress=progress)
     text = image.pinned if not ref.transport else image.reference
-    return Root((*image.over, image.rootfs), layertar.Left(), text, changed=False)
+    return Root((*image.over, image.rootfs), layertar.Left(), text, changed=False, size=image.size)
 
 
 def save(
@@ -140,20 +148,42 @@ def save(
     return where.path
 
 
-def _whole(root: Root, out: layertar.Sink) -> int:
-    return layertar.whole(out, root.layers, root.left)
+class _Told:
+    """A sink that tells how far it is; in the child that reads, where no other thread is."""
+
+    def __init__(self, out: layertar.Sink, progress: log.Progress) -> None:
+        self._out, self._progress = out, progress
+
+    def write(self, data: bytes) -> None:
+        """Take the next bytes."""
+        self._out.write(data)
+        self._progress.advance("read", len(data))
+
+
+def _read(root: Root, out: layertar.Sink, progress: log.Progress | None, *, whole: bool) -> int:
+    """Write a root, or what was changed in it, as an archive; return how many entries."""
+    if progress is not None:
+        progress.start("read", "read files", root.size)
+        out = _Told(out, progress)
+    try:
+        if whole:
+            return layertar.whole(out, root.layers, root.left)
+        return layertar.changes(out, root.layers[0], root.layers[1:], root.left)
+    finally:
+        if progress is not None:
+            progress.finish("read")
 
 
 def _tar(root: Root, path: str, progress: log.Progress | None) -> None:
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
     try:
-        stream(root, fd)
+        stream(root, fd, progress)
         os.fsync(fd)
     finally:
         os.close(fd)
 
 
-def stream(root: Root, fd: int) -> None:
+def stream(root: Root, fd: int, progress: log.Progress | None = None) -> None:
     """Write a root to a descriptor as a tar archive.
 
     Raises:
@@ -162,7 +192,7 @@ def stream(root: Root, fd: int) -> None:
 
     def write() -> None:
         with open(fd, "wb", closefd=False) as file:
-            _whole(root, file)
+            _read(root, file, progress, whole=True)
 
     view.with_rights(write)
 
@@ -184,7 +214,7 @@ def _squash(root: Root, path: str, progress: log.Progress | None) -> None:
     os.close(reading)
     failed: errors.Error | None = None
     try:
-        stream(root, writing)
+        stream(root, writing, progress)
     except errors.Error as error:
         failed = error
     finally:
@@ -215,9 +245,8 @@ def _save_image(
         path = stage.name()
 
         def walk(out: layertar.Sink) -> int:
-            if root.changed and has_layers(below):
-                return layertar.changes(out, root.layers[0], root.layers[1:], root.left)
-            return _whole(root, out)
+            whole = not (root.changed and has_layers(below))
+            return _read(root, out, progress, whole=whole)
 
         view.with_rights(lambda: material.write_layer(path, walk))
         layer = material.written(path)
