@@ -28,8 +28,15 @@ static int sys_mount_setattr(int fd, unsigned int flags, uint64_t set)
 
 static uint64_t attributes_of(uint32_t flags)
 {
-	return MOUNT_ATTR_NOSUID | (flags & BIND_DEVICES ? 0 : MOUNT_ATTR_NODEV) |
-	       (flags & BIND_READONLY ? MOUNT_ATTR_RDONLY : 0) | (flags & BIND_NOEXEC ? MOUNT_ATTR_NOEXEC : 0);
+	uint64_t attributes = MOUNT_ATTR_NOSUID;
+
+	if (!(flags & BIND_DEVICES))
+		attributes |= MOUNT_ATTR_NODEV;
+	if (flags & BIND_READONLY)
+		attributes |= MOUNT_ATTR_RDONLY;
+	if (flags & BIND_NOEXEC)
+		attributes |= MOUNT_ATTR_NOEXEC;
+	return attributes;
 }
 
 /* A magic link (/proc/self/fd/7) names no file of the host's tree but what this process holds open. */
@@ -46,11 +53,11 @@ static int is_magic(const char *path)
 static int set_propagation(int fd, uint32_t flags)
 {
 	struct mount_attr attr = { .propagation = flags & BIND_UNBINDABLE ? MS_UNBINDABLE : MS_PRIVATE };
-	unsigned int at = AT_EMPTY_PATH | (flags & BIND_PROPAGATE_ALL ? AT_RECURSIVE : 0);
+	unsigned int recursive = flags & BIND_PROPAGATE_ALL ? AT_RECURSIVE : 0;
 
 	if (!(flags & (BIND_PRIVATE | BIND_UNBINDABLE)))
 		return 0;
-	return syscall(SYS_mount_setattr, fd, "", at, &attr, sizeof(attr)) < 0 ? -errno : 0;
+	return syscall(SYS_mount_setattr, fd, "", AT_EMPTY_PATH | recursive, &attr, sizeof(attr)) < 0 ? -errno : 0;
 }
 
 /* A detached copy of the mount tree at the source, with the attributes that the record asks for. */
@@ -104,13 +111,13 @@ int detached_device(const struct block_record *record, struct report *report)
 	return tree < 0 ? report_set(report, STEP_SOURCE, err, path) : tree;
 }
 
-int detached_tmpfs(const char *options, uint32_t flags)
+int detached_new(const char *type, const char *options, uint32_t flags)
 {
 	char copy[256], *rest = copy, *option, *value;
 	int fs, mount_fd = -1, err = 0;
 
 	snprintf(copy, sizeof(copy), "%s", options);
-	fs = (int)syscall(SYS_fsopen, "tmpfs", FSOPEN_CLOEXEC);
+	fs = (int)syscall(SYS_fsopen, type, FSOPEN_CLOEXEC);
 	if (fs < 0)
 		return -errno;
 	while (!err && (option = strsep(&rest, ","))) {

@@ -14,6 +14,7 @@ enum {
 	CHECKED = 1 << 2, /* its value has a grammar of its own, which the engine knows */
 	APART = 1 << 3,   /* becomes no variable by itself (client.c) */
 	ALONE = 1 << 4,   /* means something without a container, too */
+	AGAIN = 1 << 5,   /* the last one counts, as of Slurm's own options; each component of a step may give one */
 };
 
 struct entry {
@@ -29,7 +30,7 @@ struct entry {
 
 static const struct entry table[] = {
 	{ "container", "REF", "[fairlead] run in the OCI image REF: [REGISTRY/]NAME[:TAG][@DIGEST]; none: on the host",
-	  "container", NULL, NULL, NULL, APART | ALONE },
+	  "container", NULL, NULL, NULL, APART | ALONE | AGAIN },
 	{ "container-image", "[USER@][REGISTRY#]IMAGE[:TAG]|PATH",
 	  "[fairlead] run in this image, as under pyxis: a registry's, or a squashfs file when it begins with . or /",
 	  "image", NULL, "PYXIS_CONTAINER_IMAGE", NULL, PYXIS | APART | ALONE | CHECKED },
@@ -151,6 +152,10 @@ static void choose(const struct entry *entry, const char *value)
 	check_value(entry, entry->name, value);
 	if (before && strcmp(before, value) == 0)
 		return;
+	if (before && entry->flags & AGAIN) {
+		free(before);
+		before = chosen[at] = NULL;
+	}
 	if (before && !(entry->flags & LIST)) {
 		if (strcmp(by[at], entry->name) == 0)
 			snprintf(text, sizeof(text), "given twice, with different values");

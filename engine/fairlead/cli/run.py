@@ -188,7 +188,7 @@ def run(arguments: argparse.Namespace, config: settings.Config) -> int:
     plan = ready.plan
     launch_block = block.compile_plan(plan)
     if ready.named and ready.named.joins:
-        namespace.join(*running.open_process(ready.named.joins)[:2])
+        namespace.join(running.open_process(ready.named.joins).fds)
         proven = proof.Proven()
     else:
         namespace.enter(launch_block, hooks=prepare.hooks(ready, request))
@@ -229,10 +229,10 @@ def _key() -> bytes:
         return b""
 
 
-def progress(reference: str) -> log.Progress:
+def progress(reference: str, doing: str = "pulling") -> log.Progress:
     """Return who shows how far an image is."""
     if not log.main_stream_is_terminal():
-        return log.QuietProgress(f"pulling {reference}")
+        return log.QuietProgress(f"{doing} {reference}")
     from fairlead.cli import lazy_progress
 
     return lazy_progress.LazyProgress(reference)

@@ -15,7 +15,7 @@ from fairlead import errors, jsontext, kernel, log
 from fairlead.host import facts
 from fairlead.image import reference
 from fairlead.plan import edits as plan_edits
-from fairlead.plan import gpu
+from fairlead.plan import gpu, pyxis
 from fairlead.plan import plan as launch_plan
 from fairlead.plan import request as launch_request
 from fairlead.run import injection, ranks, view
@@ -71,11 +71,13 @@ def prepare(
         errors.Error: anything that the user can be told; nothing is left half done.
     """
     refuse_root()
-    launch_request.check(request)
+    pyxis.check_pmi(launch_request.check(request))
     store = layout.open_store(config)
     if request.name or request.save:
         from fairlead.run import named
 
+        request = named.wanted(request)
+    if request.name or request.save:
         # Its changes lie above a tree of this user's, which the shared store has not.
         claimed, request = named.claim(request, config, store)
         ready = _ready(request, config, store, progress, broker=-1)
