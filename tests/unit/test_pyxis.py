@@ -1,6 +1,7 @@
 """What srun's options mean: each value one thing, or one line that names its option."""
 
 import contextlib
+import os
 
 import plans
 import pytest
@@ -49,7 +50,7 @@ def refused(**facts):
         ("./:/work", (CWD, "/work", (), "bind")),
         ("./data", (f"{CWD}/data", f"{CWD}/data", (), "bind")),
         ("../up:/up", ("/scratch/up", "/up", (), "bind")),
-        ("/a:./b", ("/a", "/./b", (), "bind")),
+        ("/a:./b", ("/a", "/b", (), "bind")),
         ("tmpfs:/t", ("tmpfs", "/t", (), "tmpfs")),
         ("tmpfs:/t:size=1g+ro", ("tmpfs", "/t", ("size=1g", "ro"), "tmpfs")),
         ("umount:/t", ("umount", "/t", (), "umount")),
@@ -284,7 +285,12 @@ def guarded(path):
 @given(st.lists(st.tuples(PATHS, PATHS), min_size=1, max_size=4, unique=True))
 def test_any_path_can_be_written_and_means_itself(pairs):
     text = ",".join(f"{guarded(one)}:{guarded(other)}" for one, other in pairs)
-    assert [v[:2] for v in volumes(text)] == pairs
+    assert [v[:2] for v in volumes(text)] == [(one, plain(other)) for one, other in pairs]
+
+
+def plain(path):
+    """Return a destination without what says nothing; one with '..' is left for the check."""
+    return path if ".." in path.split("/") else f"/{os.path.normpath(path).lstrip('/')}"
 
 
 @settings(max_examples=60)

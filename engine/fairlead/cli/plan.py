@@ -22,7 +22,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--json", action="store_true", help="OCI runtime-spec config.json, with reasons"
     )
-    run_verb.add_arguments(parser)
+    run_verb.add_options(parser)
+    parser.add_argument("reference", metavar="IMAGE", help="image reference")
+    run_verb.add_command(parser)
 
 
 def run(arguments: argparse.Namespace, config: settings.Config) -> int:

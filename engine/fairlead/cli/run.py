@@ -15,9 +15,9 @@ import signal
 from fairlead import config as settings
 from fairlead import log
 from fairlead.cli import names, words
-from fairlead.host import witness
+from fairlead.host import running, witness
 from fairlead.image import reference
-from fairlead.plan import longmount
+from fairlead.plan import longmount, pyxis
 from fairlead.plan import request as launch
 from fairlead.run import block, namespace, proof, upper
 from fairlead.run import launch as prepare
@@ -31,8 +31,15 @@ examples:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options that ``run`` and ``plan`` share."""
+    """Declare the options."""
     add_options(parser)
+    parser.add_argument(
+        "--name",
+        default="",
+        metavar="NAME[:MODE]",
+        help="keep what is written to the root for the next container of this name; "
+        "MODE: auto (default), create, exec, no_exec",
+    )
     parser.add_argument(
         "--environment",
         "--edf",
@@ -141,6 +148,7 @@ def _request(arguments: argparse.Namespace, config: settings.Config) -> launch.R
             writable=config.writable,
             upper=config.upper,
             upper_size=config.upper_size,
+            name=pyxis.container_name(getattr(arguments, "name", ""), "--name"),
         )
     )
 
@@ -172,13 +180,18 @@ def run(arguments: argparse.Namespace, config: settings.Config) -> int:
         start = basis.begin(os.environ)
         config = settings.load()  # once more, now that its files were looked at
     request, config = launch_from(arguments, config)
-    upper.check(request, broker=-1)
+    if not request.name:
+        upper.check(request, broker=-1)
     ready = prepare.prepare(request, config, progress(request.reference))
     pending = keep.begin(key, start, ready, request, config) if start else None
     plan = ready.plan
     launch_block = block.compile_plan(plan)
-    namespace.enter(launch_block, hooks=prepare.hooks(ready, request))
-    proven = proof.prove(plan, launch_block)
+    if ready.named and ready.named.joins:
+        namespace.join(*running.open_process(ready.named.joins)[:2])
+        proven = proof.Proven()
+    else:
+        namespace.enter(launch_block, hooks=prepare.hooks(ready, request))
+        proven = proof.prove(plan, launch_block)
     for note in (*plan.notes, *proven.notes):
         log.note(note)
     if pending:

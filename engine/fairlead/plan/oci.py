@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from fairlead.host import facts
 from fairlead.plan.plan import Plan
 
 # Source: runtime-spec 1.1 ``config-linux.md`` "Default Devices": every runtime brings them.
@@ -93,7 +94,9 @@ def _environment(plan: Plan, environ: Mapping[str, str]) -> list[str]:
     merged = dict(environ)
     for variable in plan.variables:
         merged.pop(variable.name, None)
-        if variable.value is not None:
+        if variable.task:
+            merged[variable.name] = facts.from_template(variable.value or "", environ)
+        elif variable.value is not None:
             merged[variable.name] = variable.value
     return [f"{name}={text}" for name, text in merged.items()]
 

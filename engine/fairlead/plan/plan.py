@@ -48,7 +48,7 @@ class Plan(NamedTuple):
         image: reference with digest.
         layers: lower directories of the root, topmost first; ``mount:N``: a mount that comes.
         readonly: the root refuses writes.
-        upper: where the root is written to: ``memory`` or ``disk``.
+        upper: where the root is written to: ``memory``, ``disk``, or ``kept`` of a named container.
         upper_size: how much may be written there; empty: half of the memory, a tenth of the disk.
         upper_reason: why there.
         mounts, links, variables: each with its reason.
@@ -58,6 +58,7 @@ class Plan(NamedTuple):
         notes: what the user should know (``User`` ignored, MPI decisions).
         mpi: what was decided about MPI, and why.
         proof: what is proven in the container before the command runs.
+        kept: of a named container its directory and its key; empty of any other.
         hooks: the site's programs that run while it is built.
     """
 
@@ -80,6 +81,7 @@ class Plan(NamedTuple):
     notes: tuple[str, ...]
     mpi: tuple[str, ...]
     proof: proof.Proof = proof.Proof()
+    kept: tuple[str, ...] = ()
     hooks: tuple[hooks.Hook, ...] = ()
 
 
@@ -97,28 +99,17 @@ def make(
     """
     trees, links = mounts.kernel_trees(facts)
     directories = mounts.user_directories(request, facts)
-    all_mounts = [
+    own = [
         *trees,
-        *directories[: len(directories) - len(request.volumes)],
+        *directories,
         *edits.mounts,
         *mounts.slurm_directories(request, facts),
         *mounts.identity_files(facts, source.passwd, source.group),
         *(world.step_mounts(injection.world) if injection.world else ()),
-        *directories[len(directories) - len(request.volumes) :],
     ]
-    injected = injection.variables
-    if injection.world:
-        injected = (*injected, *world.variables(injection.world))
-    variables = env.changes(
-        request.environ,
-        source.config.env,
-        injected,
-        request.variables,
-        source.reference,
-        edits.variables,
-    )
-    if request.templates:
-        variables = _defined(variables, request, injected)
+    all_mounts = mounts.with_volumes(own, request.volumes)
+    asked = [mount for mount in all_mounts if mount not in own]
+    directories = [mount for mount in (*directories, *asked) if mount in all_mounts]
     arguments, command = _command(source.config, request)
     workdir, why = _workdir(source.config, request, facts, directories)
     return Plan(
@@ -130,7 +121,7 @@ def make(
         upper_reason=_upper_reason(request),
         mounts=tuple(all_mounts),
         links=tuple(links),
-        variables=variables,
+        variables=_variables(source, request, injection, edits),
         arguments=arguments,
         command=command,
         workdir=workdir,
@@ -145,15 +136,30 @@ def make(
     )
 
 
-def _defined(
-    variables: tuple[env.Variable, ...],
-    request: launch.Request,
-    injected: tuple[tuple[str, str | None], ...],
+def _variables(
+    source: Source, request: launch.Request, injection: Injection, edits: plan_edits.Edits
 ) -> tuple[env.Variable, ...]:
-    """Return the variables with those of an environment file, whose reader few launches need."""
-    from fairlead.plan import definition
+    """Return the changes to the job's environment."""
+    injected = injection.variables
+    if injection.world:
+        injected = (*injected, *world.variables(injection.world))
+    variables = env.changes(
+        request.environ,
+        source.config.env,
+        injected,
+        request.variables,
+        source.reference,
+        edits.variables,
+        dropped=request.dropped,
+        kept=request.kept_variables,
+    )
+    if request.remap_pytorch:
+        variables = (*variables, *env.for_pytorch(request.environ, source.config.env))
+    if not request.templates:
+        return variables
+    from fairlead.plan import definition  # few launches need it
 
-    asked = frozenset(name for name, _ in request.variables)
+    asked = frozenset((*(name for name, _ in request.variables), *request.kept_variables))
     ours = dict(injected).get("LD_PRELOAD")
     return definition.variables(variables, request.environ, request.templates, asked, ours)
 

@@ -94,7 +94,8 @@ def apply(request: launch.Request, facts: Mapping[str, str]) -> launch.Request:
         unshare=_namespaces(facts.get("unshare", "")),
         remap_root=bool(_boolean(facts, "remap_root", "--container-remap-root")),
         entrypoint_log=bool(_boolean(facts, "entrypoint_log", "--container-entrypoint-log")),
-        name=_container_name(facts.get("name", "")),
+        name=container_name(facts.get("name", "")),
+        scope=facts.get("scope") or "job",
         save=_save(facts.get("save", ""), request.cwd),
         remap_pytorch=pyxis or request.remap_pytorch,
     )
@@ -142,14 +143,16 @@ def mount(entry: str, cwd: str, origin: str) -> launch.Volume:
     if kind == "bind" and source[0] not in "/.":
         why = "has a source that is no path, tmpfs or umount"
         _refuse(origin, entry, why, "begin it with / or ./")
-    if destination[0] not in "/.":
+    if destination[:1] not in ("/", "."):
         _refuse(origin, entry, "has a destination that is no path", "begin it with /")
     if kind == "bind" and source[0] == ".":
         if not cwd:
             _refuse(origin, entry, "has a relative source, and the job's directory is gone", "")
         source = os.path.normpath(f"{cwd}/{source}")
         destination = destination if rest else source
-    if destination[0] == ".":
+    if ".." not in destination.split("/"):  # else ``request.check`` refuses it
+        destination = f"/{os.path.normpath(destination).lstrip('/')}"
+    elif destination[0] == ".":
         destination = f"/{destination}"
     if kind == "bind" and SQUASHFS in words:
         kind = "image"
@@ -238,18 +241,23 @@ def _namespaces(text: str) -> tuple[str, ...]:
     return tuple(name for name in launch.NAMESPACES if name in words)
 
 
-def _container_name(text: str) -> str:
+def container_name(text: str, option: str = "--container-name") -> str:
+    """Return ``NAME[:MODE]`` if it is one.
+
+    Raises:
+        errors.UsageError: it is not.
+    """
     if not text:
         return ""
     name, colon, mode = text.partition(":")
     if not name or len(name) > MAX_NAME or name[0] in ".-" or not _WORD.issuperset(_marks(name)):
         raise errors.UsageError(
-            f"--container-name: {name[:80]!r} is not a name",
+            f"{option}: {name[:80]!r} is not a name",
             hint="letters, digits, '_', '-' and '.', at most 128, not '-' or '.' first",
         )
     if colon and mode not in NAME_MODES:
         raise errors.UsageError(
-            f"--container-name: {mode!r} is not one of {', '.join(NAME_MODES)}",
+            f"{option}: {mode!r} is not one of {', '.join(NAME_MODES)}",
             hint="write NAME[:MODE]",
         )
     return text

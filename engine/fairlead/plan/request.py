@@ -75,6 +75,7 @@ class Request(NamedTuple):
         remap_root: the user appears as root inside.
         entrypoint_log: what the entrypoint prints is shown, as it always is.
         name: under which the root file system is kept, as ``NAME[:MODE]``; empty: not at all.
+        scope: ``job``: the name belongs to the job; ``global``: to the user.
         save: file that the root file system is written to; empty: none.
         remap_pytorch: an image that sets PYTORCH_VERSION gets its ranks' variables from Slurm.
     """
@@ -105,6 +106,7 @@ class Request(NamedTuple):
     remap_root: bool = False
     entrypoint_log: bool = False
     name: str = ""
+    scope: str = "job"
     save: str = ""
     remap_pytorch: bool = False
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from fairlead import config as settings
 from fairlead import errors, jsontext, kernel, log
@@ -20,6 +20,9 @@ from fairlead.plan import request as launch_request
 from fairlead.run import injection, ranks, view
 from fairlead.shared import site
 from fairlead.store import fetch, layers, layout
+
+if TYPE_CHECKING:
+    from fairlead.run import named
 
 _ETC_FILE_LIMIT = 1 << 20
 PRELOAD = "/etc/ld.so.preload"
@@ -33,6 +36,7 @@ class Ready(NamedTuple):
         mounts: the detached mounts that the plan's layers call ``mount:N``.
         image: what it was made for, and
         facts: on which node.
+        named: of a launch with a name, what is known of the container; None of any other.
         edits: what it gets for devices and from the site's hooks.
     """
 
@@ -40,6 +44,7 @@ class Ready(NamedTuple):
     mounts: tuple[int, ...]
     image: fetch.Image
     facts: facts.Facts
+    named: named.Named | None = None
     edits: plan_edits.Edits = plan_edits.NONE
 
 
@@ -62,10 +67,27 @@ def prepare(
     """
     refuse_root()
     launch_request.check(request)
+    store = layout.open_store(config)
+    if request.name or request.save:
+        from fairlead.run import named
+
+        # Its changes lie above a tree of this user's, which the shared store has not.
+        claimed, request = named.claim(request, config, store)
+        ready = _ready(request, config, store, progress, broker=-1)
+        return named.settle(claimed, ready, store)
+    return _ready(request, config, store, progress, broker)
+
+
+def _ready(
+    request: launch_request.Request,
+    config: settings.Config,
+    store: layout.Store,
+    progress: log.Progress | None,
+    broker: int,
+) -> Ready:
     name = reference.parse(
         request.reference, default_registry=config.default_registry, cwd=request.cwd
     )
-    store = layout.open_store(config)
     image, mounts = _image(name, config, store, progress, broker)
     if any(volume.kind == "image" for volume in request.volumes):
         from fairlead.run import volumes
@@ -91,7 +113,7 @@ def prepare(
     node = facts.read(request.environ, candidates)
     more = _edits(request, config)
     plan = launch_plan.make(source, request, node, brought, more)
-    return Ready(plan, mounts, image, node, more)
+    return Ready(plan, mounts, image, node, edits=more)
 
 
 def _edits(request: launch_request.Request, config: settings.Config) -> plan_edits.Edits:

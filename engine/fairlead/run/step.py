@@ -20,6 +20,7 @@ import fcntl
 import os
 import sys
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from fairlead import config as settings
 from fairlead import errors, kernel, log
@@ -31,6 +32,9 @@ from fairlead.plan import request as launch
 from fairlead.run import block, namespace, proof, upper
 from fairlead.run import launch as prepare
 from fairlead.shared import ask  # noqa: F401 - launch needs it here, and not without a broker
+
+if TYPE_CHECKING:
+    from fairlead.host import running
 
 SOCKET_FD = 3
 REQUEST_FD = 4
@@ -81,7 +85,8 @@ def _serve(data: bytes) -> tuple[int, int, int]:
     request, config = launch_from(facts, job, config)
     broker = BROKER_FD if facts.get("broker") == "1" else -1
     _refuse_unmade(request)
-    upper.check(request, broker)
+    if not request.name:
+        upper.check(request, broker)
     ready = prepare.prepare(
         request, config, log.QuietProgress(f"pulling {request.reference}"), broker
     )
@@ -89,8 +94,12 @@ def _serve(data: bytes) -> tuple[int, int, int]:
     pending = keep.begin(_read(KEY_FD), start, ready, request, config) if start else None
     launch_block = block.compile_plan(ready.plan)
     block_fd = _memory_file(launch_block)
-    user_fd, mount_fd = namespace.enter(launch_block, mounts, prepare.hooks(ready, request))
-    proven = proof.prove(ready.plan, launch_block)
+    if ready.named and ready.named.joins:
+        user_fd, mount_fd = _join(ready.named.joins)
+        proven = proof.Proven()
+    else:
+        user_fd, mount_fd = namespace.enter(launch_block, mounts, prepare.hooks(ready, request))
+        proven = proof.prove(ready.plan, launch_block)
     for note in (*ready.plan.notes, *proven.notes):
         log.note(note)
     if pending:
@@ -98,10 +107,17 @@ def _serve(data: bytes) -> tuple[int, int, int]:
     return user_fd, mount_fd, block_fd
 
 
+def _join(container: running.Running) -> tuple[int, int]:
+    """Return the namespaces of a container that runs, which the tasks join."""
+    from fairlead.host import running
+
+    process = running.open_process(container)
+    return process.user_fd, process.mount_fd
+
+
 def _refuse_unmade(request: launch.Request) -> None:
-    for wanted, option in ((request.name, "name"), (request.save, "save")):
-        if wanted:
-            raise errors.UsageError(f"--container-{option}: not yet possible", hint="leave it out")
+    if request.save:
+        raise errors.UsageError("--container-save: not yet possible", hint="leave it out")
     for asked, option in ((request.unshare, "unshare"), (request.remap_root, "remap-root")):
         if asked:
             raise errors.UsageError(f"--container-{option}: not yet possible", hint="leave it out")
