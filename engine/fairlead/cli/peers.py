@@ -4,8 +4,8 @@ One table: ``fairlead migrate`` looks words up in it, ``docs/migrate.md`` is pri
 (``python -m fairlead.cli.peers``), and a test holds them together. Facts only, of the versions
 that are named; what is not done here says so.
 
-A line of a table is ``THEIRS | HERE | REMARK``. HERE is ``=`` where the same words do the same, and
-``-`` where nothing corresponds. An option that takes a value has it behind a blank. What is no
+A line of a table is ``THEIRS | HERE | REMARK``. HERE is ``=`` where the same words do the same, ``~``
+where nothing needs to be said, and ``-`` where nothing corresponds. An option that takes a value has it behind a blank. What is no
 option is a word of its own: a verb, a key of a file, a variable, an argument.
 """
 
@@ -13,7 +13,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-SAME, NONE = "=", "-"
+SAME, NEEDLESS, NONE = "=", "~", "-"
+SHOWN = {SAME: "the same", NEEDLESS: "not needed", NONE: "nothing"}
 
 
 class Row(NamedTuple):
@@ -75,13 +76,13 @@ PYXIS = Peer(
 --container-env NAME,... | = | the host's value beats the image's
 --container-unshare NS,... | = | net, ipc, uts
 PYXIS_CONTAINER_* | = | the options' defaults
-runtime_path= | - | plugstack.conf: nothing is kept while a container runs
+runtime_path= | ~ | plugstack.conf: nothing is kept while a container runs
 execute_entrypoint= | = | plugstack.conf
 container_scope= | = | plugstack.conf
 sbatch_support= | = | plugstack.conf
-use_enroot_load= | - | plugstack.conf: images are fetched without enroot
-importer= | - | plugstack.conf: images are fetched by the engine
-use_squashfuse= | - | plugstack.conf: squashfs files are unpacked, once per node
+use_enroot_load= | ~ | plugstack.conf: images are fetched without enroot
+importer= | ~ | plugstack.conf: images are fetched by the engine
+use_squashfuse= | ~ | plugstack.conf: squashfs files are unpacked, once per node
 """),
 )
 
@@ -92,43 +93,43 @@ ENROOT = Peer(
     "Squashfs files of enroot run unchanged, with their /etc/rc and /etc/environment.",
     ("enroot",),
     _rows("""
-import | fairlead pull REF | or nothing at all: the first launch fetches; a .sqsh file: fairlead export
-create | - | no container is created: fairlead run FILE.sqsh
+import | fairlead pull REF | or nothing at all: the first launch fetches
+create | ~ | no container is created: fairlead run FILE.sqsh
 start | fairlead run REF COMMAND | or FILE.sqsh
 exec | fairlead exec PID COMMAND | see fairlead ps
 list | fairlead ps | images: fairlead images
 remove | fairlead rm REF | containers leave nothing behind
-export | fairlead export | a named container, or an image
+export | - | srun --container-save writes a container's root to a squashfs file
 bundle | - | self-extracting files are not made; see fairlead bundle for OCI bundles
 load | fairlead run docker-archive:FILE | named directly wherever an image is
 batch | fairlead run REF COMMAND | configuration scripts are not run
 -m, --mount SRC:DST | -v SRC:DST[:ro] | fairlead run
 -e, --env NAME=VALUE | -e NAME=VALUE | fairlead run
 -r, --root | srun --container-remap-root | only in Slurm steps
--w, --rw | - | is so by default
+-w, --rw | ~ | is so by default
 -c, --conf FILE | - | shell code is not run; an environment file (EDF) describes a container
 -n, --name NAME | --name NAME | fairlead run
--o, --output FILE | - | images are in the store
--f, --force | - | nothing is in the way
--a, --arch ARCH | - | the image for this machine is taken from its index
+-o, --output FILE | ~ | images are in the store
+-f, --force | ~ | nothing is in the way
+-a, --arch ARCH | ~ | the image for this machine is taken from its index
 --rc FILE | --entrypoint COMMAND | fairlead run
 ENROOT_CONFIG_PATH | = | its .credentials are read; no $(...) is run
 ENROOT_CACHE_PATH | FAIRLEAD_STORE | one store for everything
 ENROOT_DATA_PATH | FAIRLEAD_STORE | likewise
 ENROOT_TEMP_PATH | FAIRLEAD_STORE | likewise: what is under way lies in the store, too
-ENROOT_RUNTIME_PATH | - | nothing is kept while a container runs
+ENROOT_RUNTIME_PATH | ~ | nothing is kept while a container runs
 ENROOT_MOUNT_HOME | mount_home | setting
 ENROOT_ROOTFS_WRITABLE | writable | setting
 ENROOT_REMAP_ROOT | srun --container-remap-root | per step
-ENROOT_RESTRICT_DEV | - | is always so
-ENROOT_SQUASH_OPTIONS | - | no squashfs is made of an image
-ENROOT_MAX_CONNECTIONS | - | chosen by the engine
-ENROOT_MAX_PROCESSORS | - | the job's processors
-ENROOT_TRANSFER_RETRIES | - | five tries, with the registry's own Retry-After
-ENROOT_CONNECT_TIMEOUT | - | fixed
+ENROOT_RESTRICT_DEV | ~ | is always so
+ENROOT_SQUASH_OPTIONS | ~ | no squashfs is made of an image
+ENROOT_MAX_CONNECTIONS | ~ | chosen by the engine
+ENROOT_MAX_PROCESSORS | ~ | the job's processors
+ENROOT_TRANSFER_RETRIES | ~ | five tries, with the registry's own Retry-After
+ENROOT_CONNECT_TIMEOUT | ~ | fixed
 ENROOT_ALLOW_HTTP | insecure_registries | setting: which hosts, not all
 ENROOT_SYSCONF_PATH | /etc/fairlead/fairlead.toml | the site's settings
-ENROOT_NATIVE_OVERLAYFS | - | is always so
+ENROOT_NATIVE_OVERLAYFS | ~ | is always so
 ENROOT_SLURM_HOOK | - | srun runs outside of the container
 environ.d | site_env | setting
 mounts.d | site_mounts | setting
@@ -153,13 +154,13 @@ writable | = | default: true
 mounts | = | with the flags of --container-mounts, and sqsh: unpacked once per node, read-only
 devices | = | paths, and CDI names
 env | = | may name variables of the image and of the job; empty unsets
-annotations | = | go to the site's hooks; the table below says which mean something here
+annotations | = | go to the site's hooks, too
 com.hooks.mpi.enabled | = | true: the host's MPI or an error; false: the image's; without it: auto
 com.hooks.mpi.type | = | a name of fairlead mpi list
-com.hooks.glibc.enabled | = | nothing to do: the image keeps its glibc, the host's libraries are bound to it
-com.hooks.cxi.enabled | = | nothing to do: the host's MPI comes with its fabric libraries
-com.hooks.netstack.* | = | nothing to do: the network is the host's
-com.hooks.logging.level | FAIRLEAD_VERBOSE | only where FAIRLEAD_VERBOSE is set
+com.hooks.glibc.enabled | ~ | the image keeps its glibc, the host's libraries are bound to it
+com.hooks.cxi.enabled | ~ | the host's MPI comes with its fabric libraries
+com.hooks.netstack.* | ~ | the network is the host's
+com.hooks.logging.level | FAIRLEAD_VERBOSE |
 com.hooks.aws_ofi_nccl.* | - | bring the plug-in in the image, or mount it
 com.hooks.ssh.* | - | nothing listens in a container: srun --overlap, fairlead exec
 com.hooks.nvidia_cuda_mps.* | - | start the daemon in the job, outside
@@ -219,15 +220,15 @@ seccompProfile | - | sarus.json: no privilege can be gained inside; no filter is
 apparmorProfile | - | sarus.json
 selinuxLabel | - | sarus.json
 selinuxMountLabel | - | sarus.json
-localRepositoryBaseDir | store | sarus.json: %u becomes the uid
+localRepositoryBaseDir | store | sarus.json: must be node-local here, and yours alone
 centralizedRepositoryDir | site_store | sarus.json
-OCIBundleDir | - | sarus.json: nothing is kept while a container runs
-rootfsFolder | - | sarus.json: likewise
-prefixDir | - | sarus.json: ./install --prefix
-tempDir | - | sarus.json: what is under way lies in the store
-ramFilesystemType | - | sarus.json: the root is written to memory, or to disk (setting upper)
-securityChecks | - | sarus.json: are always made
-mksquashfsPath, mksquashfsOptions, initPath, runcPath, skopeoPath, umociPath | - | sarus.json: not needed
+OCIBundleDir | ~ | sarus.json: nothing is kept while a container runs
+rootfsFolder | ~ | sarus.json: likewise
+prefixDir | ~ | sarus.json: ./install --prefix
+tempDir | ~ | sarus.json: what is under way lies in the store
+ramFilesystemType | ~ | sarus.json: the root is written to memory, or to disk (setting upper)
+securityChecks | ~ | sarus.json: are always made
+mksquashfsPath, mksquashfsOptions, initPath, runcPath, skopeoPath, umociPath | ~ | sarus.json: not needed
 """),
 )
 
@@ -258,14 +259,14 @@ verify | - | OCI images: signature_policy
 --no-home | --no-home |
 -H, --home DIR | -v DIR:$HOME |
 --pwd DIR, --cwd DIR | -w DIR |
---writable-tmpfs | - | is so by default
+--writable-tmpfs | ~ | is so by default
 -w, --writable | - | the image stays as it is; a named container keeps changes: --name
 -o, --overlay DIR | --name NAME | a named container keeps changes
 --nv | - | the devices of a job: --device nvidia.com/gpu=all, and see docs/admin.md
 --nvccli | - | likewise
 --rocm | - | likewise
 -f, --fakeroot | srun --container-remap-root | in Slurm steps
--u, --userns | - | is always so
+-u, --userns | ~ | is always so
 -S, --scratch DIR | --tmpfs DIR |
 -W, --workdir DIR | - | /tmp and /var/tmp are the host's
 -n, --net | srun --container-unshare=net | in Slurm steps
@@ -275,16 +276,16 @@ verify | - | OCI images: signature_policy
 --hostname NAME | - | the host's
 --dns ADDRESS | - | the host's
 --no-mount WHAT | - | --no-home; --container-mounts umount:DST in Slurm steps
---no-init | - | no init is started
---no-eval | - | nothing is evaluated
+--no-init | ~ | no init is started
+--no-eval | ~ | nothing is evaluated
 --compat | --no-home --tmpfs /tmp |
 --app NAME | - | SCIF apps are not known: call their scripts by path
 --add-caps CAPS | - | a container gives nobody further rights
---drop-caps CAPS | - | there are none
+--drop-caps CAPS | ~ | there are none
 --security WHAT | - | no privilege can be gained inside
 --docker-login | fairlead login | once
---disable-cache | - | nothing is kept twice
--s, --silent, -q, --quiet | - | a launch is silent
+--disable-cache | ~ | nothing is kept twice
+-s, --silent, -q, --quiet | ~ | a launch is silent
 APPTAINER_BIND, APPTAINER_BINDPATH, SINGULARITY_BIND, SINGULARITY_BINDPATH | -v SRC:DST | or site_mounts, or an environment file (EDF)
 APPTAINERENV_*, SINGULARITYENV_* | -e NAME=VALUE | or an environment file (EDF)
 APPTAINER_CACHEDIR, SINGULARITY_CACHEDIR | FAIRLEAD_STORE |
@@ -304,29 +305,29 @@ CHARLIECLOUD = Peer(
 -c, --cd DIR | -w DIR |
 --set-env[=NAME=VALUE] | -e NAME=VALUE | a file: --env-file FILE; the image's variables are set by default
 --unset-env GLOB | -e NAME= | an environment file (EDF) unsets
---env-no-expand | - | nothing is expanded
---home | - | is so by default
+--env-no-expand | ~ | nothing is expanded
+--home | ~ | is so by default
 -g, --gid GID | - | you are yourself inside
 -u, --uid UID | - | you are yourself inside; srun --container-remap-root
 -w, --write | - | the image stays as it is; a named container keeps changes: --name
--W, --write-fake | - | is so by default
+-W, --write-fake | ~ | is so by default
 -t, --private-tmp | --tmpfs /tmp |
--j, --join | - | the tasks of a step share one container on each node
---join-ct N, --join-pid PID, --join-tag TAG | - | likewise
--m, --mount DIR | - | nothing is mounted on the host
---no-passwd | - | your entries are added to the image's
+-j, --join | ~ | the tasks of a step share one container on each node
+--join-ct N, --join-pid PID, --join-tag TAG | ~ | likewise
+-m, --mount DIR | ~ | nothing is mounted on the host
+--no-passwd | ~ | your entries are added to the image's
 -s, --storage DIR | FAIRLEAD_STORE |
---unsafe | - | containers-storage:NAME reads podman's store
+--unsafe | ~ | containers-storage:NAME reads podman's store
 --seccomp | - | no filter is loaded
 -d, --dry-run | fairlead plan |
 -q, --quiet, -v, --verbose | --verbose |
 pull | fairlead pull REF | ch-image
 build | - | ch-image: build with podman or buildah; containers-storage:NAME runs it
-push | fairlead push | ch-image
+push | - | ch-image: push with podman or skopeo
 list | fairlead images | ch-image
 delete | fairlead rm REF | ch-image
-ch-convert | - | images are read in every format: oci:, oci-archive:, docker-archive:, .sqsh, a directory
-ch-fromhost | - | the host's MPI is brought at launch, and the image stays as it is
+ch-convert | ~ | images are read in every format: oci:, oci-archive:, docker-archive:, .sqsh, a directory
+ch-fromhost | ~ | the host's MPI is brought at launch, and the image stays as it is
 CH_IMAGE_STORAGE | FAIRLEAD_STORE |
 """),
 )
@@ -368,12 +369,12 @@ shared-run | srun --container=REF COMMAND | the tasks of a step share one contai
 exec | fairlead exec PID COMMAND |
 ps | fairlead ps |
 pull | fairlead pull REF |
-push | fairlead push |
-migrate | - | no squashed copy is needed
+push | - | push with podman or skopeo
+migrate | ~ | no squashed copy is needed
 images | fairlead images |
 rmi | fairlead rm REF |
 build | - | build with podman; containers-storage:NAME runs it at once
-commit | fairlead commit |
+commit | - | a named container keeps changes: --name
 login | fairlead login |
 logout | fairlead logout |
 inspect | fairlead inspect REF |
@@ -393,14 +394,14 @@ inspect | fairlead inspect REF |
 -i, --interactive, -t, --tty, -it, -ti | = | accepted
 --init | = | accepted; orphans are the host's init's
 --pid host | = | private is refused
---net host, --network host | - | is so by default
---ipc host | - | is so by default
---uts host | - | is so by default
---userns keep-id | - | is so by default
+--net host, --network host | ~ | is so by default
+--ipc host | ~ | is so by default
+--uts host | ~ | is so by default
+--userns keep-id | ~ | is so by default
 -u, --user UID[:GID] | - | you are yourself inside
 --hostname NAME | - | the host's
 --privileged | - | a container gives nobody further rights
---cap-add CAP, --cap-drop CAP | - | there are none
+--cap-add CAP, --cap-drop CAP | ~ | there are none
 --security-opt WHAT | - | no privilege can be gained inside
 -d, --detach | - | no container runs without its caller
 -p, --publish PORT | - | the network is the host's
@@ -437,7 +438,7 @@ def markdown() -> str:
         lines += ["", f"## {peer.name} ({peer.version})", "", peer.intro, ""]
         lines += ["| there | here | |", "|---|---|---|"]
         for item in peer.rows:
-            here = {SAME: "the same", NONE: "nothing"}.get(item.here) or _cell(item.here)
+            here = SHOWN.get(item.here) or _cell(item.here)
             remark = item.remark.replace("|", "\\|")
             lines.append(f"| {_cell(item.shown)} | {here} | {remark} |")
     return "\n".join(lines) + "\n"
