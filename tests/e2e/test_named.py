@@ -57,7 +57,9 @@ def test_what_was_written_is_there_for_the_next_of_its_name(user: User, image: s
     shown = in_box(user, image, "cat data dir/file /bin/tool; ls")
     assert shown == (0, "new\nx\ny\ndata\ndir\n", "")
     assert in_box(user, image, "cat data", "other") == (0, "data of the image\n", "")
-    assert user.run("run", image, "cat", "data").stdout == "data of the image\n"
+    done = user.run("run", image, "cat", "data")
+    assert done.stderr == ""
+    assert done.stdout == "data of the image\n"
 
 
 def test_create_makes_it_anew(user: User, image: str) -> None:

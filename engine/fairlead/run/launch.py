@@ -44,8 +44,8 @@ class Ready(NamedTuple):
     mounts: tuple[int, ...]
     image: fetch.Image
     facts: facts.Facts
-    named: named.Named | None = None
     edits: plan_edits.Edits = plan_edits.NONE
+    named: named.Named | None = None
 
 
 def prepare(
