@@ -71,6 +71,13 @@ static const struct entry table[] = {
 	{ "container-mpi", "auto|host|image",
 	  WITH "whose MPI library runs; auto (default) takes the host's where it is proven to fit, else the image's", "mpi",
 	  NULL, "FAIRLEAD_MPI", "auto, host, image", 0 },
+	{ "container-device", "HOST[:CONTAINER][:rwm]|CDI[,...]",
+	  WITH "give it a device of the host, by path or by CDI name (vendor.com/class=name)", "device", NULL, NULL, NULL,
+	  LIST | CHECKED },
+	{ "container-gpu", "auto|all|none", WITH "which GPUs it gets; auto (default): the job's", "gpu", NULL, "FAIRLEAD_GPU",
+	  "auto, all, none", 0 },
+	{ "container-annotation", "NAME=VALUE[,...]", WITH "say something by which the site's hooks may be chosen",
+	  "annotation", NULL, NULL, NULL, LIST | CHECKED },
 	{ "container-batch", NULL,
 	  "[fairlead] sbatch: run the batch script itself inside; with --container it runs on the host by default, and its "
 	  "sruns inherit the container", "batch", "1", NULL, NULL, 0 },

@@ -143,6 +143,7 @@ def _request(arguments: argparse.Namespace, config: settings.Config) -> launch.R
                 *(longmount.parse(text, cwd) for text in arguments.mount),
             ),
             devices=tuple(arguments.device),
+            gpu=arguments.gpu or "",
             annotations=tuple(words.annotation(text) for text in arguments.annotation),
             mount_home=config.mount_home,
             writable=config.writable,

@@ -65,6 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DEVICE",
         help="HOST[:CONTAINER][:rwm], or a CDI device as vendor.com/class=name",
     )
+    add("--gpu", choices=launch.GPU_MODES, help="which GPUs it gets (default: auto, the job's)")
     add(
         "--annotation",
         action="append",

@@ -85,9 +85,7 @@ def kernel_trees(facts: host_facts.Facts) -> tuple[list[Mount], list[Link]]:
             mounts.append(Mount(path, "bind", path, options, kind))
     for device in facts.devices:
         number = f"{device.major}:{device.minor}"
-        mounts.append(
-            Mount(device.path, "device", device.path, (number,), "runtime-spec default device")
-        )
+        mounts.append(Mount(device.path, "device", device.path, (number,), device.reason))
     links = [
         Link("/dev/fd", "/proc/self/fd", "runtime-spec"),
         Link("/dev/stdin", "/proc/self/fd/0", "runtime-spec"),

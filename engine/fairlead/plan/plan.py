@@ -120,7 +120,7 @@ def make(
         upper_size=request.upper_size,
         upper_reason=_upper_reason(request),
         mounts=tuple(all_mounts),
-        links=tuple(links),
+        links=(*links, *edits.links),
         variables=_variables(source, request, injection, edits),
         arguments=arguments,
         command=command,

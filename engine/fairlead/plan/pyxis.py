@@ -89,6 +89,9 @@ def apply(request: launch.Request, facts: Mapping[str, str]) -> launch.Request:
         volumes=(*request.volumes, *mounts(facts.get("mounts", ""), request.cwd)),
         mount_home=request.mount_home if home is None else home,
         writable=request.writable if writable is None else writable,
+        devices=(*request.devices, *listed(facts.get("device", ""))),
+        annotations=(*request.annotations, *_annotations(facts.get("annotation", ""))),
+        gpu=facts.get("gpu", ""),
         dropped=LOCALE if pyxis else request.dropped,
         kept_variables=_names(facts.get("env", "")),
         unshare=_namespaces(facts.get("unshare", "")),
@@ -120,6 +123,22 @@ def mounts(text: str, cwd: str, origin: str = MOUNTS) -> tuple[launch.Volume, ..
         return (longmount.parse(text, cwd, origin),)
     made = [mount(entry, cwd, origin) for entry in _split(text, ",")]
     return tuple(dict.fromkeys(made))
+
+
+def listed(text: str) -> tuple[str, ...]:
+    """Return the elements of a list with commas between them, each once."""
+    pieces = (_plain(piece) for piece in _split(text, ",")) if text else ()
+    return tuple(dict.fromkeys(pieces))
+
+
+def _annotations(text: str) -> tuple[tuple[str, str], ...]:
+    found = []
+    for piece in listed(text):
+        name, equals, value = piece.partition("=")
+        if not name or not equals:
+            _refuse("--container-annotation", piece, "is not NAME=VALUE", "write NAME=VALUE")
+        found.append((name, value))
+    return tuple(found)
 
 
 def mount(entry: str, cwd: str, origin: str) -> launch.Volume:

@@ -15,6 +15,7 @@ from fairlead import errors
 from fairlead.host import witness
 
 MPI_MODES = ("auto", "host", "image")
+GPU_MODES = ("auto", "all", "none")
 NAMESPACES = ("net", "ipc", "uts")
 VOLUME_KINDS = ("bind", "tmpfs", "umount", "image")
 
@@ -66,6 +67,7 @@ class Request(NamedTuple):
         mpi: auto, host or image.
         devices: as typed: HOST[:CONTAINER][:rwm], or CDI's vendor.com/class=name.
         annotations: name and value, by which the site's hooks may be chosen.
+        gpu: auto, all or none; empty: as the settings say.
         templates: name, template and origin of the variables of an environment file.
         notes: what the user should know at each launch.
         seen: files that this request was made from.
@@ -92,6 +94,7 @@ class Request(NamedTuple):
     volumes: tuple[Volume, ...] = ()
     devices: tuple[str, ...] = ()
     annotations: tuple[tuple[str, str], ...] = ()
+    gpu: str = ""
     mount_home: bool = True
     writable: bool = True
     upper: str = "memory"  # or "disk": where the root is written to
@@ -130,6 +133,15 @@ def check(request: Request) -> Request:
             )
     for volume in request.volumes:
         _check_volume(volume)
+    if request.gpu not in ("", *GPU_MODES):
+        raise errors.UsageError(
+            f"GPUs {request.gpu!r}: not one of {', '.join(GPU_MODES)}", hint="use --container-gpu"
+        )
+    if request.devices:
+        from fairlead.plan import devices
+
+        for text in request.devices:
+            devices.check(text)
     for name, value in request.annotations:
         if not name or any(ord(c) < 32 or ord(c) == 127 for c in name + value):
             raise errors.UsageError(

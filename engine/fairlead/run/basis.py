@@ -13,6 +13,7 @@ request, this boot, the user. Everything else is here:
     host's MPI            where it was looked for, every file that was looked at, the staged layer
     proof                 the command and its libraries, where they lie in directories of the host
                           (``run.proof``); whether ranks can copy from each other; the world check
+    GPUs                  where they are wanted: that no driver of one is there
     hooks                 the site's directories of OCI hooks, and the files in them
     engine                its package, which an update replaces
 
@@ -121,6 +122,8 @@ def collect(
             return None
         files += [*start.mpi, *looked_at, *_staged(ready)]
     files += _hooks(config)
+    if launch.wish(request, ready.image, config) is not None:  # and there is none
+        files += [witness.place(path) for path in (*facts.GPU_PLACES, *config.cdi_dirs)]
     candidates = (request.cwd,) if request.cwd else ()
     if facts.read(environ, candidates) != ready.facts:
         return None
@@ -157,7 +160,8 @@ def _image(store: layout.Store, ready: launch.Ready) -> Iterable[witness.Seen]:
 def _node(node: facts.Facts, request: launch_request.Request) -> Iterable[witness.Seen]:
     places = {node.user.home, *facts.PLACES, request.cwd} - {""}
     yield from (witness.place(path) for path in sorted(places))
-    for path, _, _ in facts.DEVICES:
+    yield witness.file(facts.FABRIC_DIRECTORY)
+    for path in (*(path for path, _, _ in facts.DEVICES), *facts.fabric_devices()):
         yield witness.place(path, nofollow=True)
     if request.step is not None:
         yield witness.place(ranks.library())

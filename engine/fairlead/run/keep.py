@@ -30,7 +30,6 @@ from fairlead import config as settings
 from fairlead import kernel, log
 from fairlead.host import witness
 from fairlead.image import reference
-from fairlead.plan import edits as plan_edits
 from fairlead.plan import plan as launch_plan
 from fairlead.plan import request as launch_request
 from fairlead.run import basis, block, entry, launch, proof
@@ -61,7 +60,7 @@ def begin(
 
     Before the namespace is entered, where the files still are those of the host.
     """
-    if not _may_be_kept(request, config) or ready.edits != plan_edits.NONE:
+    if not _may_be_kept(request, config) or not ready.may_be_kept:
         return None
     grounds = basis.collect(start, ready, request, config)
     if grounds is None:

@@ -15,6 +15,7 @@ from fairlead import errors, jsontext, kernel, log
 from fairlead.host import facts
 from fairlead.image import reference
 from fairlead.plan import edits as plan_edits
+from fairlead.plan import gpu
 from fairlead.plan import plan as launch_plan
 from fairlead.plan import request as launch_request
 from fairlead.run import injection, ranks, view
@@ -38,6 +39,7 @@ class Ready(NamedTuple):
         facts: on which node.
         named: of a launch with a name, what is known of the container; None of any other.
         edits: what it gets for devices and from the site's hooks.
+        may_be_kept: its devices and hooks depend on nothing that a kept plan would not know.
     """
 
     plan: launch_plan.Plan
@@ -46,6 +48,7 @@ class Ready(NamedTuple):
     facts: facts.Facts
     edits: plan_edits.Edits = plan_edits.NONE
     named: named.Named | None = None
+    may_be_kept: bool = True
 
 
 def prepare(
@@ -111,25 +114,53 @@ def _ready(
         *texts[:2],
     )
     node = facts.read(request.environ, candidates)
-    more = _edits(request, config)
+    more, may_be_kept = _edits(request, image, config, files)
     plan = launch_plan.make(source, request, node, brought, more)
-    return Ready(plan, mounts, image, node, edits=more)
+    return Ready(plan, mounts, image, node, edits=more, may_be_kept=may_be_kept)
 
 
-def _edits(request: launch_request.Request, config: settings.Config) -> plan_edits.Edits:
-    """Return what the devices that were asked for, and the site's hooks, bring."""
+def wish(
+    request: launch_request.Request, image: fetch.Image, config: settings.Config
+) -> gpu.Wish | None:
+    """Return the GPUs that a launch wants."""
+    of_file = ((name, text) for name, text, _ in request.templates if "$" not in text)
+    asked = (*of_file, *request.variables)
+    return gpu.wish(request.gpu or config.gpu, request.environ, asked, image.config.env)
+
+
+def _edits(
+    request: launch_request.Request,
+    image: fetch.Image,
+    config: settings.Config,
+    files: view.View,
+) -> tuple[plan_edits.Edits, bool]:
+    """Return what GPUs, the devices that were asked for, and the site's hooks bring.
+
+    And whether a plan with it may be kept: a kept one is made by C, which looks at no device and
+    runs no hook.
+    """
     found = plan_edits.NONE
+    may_be_kept = not request.devices
+    wanted = wish(request, image, config)
+    if wanted is not None and any(map(os.path.exists, (*facts.GPU_PLACES, *config.cdi_dirs))):
+        from fairlead.run import gpu as run_gpu
+
+        may_be_kept = False
+        found = run_gpu.edits(wanted, request.environ, config, files)
+    elif wanted is not None:
+        found = gpu.absent(wanted)
     if request.devices:
         from fairlead.run import devices
 
-        found = devices.edits(request, config)
+        found = plan_edits.joined(found, devices.edits(request, config))
     if config.hooks_dirs:
         from fairlead.host import hooks
         from fairlead.plan import hooks as plan_hooks
 
         chosen = plan_hooks.chosen(hooks.read(config.hooks_dirs), request)
+        may_be_kept = may_be_kept and not chosen
         found = plan_edits.joined(plan_edits.Edits(hooks=chosen), found)
-    return found
+    return found, may_be_kept
 
 
 def hooks(
