@@ -109,7 +109,7 @@ def test_job_script(tmp_path, capsys):
 8: -e: the same
 8: --ssh: nothing (is refused: nothing listens in a container)
 9: exec: fairlead run REF COMMAND (in a job: srun --container=REF COMMAND)
-9: --nv: nothing (the devices of a job: --device nvidia.com/gpu=all, and see docs/admin.md)
+9: --nv: not needed (the GPUs of a job are there; others: --gpu=all)
 9: -B: -v SRC[:DST[:ro]] (one each)
 9: --frob: not known of Apptainer and Singularity 1.4
 10: -w: nothing (the image stays as it is; a named container keeps changes: --name)

@@ -196,7 +196,7 @@ ssh-keygen | - | nothing listens in a container
 --mount type=bind,... | = | also for srun --container-mounts
 -m, --mpi | -m | --mpi takes a mode here: auto (default), host, image
 --mpi-type NAME | = | a name of fairlead mpi list
--n, --name NAME | --name NAME |
+-n, --name NAME | = |
 --pid host|private | = | private is refused: ranks need the host's
 --ssh | - | is refused: nothing listens in a container
 -t, --tty | = | accepted; the terminal is always the command's
@@ -262,9 +262,7 @@ verify | - | OCI images: signature_policy
 --writable-tmpfs | ~ | is so by default
 -w, --writable | - | the image stays as it is; a named container keeps changes: --name
 -o, --overlay DIR | --name NAME | a named container keeps changes
---nv | - | the devices of a job: --device nvidia.com/gpu=all, and see docs/admin.md
---nvccli | - | likewise
---rocm | - | likewise
+--nv, --nvccli, --rocm | ~ | the GPUs of a job are there; others: --gpu=all
 -f, --fakeroot | srun --container-remap-root | in Slurm steps
 -u, --userns | ~ | is always so
 -S, --scratch DIR | --tmpfs DIR |
@@ -291,7 +289,7 @@ APPTAINERENV_*, SINGULARITYENV_* | -e NAME=VALUE | or an environment file (EDF)
 APPTAINER_CACHEDIR, SINGULARITY_CACHEDIR | FAIRLEAD_STORE |
 APPTAINER_TMPDIR, SINGULARITY_TMPDIR | FAIRLEAD_STORE |
 APPTAINER_DOCKER_USERNAME, APPTAINER_DOCKER_PASSWORD | fairlead login |
-APPTAINER_NV, SINGULARITY_NV | - | see --nv
+APPTAINER_NV, SINGULARITY_NV | ~ | see --nv
 """),
 )
 
@@ -340,7 +338,7 @@ SHIFTER = Peer(
     _rows("""
 -i, --image docker:REF | --container=REF | srun, sbatch, salloc; fairlead run REF without Slurm; id:HEX is not known
 -V, --volume SRC:DST[:ro] | --container-mounts=SRC:DST[:ro] | fairlead run -v
--m, --module NAME,... | --container-mpi=auto | mpich: is so by default; gpu: see docs/admin.md; none: --container-mpi=image
+-m, --module NAME,... | --container-mpi=auto | mpich: is so by default; gpu: is so in a job with GPUs; none: --container-mpi=image
 --entrypoint | --container-entrypoint | with a value: fairlead run --entrypoint
 -w, --workdir DIR | --container-workdir=DIR |
 -e, --env NAME=VALUE | -e NAME=VALUE | fairlead run; in a job export it
@@ -412,7 +410,7 @@ inspect | fairlead inspect REF |
 --mpi | --mpi=auto | is so by default
 --openmpi-pmi2, --openmpi-pmix | --mpi=auto | the server that srun --mpi= starts
 --cuda-mpi | --mpi=auto | is so by default
---gpu | - | the devices of a job: --device nvidia.com/gpu=all, and see docs/admin.md
+--gpu | --gpu=auto | is so by default
 --cvmfs | -v /cvmfs |
 """),
 )

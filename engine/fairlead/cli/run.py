@@ -34,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     add_options(parser)
     parser.add_argument(
+        "-n",
         "--name",
         default="",
         metavar="NAME[:MODE]",
