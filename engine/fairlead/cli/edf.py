@@ -175,4 +175,5 @@ def _literal(value: str | bool) -> str:
 
 
 def _quoted(value: str) -> str:
-    return json.dumps(value).replace("\x7f", "\\u007f")
+    shown = json.dumps(value, ensure_ascii=False).encode(errors="replace").decode()
+    return shown.replace("\x7f", "\\u007f")  # as TOML wants it

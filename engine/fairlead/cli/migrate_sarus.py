@@ -39,7 +39,8 @@ class _Reading(NamedTuple):
 
     def set(self, key: str, value: object, origin: str) -> None:
         """Write one setting."""
-        shown = json.dumps(value, ensure_ascii=False)
+        text = json.dumps(value, ensure_ascii=False).encode(errors="replace").decode()
+        shown = text.replace("\x7f", "\\u007f")  # as TOML wants it
         self.lines.extend((f"# {self.where(origin)}: {origin}", f"{key} = {shown}", ""))
 
 

@@ -99,9 +99,9 @@ start | fairlead run REF COMMAND | or FILE.sqsh
 exec | fairlead exec PID COMMAND | see fairlead ps
 list | fairlead ps | images: fairlead images
 remove | fairlead rm REF | containers leave nothing behind
-export | - | srun --container-save writes a container's root to a squashfs file
+export | fairlead export |
 bundle | - | self-extracting files are not made; see fairlead bundle for OCI bundles
-load | fairlead run docker-archive:FILE | named directly wherever an image is
+load | fairlead run docker-archive:FILE | no copy is needed; the file is named wherever an image is
 batch | fairlead run REF COMMAND | configuration scripts are not run
 -m, --mount SRC:DST | -v SRC:DST[:ro] | fairlead run
 -e, --env NAME=VALUE | -e NAME=VALUE | fairlead run
@@ -180,7 +180,7 @@ SARUS = Peer(
     _rows("""
 run | fairlead run | in a job: srun --container=REF COMMAND
 pull | fairlead pull | a login is kept by fairlead login
-load | fairlead run docker-archive:FILE | no copy is needed; FILE by its name
+load | fairlead run docker-archive:FILE | no copy is needed; the file is named wherever an image is
 images | fairlead images |
 rmi | fairlead rm |
 hooks | fairlead plan | shows the hooks that a launch would run
@@ -321,7 +321,7 @@ CHARLIECLOUD = Peer(
 -q, --quiet, -v, --verbose | --verbose |
 pull | fairlead pull REF | ch-image
 build | - | ch-image: build with podman or buildah; containers-storage:NAME runs it
-push | - | ch-image: push with podman or skopeo
+push | fairlead push | ch-image
 list | fairlead images | ch-image
 delete | fairlead rm REF | ch-image
 ch-convert | ~ | images are read in every format: oci:, oci-archive:, docker-archive:, .sqsh, a directory
@@ -367,12 +367,12 @@ shared-run | srun --container=REF COMMAND | the tasks of a step share one contai
 exec | fairlead exec PID COMMAND |
 ps | fairlead ps |
 pull | fairlead pull REF |
-push | - | push with podman or skopeo
+push | fairlead push |
 migrate | ~ | no squashed copy is needed
 images | fairlead images |
 rmi | fairlead rm REF |
 build | - | build with podman; containers-storage:NAME runs it at once
-commit | - | a named container keeps changes: --name
+commit | fairlead commit |
 login | fairlead login |
 logout | fairlead logout |
 inspect | fairlead inspect REF |

@@ -251,19 +251,56 @@ class Client:
 
     # -- one exchange ------------------------------------------------------------------------------
 
+    def send(
+        self, ref: Reference, method: str, path: str, wanted: Mapping[str, str], body: bytes = b""
+    ) -> urllib3.BaseHTTPResponse:
+        """Send one request of an upload, as ``_open``; path may be what the registry named before.
+
+        Raises:
+            Broken: it may be tried again.
+            errors.AuthError, errors.RegistryError
+        """
+        url = path
+        if path.startswith(("/", "http:", "https:")):
+            url = _redirected(ref, f"{self._base(ref)}/", path, 1)
+        return self._open(ref, method, url, wanted, body)
+
+    def patiently(self, ref: Reference, once: Callable[[], R]) -> R:
+        """Return what once returns, tried again as every request is.
+
+        Raises:
+            errors.RegistryUnreachableError: it was Broken five times.
+        """
+        return self._patiently(ref, once)
+
+    def answer(self, response: urllib3.BaseHTTPResponse) -> bytes:
+        """Return the short body of an answer that hardly matters."""
+        return self._transport.drop(response)
+
+    def refusal(
+        self, ref: Reference, response: urllib3.BaseHTTPResponse, where: str
+    ) -> errors.Error:
+        """Return the error for a status that is no success; raises Broken if it may pass."""
+        return self._refusal(ref, response, where, blob=True)
+
     def _open(
-        self, ref: Reference, method: str, path: str, wanted: Mapping[str, str]
+        self,
+        ref: Reference,
+        method: str,
+        path: str,
+        wanted: Mapping[str, str],
+        body: bytes | None = None,
     ) -> urllib3.BaseHTTPResponse:
         """Send a request; follow redirects, log in when asked to. Any status comes back."""
         base = self._base(ref)
-        url = f"{base}/v2/{ref.repository}/{path}"
+        url = path if "://" in path else f"{base}/v2/{ref.repository}/{path}"
         logged_in = False
         redirects = 0
         while True:
             own = _origin(url) == _origin(base)
             held = self._logins.get(ref.name) if own else None
             sent = {**wanted, **({"Authorization": held.header} if held else {})}
-            response = self._transport.request(method, url, sent)
+            response = self._transport.request(method, url, sent, body)
             if response.status in _REDIRECTS and response.headers.get("Location"):
                 self._transport.drop(response)
                 redirects += 1
