@@ -171,7 +171,8 @@ def test_configurations(tmp_path, capsys, name, text, expected, status):
     ("name", "line"),
     [
         ("none", "error [usage]: {}: No such file or directory (name a file)"),
-        ("folder", "error [usage]: {}: Is a directory (name a file)"),
+        ("folder", "error [usage]: {}: is no regular file (name a file)"),
+        ("fifo", "error [usage]: {}: is no regular file (name a file)"),
         ("large", "error [usage]: {}: is larger than 1 MiB (name another file)"),
         ("list.json", "error [usage]: {}: is no JSON object (name a sarus.json)"),
         ("bad.json", "error [usage]: {}: Expecting value: line 1 column 1 (char 0) (name a sarus.json)"),
@@ -179,6 +180,7 @@ def test_configurations(tmp_path, capsys, name, text, expected, status):
 )  # fmt: skip
 def test_file_that_cannot_be_read(tmp_path, name, line):
     (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "fifo")
     (tmp_path / "large").write_bytes(b"x" * ((1 << 20) + 1))
     (tmp_path / "list.json").write_text("[]")
     (tmp_path / "bad.json").write_text("")

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import stat
 from collections.abc import Callable, Iterator
 
 from fairlead import config as settings
@@ -76,12 +77,12 @@ def _reader(path: str, text: str) -> Callable[[str], Iterator[Finding]]:
 
 def _read(path: str) -> str:
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # a FIFO would be waited for
+            raise errors.UsageError(f"{path}: is no regular file", hint="name a file")
         with open(path, "rb") as file:
-            data = file.read(_LIMIT_BYTES + 1) if os.path.isfile(path) else None
+            data = file.read(_LIMIT_BYTES + 1)
     except OSError as error:
         raise errors.UsageError(f"{path}: {error.strerror}", hint="name a file") from error
-    if data is None:
-        raise errors.UsageError(f"{path}: is no regular file", hint="name a file")
     if len(data) > _LIMIT_BYTES:
         raise errors.UsageError(f"{path}: is larger than 1 MiB", hint="name another file")
     return data.decode(errors="replace")
