@@ -198,12 +198,13 @@ SARUS = """{
    {"type": "volume"}
  ],
  "siteDevices": [{"source": "/dev/fuse", "access": "rw"}],
- "environment": {"set": {"A": "1"}, "prepend": {"P": "/x"}, "append": {"Q": "/y"}, "unset": ["R"]},
+ "environment": {"set": {"A": "1"}, "prepend": {"P": "/x"}, "append": [{"Q": "/y"}], "unset": ["R"]},
  "userMounts": {"notAllowedPrefixesOfPath": ["/etc", "/var"], "notAllowedPaths": ["/opt"]},
  "seccompProfile": "/x.json",
  "frobnicate": 1, "defaultMPIType": ["x"],
  "localRepositoryBaseDir": "/home", "apparmorProfile": "x",
- "containersPolicy": {"path": "/etc/sarus/policy.json", "enforce": false}
+ "containersPolicy": {"path": "/etc/sarus/policy.json", "enforce": true},
+ "containersRegistries.dPath": "/etc/sarus/registries.d"
 }
 """
 
@@ -219,10 +220,7 @@ hooks_dirs = ["/opt/sarus/hooks.d"]
 site_mounts = ["/scratch:/scratch", "/ro\\:x:/ro:ro"]
 
 # s:10: environment
-site_env = ["A=1", "P=+/x", "Q+=/y", "-R"]
-
-# s:11: userMounts
-forbidden_mounts = ["/etc", "/var", "/opt"]
+site_env = ["A=1", "P^=/x", "Q+=/y", "-R"]
 
 # s:15: containersPolicy
 signature_policy = "/etc/sarus/policy.json"
@@ -231,13 +229,21 @@ signature_policy = "/etc/sarus/policy.json"
     assert converted.remarks == (
         "s:4: siteMounts: type 'volume' is not bind",
         "s:9: siteDevices: name them in a CDI specification (cdi_dirs)",
-        "s:11: notAllowedPaths: what lies below these paths is forbidden, too",
+        "s:11: userMounts: restricts where users mount, which harms nobody here; forbidden_mounts restricts what",
         "s:12: seccompProfile: no privilege can be gained inside; no filter is loaded",
         "s:13: frobnicate: not known of Sarus 1.7",
         "s:13: defaultMPIType: is not of the form that Sarus documents",
         "s:14: localRepositoryBaseDir: set store (must be node-local here, and yours alone)",
         "s:14: apparmorProfile: nothing corresponds",
-        "s:15: containersPolicy: a policy that exists is always enforced",
+        "s:16: containersRegistries.dPath: set containers_config (the directory that holds registries.d)",
+    )
+
+
+def test_policy_that_is_a_fallback_and_environment_of_old_releases():
+    text = '{"containersPolicy": {"path": "/p", "enforce": false}, "environment": {"set": [{"A": "1"}]}}'
+    assert migrate_sarus.convert("s", text) == (
+        '# s:1: environment\nsite_env = ["A=1"]\n',
+        ("s:1: containersPolicy: is a fallback: where there is no policy.json, copy /p",),
     )
 
 
@@ -261,6 +267,6 @@ def test_any_sarus_json_is_settings_or_remarks(table):
 
     converted = migrate_sarus.convert("s", json.dumps(table))
     assert set(tomllib.loads(converted.settings)) <= {
-        "site_mounts", "site_env", "forbidden_mounts", "signature_policy", "hooks_dirs",
-        "insecure_registries", "mpi_profile",
+        "site_mounts", "site_env", "signature_policy", "hooks_dirs", "insecure_registries",
+        "mpi_profile",
     }  # fmt: skip

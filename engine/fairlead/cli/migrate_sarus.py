@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable
+from itertools import chain
 from typing import Any, NamedTuple
 
 from fairlead import errors
@@ -92,31 +93,22 @@ def _site_mounts(reading: _Reading, key: str, value: Any) -> None:
     reading.set("site_mounts", mounts, key)
 
 
-def _user_mounts(reading: _Reading, key: str, value: Any) -> None:
-    prefixes = [str(path) for path in value.get("notAllowedPrefixesOfPath", [])]
-    paths = [str(path) for path in value.get("notAllowedPaths", [])]
-    reading.set("forbidden_mounts", [*prefixes, *paths], key)
-    if paths:
-        reading.remark("notAllowedPaths", "what lies below these paths is forbidden, too")
-
-
 def _environment(reading: _Reading, key: str, value: Any) -> None:
-    lines = [f"{name}={text}" for name, text in value.get("set", {}).items()]
-    lines += [f"{name}=+{text}" for name, text in value.get("prepend", {}).items()]
-    lines += [f"{name}+={text}" for name, text in value.get("append", {}).items()]
+    lines = []
+    for part, sign in (("set", "="), ("prepend", "^="), ("append", "+=")):
+        given = value.get(part, {})
+        # Older releases: a list of objects with one field each.
+        pairs = given.items() if isinstance(given, dict) else [*chain(*(i.items() for i in given))]
+        lines += [f"{name}{sign}{text}" for name, text in pairs]
     lines += [f"-{name}" for name in value.get("unset", [])]
     reading.set("site_env", lines, key)
 
 
 def _policy(reading: _Reading, key: str, value: Any) -> None:
-    if value.get("path"):
+    if value.get("enforce") is True:
         reading.set("signature_policy", str(value["path"]), key)
-    if value.get("enforce") is False:
-        reading.remark(key, "a policy that exists is always enforced")
-
-
-def _registries(reading: _Reading, key: str, value: Any) -> None:
-    reading.remark(key, f"put it below containers_config ({value})")
+    else:
+        reading.remark(key, f"is a fallback: where there is no policy.json, copy {value['path']}")
 
 
 def _text(setting: str) -> _Converter:
@@ -138,10 +130,8 @@ def _list(setting: str) -> _Converter:
 
 _CONVERTERS: dict[str, _Converter] = {
     "siteMounts": _site_mounts,
-    "userMounts": _user_mounts,
     "environment": _environment,
     "containersPolicy": _policy,
-    "containersRegistries.dPath": _registries,
     "hooksDir": _list("hooks_dirs"),
     "insecureRegistries": _list("insecure_registries"),
     "defaultMPIType": _text("mpi_profile"),
