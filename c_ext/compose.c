@@ -132,10 +132,11 @@ static int execute(struct container *container, const struct block_record *recor
 
 	switch (record->op) {
 	case OP_TMPFS:
-		fd = detached_tmpfs(record->string[1], record->flags);
+		fd = detached_new(record->count > 2 ? record->string[2] : "tmpfs", record->string[1], record->flags);
 		if (fd < 0)
 			return report_set(report, STEP_MOUNT, -fd, target);
-		mountpoint_allow(container, fd);
+		if (record->count < 3)
+			mountpoint_allow(container, fd);
 		return attach(container, fd, target, record->flags, report);
 	case OP_BIND:
 		return clone < 0 ? 0 : attach(container, clone, record->string[1], record->flags, report);

@@ -189,7 +189,7 @@ def run(arguments: argparse.Namespace, config: settings.Config) -> int:
     plan = ready.plan
     launch_block = block.compile_plan(plan)
     if ready.named and ready.named.joins:
-        namespace.join(*running.open_process(ready.named.joins)[:2])
+        namespace.join(running.open_process(ready.named.joins).fds)
         proven = proof.Proven()
     else:
         namespace.enter(launch_block, hooks=prepare.hooks(ready, request))

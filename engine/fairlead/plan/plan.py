@@ -59,6 +59,8 @@ class Plan(NamedTuple):
         mpi: what was decided about MPI, and why.
         proof: what is proven in the container before the command runs.
         kept: of a named container its directory and its key; empty of any other.
+        remap_root: the user appears as root inside.
+        unshare: further namespaces of its own.
         hooks: the site's programs that run while it is built.
     """
 
@@ -82,6 +84,8 @@ class Plan(NamedTuple):
     mpi: tuple[str, ...]
     proof: proof.Proof = proof.Proof()
     kept: tuple[str, ...] = ()
+    remap_root: bool = False
+    unshare: tuple[str, ...] = ()
     hooks: tuple[hooks.Hook, ...] = ()
 
 
@@ -97,21 +101,22 @@ def make(
     Raises:
         errors.UsageError: there is no command, neither asked for nor in the image.
     """
-    trees, links = mounts.kernel_trees(facts)
-    directories = mounts.user_directories(request, facts)
+    inside = mounts.as_root(facts) if request.remap_root else facts
+    trees, links = mounts.kernel_trees(facts, request.unshare)
+    directories = mounts.user_directories(request, facts, inside.user.home)
     own = [
         *trees,
         *directories,
         *edits.mounts,
         *mounts.slurm_directories(request, facts),
-        *mounts.identity_files(facts, source.passwd, source.group),
+        *mounts.identity_files(inside, source.passwd, source.group),
         *(world.step_mounts(injection.world) if injection.world else ()),
     ]
     all_mounts = mounts.with_volumes(own, request.volumes)
     asked = [mount for mount in all_mounts if mount not in own]
     directories = [mount for mount in (*directories, *asked) if mount in all_mounts]
     arguments, command = _command(source.config, request)
-    workdir, why = _workdir(source.config, request, facts, directories)
+    workdir, why = _workdir(source.config, request, inside, directories)
     return Plan(
         image=source.reference,
         layers=(*((injection.layer,) if injection.layer else ()), *source.layers),
@@ -121,13 +126,15 @@ def make(
         upper_reason=_upper_reason(request),
         mounts=tuple(all_mounts),
         links=(*links, *edits.links),
-        variables=_variables(source, request, injection, edits),
+        variables=_variables(source, request, injection, edits, inside.user),
         arguments=arguments,
         command=command,
         workdir=workdir,
         workdir_reason=why,
         uid=facts.user.uid,
         gid=facts.user.gid,
+        remap_root=request.remap_root,
+        unshare=request.unshare,
         hostname=facts.hostname,
         notes=(*request.notes, *_notes(source.config, facts, injection), *edits.notes),
         mpi=injection.report,
@@ -137,9 +144,12 @@ def make(
 
 
 def _variables(
-    source: Source, request: launch.Request, injection: Injection, edits: plan_edits.Edits
+    source: Source,
+    request: launch.Request,
+    injection: Injection,
+    edits: plan_edits.Edits,
+    me: host_facts.User,
 ) -> tuple[env.Variable, ...]:
-    """Return the changes to the job's environment."""
     injected = injection.variables
     if injection.world:
         injected = (*injected, *world.variables(injection.world))
@@ -155,6 +165,8 @@ def _variables(
     )
     if request.remap_pytorch:
         variables = (*variables, *env.for_pytorch(request.environ, source.config.env))
+    if request.remap_root:
+        variables = (*variables, env.Variable("HOME", me.home, "root's, inside"))
     if not request.templates:
         return variables
     from fairlead.plan import definition  # few launches need it
@@ -202,6 +214,8 @@ def _workdir(
         return request.workdir, "asked for"
     if config.workdir not in ("", "/"):
         return config.workdir, "the image's WorkingDir"
+    if request.starts_in_image:
+        return "/", "the image has no WorkingDir; as under pyxis"
     visible = (
         (request.cwd + "/").startswith(mount.destination.rstrip("/") + "/") for mount in directories
     )

@@ -26,6 +26,7 @@ from collections.abc import Mapping
 from typing import NoReturn
 
 from fairlead import errors
+from fairlead.plan import bootstrap
 from fairlead.plan import request as launch
 
 MOUNTS = "--container-mounts"
@@ -100,8 +101,29 @@ def apply(request: launch.Request, facts: Mapping[str, str]) -> launch.Request:
         name=container_name(facts.get("name", "")),
         scope=facts.get("scope") or "job",
         save=_save(facts.get("save", ""), request.cwd),
+        starts_in_image=pyxis or request.starts_in_image,
         remap_pytorch=pyxis or request.remap_pytorch,
     )
+
+
+def check_pmi(request: launch.Request) -> launch.Request:
+    """Return the request unchanged, or say what of it would keep ranks from their PMIx server.
+
+    Source: slurm.md section 4: the server listens on the host's loopback and knows the job's uid.
+
+    Raises:
+        errors.UsageError
+    """
+    hint = "start the step with --mpi=none or --mpi=pmi2, or leave the option out"
+    if (request.remap_root or "net" in request.unshare) and (
+        bootstrap.started_with(request.environ) == "pmix"
+    ):
+        if request.remap_root:
+            why = "--container-remap-root: the step's PMIx server does not answer uid 0"
+        else:
+            why = "--container-unshare=net: the step's PMIx server listens on the host's network"
+        raise errors.UsageError(why, hint=hint)
+    return request
 
 
 def mounts(text: str, cwd: str, origin: str = MOUNTS) -> tuple[launch.Volume, ...]:

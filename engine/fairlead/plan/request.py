@@ -79,6 +79,7 @@ class Request(NamedTuple):
         name: under which the root file system is kept, as ``NAME[:MODE]``; empty: not at all.
         scope: ``job``: the name belongs to the job; ``global``: to the user.
         save: file that the root file system is written to; empty: none.
+        starts_in_image: without a working directory of its own the image is started in ``/``.
         remap_pytorch: an image that sets PYTORCH_VERSION gets its ranks' variables from Slurm.
     """
 
@@ -111,6 +112,7 @@ class Request(NamedTuple):
     name: str = ""
     scope: str = "job"
     save: str = ""
+    starts_in_image: bool = False
     remap_pytorch: bool = False
 
 

@@ -15,7 +15,7 @@ from fairlead import errors, jsontext, kernel, log
 from fairlead.host import facts
 from fairlead.image import reference
 from fairlead.plan import edits as plan_edits
-from fairlead.plan import gpu
+from fairlead.plan import gpu, pyxis
 from fairlead.plan import plan as launch_plan
 from fairlead.plan import request as launch_request
 from fairlead.run import injection, ranks, view
@@ -69,7 +69,7 @@ def prepare(
         errors.Error: anything that the user can be told; nothing is left half done.
     """
     refuse_root()
-    launch_request.check(request)
+    pyxis.check_pmi(launch_request.check(request))
     store = layout.open_store(config)
     if request.name or request.save:
         from fairlead.run import named

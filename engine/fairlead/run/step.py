@@ -68,7 +68,7 @@ def _place(error: BaseException) -> str:
     )
 
 
-def _serve(data: bytes) -> tuple[int, int, int]:
+def _serve(data: bytes) -> tuple[int, ...]:
     facts, environ = parse(data)
     if facts.get("nodeid") != "0":
         log.set_quiet(True)  # every node would say the same
@@ -84,7 +84,6 @@ def _serve(data: bytes) -> tuple[int, int, int]:
     config = settings.load()
     request, config = launch_from(facts, job, config)
     broker = BROKER_FD if facts.get("broker") == "1" else -1
-    _refuse_unmade(request)
     if not request.name:
         upper.check(request, broker)
     ready = prepare.prepare(
@@ -95,32 +94,24 @@ def _serve(data: bytes) -> tuple[int, int, int]:
     launch_block = block.compile_plan(ready.plan)
     block_fd = _memory_file(launch_block)
     if ready.named and ready.named.joins:
-        user_fd, mount_fd = _join(ready.named.joins)
+        fds = _join(ready.named.joins, request)
         proven = proof.Proven()
     else:
-        user_fd, mount_fd = namespace.enter(launch_block, mounts, prepare.hooks(ready, request))
+        fds = namespace.enter(launch_block, mounts, prepare.hooks(ready, request))
         proven = proof.prove(ready.plan, launch_block)
     for note in (*ready.plan.notes, *proven.notes):
         log.note(note)
     if pending:
         keep.publish(pending, proven)
-    return user_fd, mount_fd, block_fd
+    place = kernel.lib.CHANNEL_BLOCK
+    return (*fds[:place], block_fd, *fds[place + 1 :])
 
 
-def _join(container: running.Running) -> tuple[int, int]:
+def _join(container: running.Running, request: launch.Request) -> tuple[int, ...]:
     """Return the namespaces of a container that runs, which the tasks join."""
     from fairlead.host import running
 
-    process = running.open_process(container)
-    return process.user_fd, process.mount_fd
-
-
-def _refuse_unmade(request: launch.Request) -> None:
-    if request.save:
-        raise errors.UsageError("--container-save: not yet possible", hint="leave it out")
-    for asked, option in ((request.unshare, "unshare"), (request.remap_root, "remap-root")):
-        if asked:
-            raise errors.UsageError(f"--container-{option}: not yet possible", hint="leave it out")
+    return running.open_process(container, request.unshare).fds
 
 
 def _read(fd: int) -> bytes:
