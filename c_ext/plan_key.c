@@ -19,7 +19,7 @@
 /* Several slurmds may share a host, each with directories of its own. No proxies and certificates: nothing is fetched for a plan that is cached, and a proxy's password stays off the
  * disk. Credentials are files, named by these. */
 static const char *const read_by_engine[] = { "HOME", "XDG_CONFIG_HOME", "XDG_RUNTIME_DIR", "DOCKER_CONFIG",
-					      "REGISTRY_AUTH_FILE", "SLURMD_NODENAME" };
+					      "REGISTRY_AUTH_FILE", "ENROOT_CONFIG_PATH", "SLURMD_NODENAME" };
 
 static const char *const installation[] = { "libexec/fairlead/engine.py", "libexec/fairlead/fairlead-enter",
 					    "lib/fairlead/spank_fairlead.so", "bin/fairlead",
