@@ -33,7 +33,8 @@ enum block_op {
 	OP_COMMAND = 7,  /* command, PATH: must be found and executable once the root stands */
 	OP_UPPER = 8,    /* right after OP_ROOT: how much the container may write to its root, as tmpfs wants it; or, to write
 			  * to a mount that came with the block, the size that the broker was asked for and "mount:N"; or, to
-			  * keep it, an empty string, a directory of the user's, and the container's name */
+			  * keep it, an empty string, a directory of the user's, and the container's name; a fourth string:
+			  * the directory's content is to be saved when the tasks have ended (enter.c) */
 
 	/* enter.c */
 	OP_WORKDIR = 16,     /* path */

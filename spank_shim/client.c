@@ -166,6 +166,21 @@ static const char *own_reference(void)
 	return image ? image : value;
 }
 
+/* A name alone means the container that has it: what it was made from, the node knows (run/named.py). */
+static const char *kept_reference(void)
+{
+	static char reference[OPTION_MAX];
+	const char *name = options_given("name");
+
+	if (!name)
+		return NULL;
+	if ((size_t)snprintf(reference, sizeof(reference), "container-name:%s", name) >= sizeof(reference) ||
+	    has_control_character(reference))
+		refuse("error [usage]: --container-name: too long, or holds a control character (choose another)");
+	style = STYLE_PYXIS;
+	return reference;
+}
+
 static const char *settle_reference(void)
 {
 	const char *reference = own_reference();
@@ -180,7 +195,9 @@ static const char *settle_reference(void)
 		style = reference ? STYLE_PYXIS : NULL;
 		given = reference != NULL;
 	}
-	if (!reference || !*reference || strcmp(reference, "none") == 0)
+	if (!reference)
+		return kept_reference();
+	if (!*reference || strcmp(reference, "none") == 0)
 		return NULL;
 	if (strlen(reference) >= OPTION_MAX || has_control_character(reference))
 		refuse("error [reference]: --container: too long, or holds a control character "
@@ -274,8 +291,6 @@ int client_settle(void)
 	reference = settle_reference();
 	if (reference)
 		refuse_conflicts();
-	else if (options_given("name"))
-		refuse("error [usage]: --container-name: no image is named (add --container-image)");
 	else
 		options_without_container(ignore);
 	if (workdir && workdir[0] != '/')

@@ -6,12 +6,16 @@
  *
  *   _FAIRLEAD_ENTER=N:N:N:N:N:N   inherited descriptors in the order of enum channel_fd; -1: none, or joined already
  *   _FAIRLEAD_COMMAND=WORD               the command, where Slurm could only replace argv[0] */
+#include "old_headers.h"
+
 #include <errno.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "block.h"
@@ -46,9 +50,54 @@ static void *map_block(int fd, size_t *ret_size)
 	return block == MAP_FAILED ? NULL : block;
 }
 
+/* The directory of a container that is to be saved in the end (OP_UPPER), or NULL. */
+static const char *place_to_save(const void *block, size_t size)
+{
+	struct block_cursor cursor;
+	struct block_record record;
+
+	if (block_open(&cursor, block, size) < 0)
+		return NULL;
+	while (block_next(&cursor, &record))
+		if (record.op == OP_UPPER && record.count > 3)
+			return record.string[1];
+	return NULL;
+}
+
+/* Of a step whose container is to be saved the first task of the first node is a child of the process that saves: that
+ * is one of the step's, so that Slurm's signals, limits and output are its own, and its status is the task's. Returns in
+ * the child. */
+static void stay_to_save(const char *place)
+{
+	static const int ignored[] = { SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGALRM };
+	const char *task = getenv("SLURM_LOCALID"), *node = getenv("SLURM_NODEID");
+	const char *argv[] = { FAIRLEAD_PREFIX "/venv/bin/python", "-I", "-m", "fairlead.run.saver", place, NULL, NULL };
+	char number[16];
+	int status = 0;
+	pid_t child;
+
+	if (!task || !node || strcmp(task, "0") != 0 || strcmp(node, "0") != 0)
+		return;
+	child = fork();
+	if (child < 0)
+		refuse("error [slurm]: the process that saves the container cannot be started", 125);
+	if (child == 0)
+		return;
+	for (size_t i = 0; i < sizeof(ignored) / sizeof(*ignored); i++)
+		signal(ignored[i], SIG_IGN);
+	/* The namespaces end with the tasks, and PMI must see its connection end. */
+	syscall(SYS_close_range, 3, ~0U, 0);
+	while (waitpid(child, &status, 0) < 0 && errno == EINTR)
+		;
+	snprintf(number, sizeof(number), "%d", WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status));
+	argv[5] = number;
+	execv(argv[0], (char *const *)argv);
+	refuse("error [slurm]: the container cannot be saved: the engine does not start", 125);
+}
+
 int main(int argc, char *argv[])
 {
-	const char *numbers = getenv("_FAIRLEAD_ENTER"), *command = getenv("_FAIRLEAD_COMMAND"), *opened;
+	const char *numbers = getenv("_FAIRLEAD_ENTER"), *command = getenv("_FAIRLEAD_COMMAND"), *opened, *place;
 	int fds[CHANNEL_FDS];
 	struct report report = { 0 };
 	size_t size;
@@ -59,6 +108,9 @@ int main(int argc, char *argv[])
 	block = map_block(fds[CHANNEL_BLOCK], &size);
 	if (!block)
 		refuse("error [slurm]: the step's launch block cannot be read", 125);
+	place = place_to_save(block, size);
+	if (place)
+		stay_to_save(place);
 	if (fds[CHANNEL_USERNS] >= 0 && (namespace_join(fds[CHANNEL_USERNS], fds[CHANNEL_MNTNS], &report) < 0 ||
 					 namespace_join_further(fds, &report) < 0))
 		refuse_report(&report);

@@ -208,3 +208,24 @@ def test_one_that_was_killed_on_its_way_is_taken_up(user: User, image: str) -> N
     process.wait()
     assert in_box(user, image, "cat data")[1] == "new\n"
     assert user.run("store", "check").returncode == 0
+
+
+@pytest.mark.parametrize("answer", ["echo 5", "exit 1"], ids=["answers", "silent"])
+def test_what_an_ended_job_left_goes_with_the_garbage_if_slurm_says_so(
+    user: User, image: str, answer: str
+) -> None:
+    in_box(user, image, "echo new > data")
+    kept = Path(user.place) / "store/containers"
+    for key in ("4.box", "5.box"):
+        subprocess.run(["cp", "-a", kept / "0.box", kept / key], check=True)
+    squeue = Path(user.place) / "bin/squeue"
+    squeue.parent.mkdir()
+    squeue.write_text(f"#!/bin/sh\n{answer}\n")
+    squeue.chmod(0o755)
+    user.environ |= {"PATH": f"{squeue.parent}:{user.environ['PATH']}", "SLURM_CONF": "/dev/null"}
+    assert user.run("store", "gc").returncode == 0
+    ended = [] if answer == "echo 5" else ["4.box"]
+    assert sorted(os.listdir(kept)) == ["0.box", *ended, "5.box"]
+    # So does the next launch under a name, of another job or of none.
+    in_box(user, image, "true")
+    assert sorted(os.listdir(kept)) == ["0.box", *ended, "5.box"]

@@ -104,7 +104,7 @@ def test_identity_drops_a_tag_beside_a_digest():
         ("[::zz]:1/x", "is not a host name"),
         ("myhost#x", "the registry 'myhost' needs a port, as in myhost:443"),
         ("oci://x", "has the scheme 'oci'; only docker:// is known"),
-        ("dockerd://x", "has the scheme 'dockerd'"),
+        ("dockerd://x", "an image of a Docker daemon"),
         ("https://q.io/x", "has the scheme 'https'"),
         ("a#b#c", "holds more than one '#'"),
         ("#b", "names no registry before '#'"),

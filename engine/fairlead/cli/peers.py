@@ -67,7 +67,7 @@ PYXIS = Peer(
 --container-mounts SRC[:DST[:FLAGS]],... | = | also tmpfs:DST, umount:DST, and one mount in the long syntax, type=bind,...
 --container-workdir DIR | = | default: the image's, else the job's
 --container-name NAME[:MODE] | = | auto, create, exec, no_exec
---container-save PATH | = | a squashfs file
+--container-save PATH | = | a squashfs file; also its changes as an image: oci:DIR, docker://REF
 --container-mount-home, --no-container-mount-home | = | default: bound, as the setting mount_home says
 --container-remap-root, --no-container-remap-root | = | default: you are yourself inside
 --container-entrypoint, --no-container-entrypoint | = | default: not run

@@ -125,6 +125,9 @@ def parse(text: str, *, default_registry: str = DOCKER_HUB, cwd: str | None = No
     rest, scheme = text, text.startswith("docker://")
     if scheme:
         rest = text.removeprefix("docker://")
+    elif text.startswith("dockerd://"):
+        why = "an image of a Docker daemon, which no node is asked for"
+        _refuse(text, why, hint="write it with docker save and name docker-archive:FILE")
     elif "://" in text:
         _refuse(text, f"has the scheme {text.partition('://')[0]!r}; only docker:// is known")
     user, registry, rest = _split_enroot(text, rest, scheme=scheme)

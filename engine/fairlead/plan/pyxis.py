@@ -311,6 +311,10 @@ def _marks(name: str) -> str:
 def _save(text: str, cwd: str) -> str:
     if not text:
         return ""
+    if text.startswith("docker://"):
+        return text
+    if text.startswith("oci:"):
+        return f"oci:{_save(text.removeprefix('oci:'), cwd)}"
     if text.endswith("/"):
         raise errors.UsageError(
             f"--container-save: {text!r} is a directory", hint="name the file to write"

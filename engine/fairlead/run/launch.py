@@ -74,6 +74,8 @@ def prepare(
     if request.name or request.save:
         from fairlead.run import named
 
+        request = named.wanted(request)
+    if request.name or request.save:
         # Its changes lie above a tree of this user's, which the shared store has not.
         claimed, request = named.claim(request, config, store)
         ready = _ready(request, config, store, progress, broker=-1)

@@ -29,8 +29,9 @@ from fairlead.store import containers, fetch, layout
 from fairlead.store.layout import Store
 
 MODES = ("auto", "create", "exec", "no_exec")
+NAME_ALONE = "container-name:"  # in place of an image's name (``spank_shim/client.c``)
 _STARTS_S, _POLL_S = 10.0, 0.05
-SAVED = "save-"  # names of our own making, for what is only to be saved
+SAVED = "save-"  # begins names of our own making, for what is only to be saved
 
 
 class Named(NamedTuple):
@@ -42,6 +43,7 @@ class Named(NamedTuple):
         kept: what was known of it, None for a new one.
         joins: the container that runs under this name, None if this launch makes it.
         holder: the process that becomes it, this one or in a step the task that waits for it.
+        save: where it is to be saved in the end; empty: nowhere.
     """
 
     container: containers.Container
@@ -49,6 +51,7 @@ class Named(NamedTuple):
     kept: containers.Kept | None
     joins: running.Running | None
     holder: int
+    save: str
 
 
 def key_of(request: launch_request.Request) -> tuple[str, str]:
@@ -61,6 +64,20 @@ def key_of(request: launch_request.Request) -> tuple[str, str]:
     return f"{job}.{name}", mode or "auto"
 
 
+def wanted(request: launch_request.Request) -> launch_request.Request:
+    """Return the request as it is on this node: the first one saves, and a task that waits for it.
+
+    Raises:
+        errors.UsageError: there is no such task.
+    """
+    step = request.step
+    if request.save and step is not None and step.multi_prog:
+        raise errors.UsageError("--container-save: not with --multi-prog", hint="leave one out")
+    if request.save and step is not None and step.node_index > 0:
+        return request._replace(save="")
+    return request
+
+
 def claim(
     request: launch_request.Request, config: settings.Config, store: Store
 ) -> tuple[Named, launch_request.Request]:
@@ -70,6 +87,8 @@ def claim(
         errors.ContainerError: it runs and may not be joined, does not run and must, or was made
             from another image.
     """
+    if request.reference.startswith(NAME_ALONE):
+        request = request._replace(reference="")
     key, mode = key_of(request)
     forget_ended(store, key)
     lock = containers.hold(store, key, make=True)
@@ -86,13 +105,20 @@ def claim(
         raise errors.ContainerError(
             f"{name}: does not run on {os.uname().nodename}", hint="start it, or leave exec out"
         )
+    if runs is not None and request.save:
+        raise errors.ContainerError(
+            f"{name}: runs already, as process {runs.pid}, and can be saved only by the step that "
+            "makes it",
+            hint="save it later, with fairlead commit",
+        )
     if mode == "create" or kept is None:
         containers.empty(store, container)
         kept = None
     if kept is None and not request.reference:
+        containers.remove(store, container)
         raise containers.missing(key)
     holder = os.getppid() if request.step else os.getpid()
-    found = Named(container, lock, kept, runs, holder)
+    found = Named(container, lock, kept, runs, holder, request.save)
     return found, request._replace(reference=_reference(request, config, found))
 
 
@@ -174,10 +200,11 @@ def settle(found: Named, ready: launch.Ready, store: Store) -> launch.Ready:
             layers=own,
             points=tuple(sorted({*before.points, *points})),
             injected=tuple(sorted({*before.injected, *laid})),
+            save=found.save,
             holder=f"{layout.boot_id()} {found.holder} {layout.start_time(str(found.holder))}",
         )
         containers.write(store, found.container, note)
-    where = (found.container.path, found.container.key)
+    where = (found.container.path, found.container.key, *(("save",) if found.save else ()))
     reason = f"kept for the container {found.container.key}"
     plan = plan._replace(upper="kept", upper_size="", upper_reason=reason, kept=where)
     return ready._replace(plan=plan, named=found)

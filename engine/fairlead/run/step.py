@@ -84,7 +84,7 @@ def _serve(data: bytes) -> tuple[int, ...]:
     config = settings.load()
     request, config = launch_from(facts, job, config)
     broker = BROKER_FD if facts.get("broker") == "1" else -1
-    if not request.name:
+    if not (request.name or request.save):
         upper.check(request, broker)
     ready = prepare.prepare(
         request, config, log.QuietProgress(f"pulling {request.reference}"), broker
@@ -201,7 +201,8 @@ def check() -> int:
         cwd = ""
     request = launch.Request(facts.get("ref", ""), ("true",), {}, cwd)
     try:
-        if reference.environment(request.reference) is None:  # which is read on the node
+        named = request.reference.startswith("container-name:")  # a name alone, see run.named
+        if not named and reference.environment(request.reference) is None:  # read on the node
             reference.parse(request.reference, cwd=cwd)
         launch.check(pyxis.apply(request, facts))
     except errors.Error as error:

@@ -60,7 +60,8 @@ class Kept(NamedTuple):
         layers: the image's directories, topmost first, without what a launch laid over them.
         points: where something was mounted in it.
         injected: directories that were laid over the image.
-        holder: the process that was to become it (``witness``), last.
+        holder: boot, number and start of the process that was to become it, last.
+        save: where it is to be saved when the step has ended; empty: nowhere.
     """
 
     reference: str
@@ -71,6 +72,7 @@ class Kept(NamedTuple):
     points: tuple[str, ...] = ()
     injected: tuple[str, ...] = ()
     holder: str = ""
+    save: str = ""
 
 
 def at(store: Store, key: str) -> Container:
@@ -118,7 +120,7 @@ def read(container: Container) -> Kept | None:
         with open(f"{container.path}/{_RECORD}", "rb") as file:
             table = jsontext.loads(file.read(_LIMIT))
         lists = {k: tuple(map(str, table[k])) for k in ("names", "layers", "points", "injected")}
-        texts = {k: str(table[k]) for k in ("reference", "pinned", "chain", "holder")}
+        texts = {k: str(table[k]) for k in ("reference", "pinned", "chain", "holder", "save")}
         return Kept(**texts, **lists)  # type: ignore[arg-type]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
