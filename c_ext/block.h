@@ -24,8 +24,8 @@
 
 enum block_op {
 	/* compose.c, in the order in which they appear */
-	OP_ROOT = 1,     /* lower directories, topmost first; ROOT_READONLY */
-	OP_TMPFS = 2,    /* target, mount options */
+	OP_ROOT = 1,     /* lower directories, topmost first; ROOT_* */
+	OP_TMPFS = 2,    /* target, mount options, and a file system's type where it is another of the kernel's own */
 	OP_BIND = 3,     /* source, target */
 	OP_DEVICE = 4,   /* source, target, and "block" for a block device; flags = major << 20 | minor, checked */
 	OP_FILE = 5,     /* target, content: a generated read-only file */
@@ -39,6 +39,7 @@ enum block_op {
 	OP_ENV_SET = 17,     /* name, value */
 	OP_ENV_UNSET = 18,   /* name */
 	OP_ARGUMENT = 19,    /* goes before the command: the image's entrypoint */
+	OP_ENV_TASK = 20,    /* name, template of the task's own variables; left alone where one of them is missing */
 
 	/* plan_entry.h: only in a cached plan; plan_expand() leaves them out of the launch block */
 	OP_CHECK_FILE = 32,     /* path, what is known of it; CHECK_* */
@@ -53,12 +54,19 @@ enum block_op {
 
 enum block_flag {
 	ROOT_READONLY = 1 << 0,
+	ROOT_REMAP = 1 << 1, /* the user is uid 0 inside */
+	ROOT_NET = 1 << 2,   /* namespaces of its own, beside user and mount */
+	ROOT_IPC = 1 << 3,
+	ROOT_UTS = 1 << 4,
 
 	BIND_READONLY = 1 << 0,
 	BIND_OPTIONAL = 1 << 1,  /* no error when the source does not exist */
 	BIND_DEVICES = 1 << 2,   /* keep device nodes usable (below /dev only) */
 	BIND_SHALLOW = 1 << 3,   /* without the mounts below the source */
-	BIND_NOEXEC = 1 << 4,
+	BIND_NOEXEC = 1 << 4,    /* as BIND_READONLY, of a tmpfs, too */
+	BIND_PRIVATE = 1 << 5,   /* hears of no mount that the host makes below the source */
+	BIND_UNBINDABLE = 1 << 6,
+	BIND_PROPAGATE_ALL = 1 << 7, /* these two also for the mounts below the source */
 	TARGET_STRICT = 1 << 8,  /* no component of the target may be a symbolic link */
 
 	CHECK_KIND = 1 << 0,     /* absent, directory, own directory, ... instead of the file's identity */
@@ -84,6 +92,9 @@ struct block_cursor {
 
 /* Check the whole block and point the cursor at its first record; 0 or -EBADMSG. */
 int block_open(struct block_cursor *ret_cursor, const void *data, size_t size);
+
+/* The flags of the block's root, before it is built; 0 for what is no block with a root. */
+uint32_t block_root_flags(const void *data, size_t size);
 
 /* Read the next record: 1, 0 at the end. The strings point into the block. */
 int block_next(struct block_cursor *cursor, struct block_record *ret_record);

@@ -109,7 +109,8 @@ static void try_plan(const char *key, size_t key_size)
 	if (words && !plan.image && !plan.upper) /* those are the broker's */
 		err = plan_build(&plan, NULL, 0, fds);
 	/* One step or none: who is in the user namespace and not in the mount namespace could not go back. */
-	if (!err && namespace_join(fds[CHANNEL_USERNS], fds[CHANNEL_MNTNS], &report) < 0) {
+	if (!err && (namespace_join(fds[CHANNEL_USERNS], fds[CHANNEL_MNTNS], &report) < 0 ||
+		     namespace_join_further(fds, &report) < 0)) {
 		dprintf(STDERR_FILENO, "fairlead: error [namespace]: cannot enter the container: %s: %s\n", report.detail,
 			strerror(report.err));
 		_exit(125);

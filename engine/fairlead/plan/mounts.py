@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from fairlead import errors
 from fairlead.host import facts as host_facts
 from fairlead.plan import request as launch
 
@@ -30,7 +31,8 @@ class Mount(NamedTuple):
     ``type`` is ``bind``, ``tmpfs``, ``file`` (source holds the content of a generated file) or
     ``device``. ``options`` are runtime-spec mount options, plus ``optional`` (no error if the
     source is gone), ``strict`` (the image's own path must not be a symbolic link) and ``dev``; of a
-    device its number, and ``block`` if it is one.
+    device its number, and ``block`` if it is one. A bind without ``rbind`` shows no mounts below
+    its source.
     """
 
     destination: str
@@ -49,8 +51,12 @@ class Link(NamedTuple):
     reason: str
 
 
-def kernel_trees(facts: host_facts.Facts) -> tuple[list[Mount], list[Link]]:
-    """Return /proc, /sys and /dev."""
+def kernel_trees(
+    facts: host_facts.Facts, unshare: tuple[str, ...] = ()
+) -> tuple[list[Mount], list[Link]]:
+    """Return /proc, /sys and /dev; what a namespace of its own shows, its own tree shows."""
+    of_network = Mount("/sys", "sysfs", "sysfs", ("ro", "strict"), "of its own network")
+    shared = "topology and device discovery, read-only"
     mounts = [
         # The host's: the pid namespace is shared, which MPI's shared memory and PMIx need (mpi.md
         # section 1).
@@ -61,13 +67,9 @@ def kernel_trees(facts: host_facts.Facts) -> tuple[list[Mount], list[Link]]:
             ("rbind", "strict"),
             "host's pid namespace, shared with the other ranks",
         ),
-        Mount(
-            "/sys",
-            "bind",
-            "/sys",
-            ("rbind", "ro", "strict"),
-            "topology and device discovery, read-only",
-        ),
+        of_network
+        if "net" in unshare
+        else Mount("/sys", "bind", "/sys", ("rbind", "ro", "strict"), shared),
         Mount(
             "/dev",
             "tmpfs",
@@ -78,7 +80,9 @@ def kernel_trees(facts: host_facts.Facts) -> tuple[list[Mount], list[Link]]:
     ]
     for path, kind in (("/dev/pts", "terminals"), ("/dev/shm", "shared memory between ranks"),  # noqa: S108
                        ("/dev/mqueue", "message queues")):  # fmt: skip
-        if path in facts.directories:
+        if path == "/dev/mqueue" and "ipc" in unshare:
+            mounts.append(Mount(path, "mqueue", "mqueue", (), "of its own ipc namespace"))
+        elif path in facts.directories:
             options = ("rbind", "dev") if path == "/dev/pts" else ("rbind",)
             mounts.append(Mount(path, "bind", path, options, kind))
     for device in facts.devices:
@@ -119,8 +123,19 @@ def identity_files(facts: host_facts.Facts, passwd: str, group: str) -> list[Mou
     return mounts
 
 
-def user_directories(request: launch.Request, facts: host_facts.Facts) -> list[Mount]:
-    """Return home, temporary directories, the job's directory and what the user asked for."""
+def as_root(facts: host_facts.Facts) -> host_facts.Facts:
+    """Return the facts as one sees them to whom the user is root."""
+    me = facts.user._replace(uid=0, gid=0, name="root", home="/root", groups=((0, "root"),))
+    return facts._replace(user=me)
+
+
+def user_directories(
+    request: launch.Request, facts: host_facts.Facts, inside: str = ""
+) -> list[Mount]:
+    """Return home, temporary directories and the job's directory.
+
+    The home is at the path ``inside``, if one is given, in place of its own.
+    """
     mounts = [
         Mount(path, "bind", path, ("rbind",), "default")
         for path in ("/tmp", "/var/tmp")  # noqa: S108
@@ -128,17 +143,45 @@ def user_directories(request: launch.Request, facts: host_facts.Facts) -> list[M
     ]
     home = facts.user.home
     if request.mount_home and home in facts.directories and may_bind(home, PROGRAM_TREES):
-        mounts.append(
-            Mount(home, "bind", home, ("rbind", "optional"), "home directory (setting mount_home)")
-        )
+        why = "home directory (setting mount_home)"
+        mounts.append(Mount(inside or home, "bind", home, ("rbind", "optional"), why))
     cwd = request.cwd
-    if cwd and cwd in facts.directories and may_bind(cwd) and not _covered(cwd, mounts):
+    left_out = not request.mount_home and _lies_in(cwd, home)
+    visible = cwd in facts.directories and may_bind(cwd) and not left_out
+    if cwd and visible and not _covered(cwd, mounts):
         mounts.append(Mount(cwd, "bind", cwd, ("rbind", "optional"), "the job's working directory"))
-    for volume in request.volumes:
-        options = ("rbind", *volume.flags) if volume.kind == "bind" else volume.flags
-        why = f"asked for by {volume.origin}"
-        mounts.append(Mount(volume.destination, volume.kind, volume.source, options, why))
     return mounts
+
+
+def with_volumes(mounts: list[Mount], volumes: tuple[launch.Volume, ...]) -> list[Mount]:
+    """Return the mounts with what the user asked for, in the order of asking.
+
+    Raises:
+        errors.MountError: nothing is mounted where a mount was to be taken away.
+    """
+    made = list(mounts)
+    for volume in volumes:
+        if volume.kind != "umount":
+            made.append(_volume(volume))
+            continue
+        place = volume.destination.rstrip("/")
+        left = [mount for mount in made if not _lies_in(mount.destination, place)]
+        if len(left) == len(made):
+            raise errors.MountError(
+                f"{volume.origin}: umount:{volume.destination}: nothing is mounted there",
+                hint="leave it out",
+            )
+        made = left
+    return made
+
+
+def _volume(volume: launch.Volume) -> Mount:
+    why = f"asked for by {volume.origin}"
+    if volume.kind == "tmpfs":
+        return Mount(volume.destination, "tmpfs", "tmpfs", volume.flags, why)
+    tree = () if "bind" in volume.flags else ("rbind",)
+    flags = (flag for flag in volume.flags if flag not in ("rw", "rbind"))
+    return Mount(volume.destination, "bind", volume.source, (*tree, *flags), why)
 
 
 def slurm_directories(request: launch.Request, facts: host_facts.Facts) -> list[Mount]:
@@ -179,7 +222,11 @@ def may_bind(path: str, trees: tuple[str, ...] = IMAGE_TREES) -> bool:
 
 
 def _covered(path: str, mounts: list[Mount]) -> bool:
-    return any((path + "/").startswith(mount.destination.rstrip("/") + "/") for mount in mounts)
+    return any(_lies_in(path, mount.destination.rstrip("/")) for mount in mounts)
+
+
+def _lies_in(path: str, place: str) -> bool:
+    return f"{path.rstrip('/')}/".startswith(f"{place}/")
 
 
 def _without(text: str, name: str, number: int) -> list[str]:

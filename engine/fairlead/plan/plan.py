@@ -58,6 +58,8 @@ class Plan(NamedTuple):
         notes: what the user should know (``User`` ignored, MPI decisions).
         mpi: what was decided about MPI, and why.
         proof: what is proven in the container before the command runs.
+        remap_root: the user appears as root inside.
+        unshare: further namespaces of its own.
         hooks: the site's programs that run while it is built.
     """
 
@@ -80,6 +82,8 @@ class Plan(NamedTuple):
     notes: tuple[str, ...]
     mpi: tuple[str, ...]
     proof: proof.Proof = proof.Proof()
+    remap_root: bool = False
+    unshare: tuple[str, ...] = ()
     hooks: tuple[hooks.Hook, ...] = ()
 
 
@@ -95,30 +99,23 @@ def make(
     Raises:
         errors.UsageError: there is no command, neither asked for nor in the image.
     """
-    trees, links = mounts.kernel_trees(facts)
-    directories = mounts.user_directories(request, facts)
-    all_mounts = [
+    inside = mounts.as_root(facts) if request.remap_root else facts
+    trees, links = mounts.kernel_trees(facts, request.unshare)
+    directories = mounts.user_directories(request, facts, inside.user.home)
+    own = [
         *trees,
-        *directories[: len(directories) - len(request.volumes)],
+        *directories,
         *edits.mounts,
         *mounts.slurm_directories(request, facts),
-        *mounts.identity_files(facts, source.passwd, source.group),
+        *mounts.identity_files(inside, source.passwd, source.group),
         *(world.step_mounts(injection.world) if injection.world else ()),
-        *directories[len(directories) - len(request.volumes) :],
     ]
-    injected = injection.variables
-    if injection.world:
-        injected = (*injected, *world.variables(injection.world))
-    variables = env.changes(
-        request.environ,
-        source.config.env,
-        injected,
-        request.variables,
-        source.reference,
-        edits.variables,
-    )
+    all_mounts = mounts.with_volumes(own, request.volumes)
+    asked = [mount for mount in all_mounts if mount not in own]
+    directories = [mount for mount in (*directories, *asked) if mount in all_mounts]
+    variables = _variables(source, request, injection, edits, inside.user)
     arguments, command = _command(source.config, request)
-    workdir, why = _workdir(source.config, request, facts, directories)
+    workdir, why = _workdir(source.config, request, inside, directories)
     return Plan(
         image=source.reference,
         layers=(*((injection.layer,) if injection.layer else ()), *source.layers),
@@ -135,12 +132,41 @@ def make(
         workdir_reason=why,
         uid=facts.user.uid,
         gid=facts.user.gid,
+        remap_root=request.remap_root,
+        unshare=request.unshare,
         hostname=facts.hostname,
         notes=(*_notes(source.config, facts, injection), *edits.notes),
         mpi=injection.report,
         proof=injection.proof,
         hooks=edits.hooks,
     )
+
+
+def _variables(
+    source: Source,
+    request: launch.Request,
+    injection: Injection,
+    edits: plan_edits.Edits,
+    me: host_facts.User,
+) -> tuple[env.Variable, ...]:
+    injected = injection.variables
+    if injection.world:
+        injected = (*injected, *world.variables(injection.world))
+    variables = env.changes(
+        request.environ,
+        source.config.env,
+        injected,
+        request.variables,
+        source.reference,
+        edits.variables,
+        dropped=request.dropped,
+        kept=request.kept_variables,
+    )
+    if request.remap_pytorch:
+        variables = (*variables, *env.for_pytorch(request.environ, source.config.env))
+    if request.remap_root:
+        variables = (*variables, env.Variable("HOME", me.home, "root's, inside"))
+    return variables
 
 
 def _upper_reason(request: launch.Request) -> str:
@@ -181,6 +207,8 @@ def _workdir(
         return request.workdir, "asked for"
     if config.workdir not in ("", "/"):
         return config.workdir, "the image's WorkingDir"
+    if request.starts_in_image:
+        return "/", "the image has no WorkingDir; as under pyxis"
     visible = (
         (request.cwd + "/").startswith(mount.destination.rstrip("/") + "/") for mount in directories
     )

@@ -26,6 +26,7 @@ from collections.abc import Mapping
 from typing import NoReturn
 
 from fairlead import errors
+from fairlead.plan import bootstrap
 from fairlead.plan import request as launch
 
 MOUNTS = "--container-mounts"
@@ -98,8 +99,29 @@ def apply(request: launch.Request, facts: Mapping[str, str]) -> launch.Request:
         entrypoint_log=bool(_boolean(facts, "entrypoint_log", "--container-entrypoint-log")),
         name=_container_name(facts.get("name", "")),
         save=_save(facts.get("save", ""), request.cwd),
+        starts_in_image=pyxis or request.starts_in_image,
         remap_pytorch=pyxis or request.remap_pytorch,
     )
+
+
+def check_pmi(request: launch.Request) -> launch.Request:
+    """Return the request unchanged, or say what of it would keep ranks from their PMIx server.
+
+    Source: slurm.md section 4: the server listens on the host's loopback and knows the job's uid.
+
+    Raises:
+        errors.UsageError
+    """
+    hint = "start the step with --mpi=none or --mpi=pmi2, or leave the option out"
+    if (request.remap_root or "net" in request.unshare) and (
+        bootstrap.started_with(request.environ) == "pmix"
+    ):
+        if request.remap_root:
+            why = "--container-remap-root: the step's PMIx server does not answer uid 0"
+        else:
+            why = "--container-unshare=net: the step's PMIx server listens on the host's network"
+        raise errors.UsageError(why, hint=hint)
+    return request
 
 
 def mounts(text: str, cwd: str, origin: str = MOUNTS) -> tuple[launch.Volume, ...]:
@@ -151,14 +173,16 @@ def _mount(entry: str, cwd: str, origin: str) -> launch.Volume:
     if kind == "bind" and source[0] not in "/.":
         why = "has a source that is no path, tmpfs or umount"
         _refuse(origin, entry, why, "begin it with / or ./")
-    if destination[0] not in "/.":
+    if destination[:1] not in ("/", "."):
         _refuse(origin, entry, "has a destination that is no path", "begin it with /")
     if kind == "bind" and source[0] == ".":
         if not cwd:
             _refuse(origin, entry, "has a relative source, and the job's directory is gone", "")
         source = os.path.normpath(f"{cwd}/{source}")
         destination = destination if rest else source
-    if destination[0] == ".":
+    if ".." not in destination.split("/"):  # else ``request.check`` refuses it
+        destination = f"/{os.path.normpath(destination).lstrip('/')}"
+    elif destination[0] == ".":
         destination = f"/{destination}"
     flags = _flags(words, kind, origin, entry)
     return launch.Volume(source if kind == "bind" else kind, destination, flags, kind, origin)

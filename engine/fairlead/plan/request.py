@@ -73,6 +73,7 @@ class Request(NamedTuple):
         entrypoint_log: what the entrypoint prints is shown, as it always is.
         name: under which the root file system is kept, as ``NAME[:MODE]``; empty: not at all.
         save: file that the root file system is written to; empty: none.
+        starts_in_image: without a working directory of its own the image is started in ``/``.
         remap_pytorch: an image that sets PYTORCH_VERSION gets its ranks' variables from Slurm.
     """
 
@@ -101,6 +102,7 @@ class Request(NamedTuple):
     entrypoint_log: bool = False
     name: str = ""
     save: str = ""
+    starts_in_image: bool = False
     remap_pytorch: bool = False
 
 

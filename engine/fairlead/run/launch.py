@@ -17,6 +17,7 @@ from fairlead.image import reference
 from fairlead.plan import edits as plan_edits
 from fairlead.plan import gpu
 from fairlead.plan import plan as launch_plan
+from fairlead.plan import pyxis
 from fairlead.plan import request as launch_request
 from fairlead.run import injection, ranks, view
 from fairlead.shared import site
@@ -62,7 +63,7 @@ def prepare(
         errors.Error: anything that the user can be told; nothing is left half done.
     """
     refuse_root()
-    launch_request.check(request)
+    pyxis.check_pmi(launch_request.check(request))
     name = reference.parse(
         request.reference, default_registry=config.default_registry, cwd=request.cwd
     )

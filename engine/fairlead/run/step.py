@@ -64,7 +64,7 @@ def _place(error: BaseException) -> str:
     )
 
 
-def _serve(data: bytes) -> tuple[int, int, int]:
+def _serve(data: bytes) -> tuple[int, ...]:
     facts, environ = parse(data)
     if facts.get("nodeid") != "0":
         log.set_quiet(True)  # every node would say the same
@@ -87,21 +87,19 @@ def _serve(data: bytes) -> tuple[int, int, int]:
     pending = keep.begin(_read(KEY_FD), start, ready, request, config) if start else None
     launch_block = block.compile_plan(ready.plan)
     block_fd = _memory_file(launch_block)
-    user_fd, mount_fd = namespace.enter(launch_block, mounts, prepare.hooks(ready, request))
+    fds = namespace.enter(launch_block, mounts, prepare.hooks(ready, request))
     proven = proof.prove(ready.plan, launch_block)
     for note in (*ready.plan.notes, *proven.notes):
         log.note(note)
     if pending:
         keep.publish(pending, proven)
-    return user_fd, mount_fd, block_fd
+    place = kernel.lib.CHANNEL_BLOCK
+    return (*fds[:place], block_fd, *fds[place + 1 :])
 
 
 def _refuse_unmade(request: launch.Request) -> None:
     for wanted, option in ((request.name, "name"), (request.save, "save")):
         if wanted:
-            raise errors.UsageError(f"--container-{option}: not yet possible", hint="leave it out")
-    for asked, option in ((request.unshare, "unshare"), (request.remap_root, "remap-root")):
-        if asked:
             raise errors.UsageError(f"--container-{option}: not yet possible", hint="leave it out")
 
 
