@@ -6,7 +6,7 @@ import os
 import plans
 import pytest
 
-from fairlead import config, errors
+from fairlead import config, errors, kernel
 from fairlead.host import cdi
 from fairlead.host import devices as nodes
 from fairlead.plan import devices, edits, env
@@ -119,7 +119,10 @@ def test_block_device_is_told_to_c_as_one():
         launch_plan.Injection(),
         edits.Edits(mounts=(mount,)),
     )
-    assert b"block\0" in block.compile_plan(plan)
+    data = block.compile_plan(plan)
+    cursor = kernel.ffi.new("struct block_cursor *")
+    assert b"block\0" in data
+    assert kernel.lib.block_open(cursor, data, len(data)) == 0
 
 
 @pytest.mark.parametrize(

@@ -15,9 +15,8 @@ from fairlead import errors, jsontext, kernel, log
 from fairlead.host import facts
 from fairlead.image import reference
 from fairlead.plan import edits as plan_edits
-from fairlead.plan import gpu
+from fairlead.plan import gpu, pyxis
 from fairlead.plan import plan as launch_plan
-from fairlead.plan import pyxis
 from fairlead.plan import request as launch_request
 from fairlead.run import injection, ranks, view
 from fairlead.shared import site
