@@ -239,3 +239,17 @@ def test_user_cannot_name_directories_of_hooks(user: User, site: Site, image: st
     own.mkdir(parents=True)
     (own / "fairlead.toml").write_text('hooks_dirs = ["/tmp"]\n')
     assert "hooks_dirs is the administrator's to set" in line(user, image, "true")
+
+
+def test_doctor_shows_hooks_and_devices_and_what_is_wrong_with_them(
+    user: User, site: Site, image: str
+) -> None:
+    site.hook("#!/bin/sh\n", "prestart")
+    site.cdi("a.json", env=["A=1"])
+    shown = user.run("doctor").stdout
+    assert f"{site.place}/bin/10-test.json.hook\n" in shown
+    assert "vendor.com/thing=one\n" in shown
+    path = site.file("hooks.d/x.json", "{")
+    done = user.run("doctor")
+    assert done.returncode == 1
+    assert f"{path}: is no JSON" in done.stdout

@@ -3,6 +3,7 @@
 import json
 import os
 
+import gpu_forge
 import plans
 import pytest
 
@@ -255,6 +256,26 @@ def test_device_asked_for_twice_is_bound_once():
     request = plans.request(devices=("/dev/null:/dev/a", "/dev/null:/dev/a", "/dev/zero:/dev/a"))
     made = run_devices.edits(request, settings)
     assert [(mount.source, mount.destination) for mount in made.mounts] == [("/dev/zero", "/dev/a")]
+
+
+def test_directory_stands_for_its_devices(tmp_path, monkeypatch):
+    """As podman has it for /dev/dri; links and what the user may not open are left out."""
+    root = str(tmp_path)
+    for path, rights in (("card0", "rw"), ("render/D128", "rw"), ("secret", "")):
+        gpu_forge.node(root, f"/dri/{path}", 226, 0, rights)
+    os.symlink("card0", f"{root}/dri/by-path")
+    monkeypatch.setattr(nodes, "look", gpu_forge.look)
+    settings = config.load({"HOME": "/nowhere"}, site_file="/nonexistent")
+    request = plans.request(devices=(f"{root}/dri:/dev/dri/",))
+    made = run_devices.edits(request, settings)
+    assert [mount.destination for mount in made.mounts] == [
+        "/dev/dri/card0",
+        "/dev/dri/render/D128",
+    ]
+    os.mkdir(f"{root}/empty")
+    with pytest.raises(errors.DeviceError) as caught:
+        run_devices.edits(plans.request(devices=(f"{root}/empty:/dev/x",)), settings)
+    assert caught.value.message == f"{root}/empty: holds no device that you may open"
 
 
 @pytest.mark.parametrize(
