@@ -93,6 +93,11 @@ def test_more_forms_that_are_none(text):
             "/dev/null: you may read and write it, which a container cannot narrow to 'r' (why)",
         ),
         (
+            {"readable": False},
+            "none",
+            "/dev/null: you may write it, which a container cannot narrow to 'none' (why)",
+        ),
+        (
             {},
             "wm",
             "/dev/null: you may read and write it, which a container cannot narrow to 'wm' (why)",
@@ -103,6 +108,11 @@ def test_node_that_the_user_cannot_have_so_is_refused(change, permissions, says)
     with pytest.raises(errors.DeviceError) as caught:
         devices.mount(NULL._replace(**change), "/dev/null", permissions, "why")
     assert caught.value.message == says
+
+
+def test_node_without_rights_can_be_shown_where_the_user_has_none():
+    node = NULL._replace(readable=False, writable=False)
+    assert devices.mount(node, "/dev/x", "none", "why").destination == "/dev/x"
 
 
 def test_read_only_device_can_be_asked_for_as_such():
