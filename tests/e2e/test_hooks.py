@@ -125,6 +125,27 @@ def test_start_container_hook_is_the_images_and_has_no_capability(
     assert json.loads(shown.split("\n")[5])["status"] == "created"
 
 
+def test_hook_that_fails_inside_ends_the_launch(user: User, site: Site, image: str) -> None:
+    hook = {"path": "/bin/busybox", "args": ["sh", "-c", "echo broken; exit 4"]}
+    table = {
+        "version": "1.0.0",
+        "hook": hook,
+        "when": {"always": True},
+        "stages": ["startContainer"],
+    }
+    path = site.file("hooks.d/a.json", json.dumps(table))
+    assert line(user, image, "true") == (
+        "fairlead: error [hook]: startContainer hook /bin/busybox: exit status 4: broken "
+        f"(it is named by {path})"
+    )
+    hook["path"] = "/bin/nosuch"
+    site.file("hooks.d/a.json", json.dumps(table))
+    assert line(user, image, "true") == (
+        "fairlead: error [hook]: startContainer hook /bin/nosuch: No such file or directory "
+        f"(it is named by {path})"
+    )
+
+
 def test_command_has_no_capability_after_a_hook_had(user: User, site: Site, image: str) -> None:
     site.hook("#!/bin/sh\ncat >/dev/null\n", "createContainer")
     shown = output(user, image, "sh", "-c", "grep Cap /proc/self/status")
