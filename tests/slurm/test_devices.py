@@ -53,6 +53,11 @@ def site():
             "stages": ["createContainer"],
         }
         put(f"hooks.d/{name}.json", json.dumps(table))
+    script = "grep Cap /proc/self/status >/started"
+    table["hook"] = {"path": "/bin/busybox", "args": ["sh", "-c", script], "env": ["PATH=/bin"]}
+    table["when"] = {"annotations": {"^hook$": "^inside$"}}
+    table["stages"] = ["startContainer"]
+    put("hooks.d/inside.json", json.dumps(table))
     yield {"FAIRLEAD_SITE_CONFIG": f"{place}/site.toml", "place": str(place)}
     shutil.rmtree(place)
 
@@ -102,6 +107,13 @@ def test_annotation_selects_a_hook_which_runs_once_per_node(settings):
     assert all(each.startswith("fairlead-") and each.endswith(" hook other") for each in shown)
     plain = srun("test", "-e", "/hooked", container=SMALL, **settings)
     assert plain.returncode == 1
+
+
+@pytest.mark.parametrize("options", [(), ("--container-remap-root",)])
+def test_hook_of_the_image_has_no_capability_whatever_its_name_is(settings, options):
+    words = (*options, "--container-annotation=hook=inside", "cat", "/started")
+    shown = output(srun(*words, container=SMALL, **settings))
+    assert {each.split()[1] for each in shown.splitlines()} == {"0" * 16}
 
 
 def test_failing_and_hanging_hooks_end_the_step_with_one_line(settings, site):
