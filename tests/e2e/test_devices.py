@@ -42,6 +42,14 @@ def test_device_is_there_under_its_name_and_can_be_used(user: User, site: Site, 
     assert "No space left" in done.stderr
 
 
+def test_block_device_can_be_had(user: User, site: Site, image: str) -> None:
+    node = f"{user.place}/disk"
+    os.mknod(node, stat.S_IFBLK | 0o600, os.makedev(7, 250))
+    os.chmod(node, 0o666)
+    done = user.run("run", "--device", f"{node}:/dev/disk0", image, "ls", "-l", "/dev/disk0")
+    assert done.stdout.startswith("brw-rw-rw-"), done.stderr
+
+
 def test_devices_that_were_not_asked_for_are_not_there(user: User, site: Site, image: str) -> None:
     shown = user.run("run", image, "ls", "/dev").stdout.split()
     assert {"null", "zero"} <= set(shown)

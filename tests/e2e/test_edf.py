@@ -131,6 +131,7 @@ def test_verbs_about_images_take_the_files_image(user: User, place: Path, image:
         ('image = "A"', "1: image: A: the name's component 'A' must be lower case (write it as [REGISTRY/]NAME[:TAG][@sha256:...] or as a path)"),
         ('image = "a"\nmounts = ["/a:/proc"]', "2: destination '/proc': cannot be replaced (choose another)"),
         ('image = "a"\nmounts = ["/a:"]', "2: '/a:' has no destination (write SRC[:DST[:FLAG+FLAG]],...)"),
+        ('image = "a"\ndevices = ["null"]', "2: device 'null': neither HOST[:CONTAINER][:rwm] nor vendor.com/class=name (write e.g. /dev/fuse or nvidia.com/gpu=0)"),
         ('image = "a"\nworkdir = "/proc/1"', "2: /proc/1: /proc, /sys and /dev cannot be a working directory (choose another with --container-workdir (or fairlead run --workdir))"),
         ('image = "a"\n[annotations]\ncom.hooks.mpi.enabled = "x"', "3: annotation com.hooks.mpi.enabled: 'x' is neither true nor false (write \"true\" or \"false\")"),
     ],

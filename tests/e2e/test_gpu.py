@@ -62,17 +62,22 @@ class Node:
         self.user, self.place = user, site.place / "node"
         self.place.mkdir()
 
-    def run(self, *words: str, **job: str) -> subprocess.CompletedProcess[str]:
+    def run(self, *words: str, cgroup: str = "", **job: str) -> subprocess.CompletedProcess[str]:
         become = ["setpriv", f"--reuid={UID}", f"--regid={GID}", "--clear-groups"]
         command = [sys.executable, "-m", "fairlead.cli.main", "run", *words]
         return subprocess.run(
             [str(FORGED), str(self.place), *become, *command],
+            preexec_fn=lambda: _join(cgroup) if cgroup else None,
             cwd=self.user.place,
             env={**self.user.environ, **job},
             capture_output=True,
             text=True,
             timeout=120,
         )
+
+
+def _join(cgroup: str) -> None:
+    Path(f"{cgroup}/cgroup.procs").write_text(str(os.getpid()))
 
 
 @pytest.fixture
@@ -117,6 +122,29 @@ def test_gpu_of_another_job_is_refused_by_name(node: Node, image: str) -> None:
         "fairlead: error [device]: NVIDIA_VISIBLE_DEVICES: GPU '1' is not one that you may open "
         "(there are 0 (no UUID))\n"
     )
+
+
+DEVICES_CONTROLLER = Path("/sys/fs/cgroup/devices")
+
+
+@pytest.mark.skipif(
+    not os.access(DEVICES_CONTROLLER / "cgroup.procs", os.W_OK),
+    reason="a version 2 cgroup refuses devices by BPF, which no test here writes",
+)
+def test_device_cgroup_of_the_job_decides(node: Node, image: str) -> None:
+    """As Slurm's ConstrainDevices: the node's mode allows, the cgroup does not."""
+    cgroup = DEVICES_CONTROLLER / f"fairlead-test-{os.getpid()}"
+    cgroup.mkdir()
+    try:
+        (cgroup / "devices.deny").write_text("c 1:5 rw")  # what the forged GPU is
+        given = {"cgroup": str(cgroup), "SLURM_JOB_GPUS": "0"}
+        shown = output(node.run(image, "ls", "/dev", **given)).split()
+        assert "nvidiactl" in shown
+        assert "nvidia0" not in shown
+        done = node.run("--device=/dev/nvidia0", image, "true", cgroup=str(cgroup))
+        assert "error [device]: /dev/nvidia0: you may not open it" in done.stderr
+    finally:
+        cgroup.rmdir()
 
 
 def test_libraries_of_an_old_driver_in_the_image_are_covered(node: Node, image: str) -> None:

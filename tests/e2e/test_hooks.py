@@ -125,6 +125,27 @@ def test_start_container_hook_is_the_images_and_has_no_capability(
     assert json.loads(shown.split("\n")[5])["status"] == "created"
 
 
+def test_hook_that_fails_inside_ends_the_launch(user: User, site: Site, image: str) -> None:
+    hook = {"path": "/bin/busybox", "args": ["sh", "-c", "echo broken; exit 4"]}
+    table = {
+        "version": "1.0.0",
+        "hook": hook,
+        "when": {"always": True},
+        "stages": ["startContainer"],
+    }
+    path = site.file("hooks.d/a.json", json.dumps(table))
+    assert line(user, image, "true") == (
+        "fairlead: error [hook]: startContainer hook /bin/busybox: exit status 4: broken "
+        f"(it is named by {path})"
+    )
+    hook["path"] = "/bin/nosuch"
+    site.file("hooks.d/a.json", json.dumps(table))
+    assert line(user, image, "true") == (
+        "fairlead: error [hook]: startContainer hook /bin/nosuch: No such file or directory "
+        f"(it is named by {path})"
+    )
+
+
 def test_command_has_no_capability_after_a_hook_had(user: User, site: Site, image: str) -> None:
     site.hook("#!/bin/sh\ncat >/dev/null\n", "createContainer")
     shown = output(user, image, "sh", "-c", "grep Cap /proc/self/status")
@@ -239,3 +260,17 @@ def test_user_cannot_name_directories_of_hooks(user: User, site: Site, image: st
     own.mkdir(parents=True)
     (own / "fairlead.toml").write_text('hooks_dirs = ["/tmp"]\n')
     assert "hooks_dirs is the site's to set" in line(user, image, "true")
+
+
+def test_doctor_shows_hooks_and_devices_and_what_is_wrong_with_them(
+    user: User, site: Site, image: str
+) -> None:
+    site.hook("#!/bin/sh\n", "prestart")
+    site.cdi("a.json", env=["A=1"])
+    shown = user.run("doctor").stdout
+    assert f"{site.place}/bin/10-test.json.hook\n" in shown
+    assert "vendor.com/thing=one\n" in shown
+    path = site.file("hooks.d/x.json", "{")
+    done = user.run("doctor")
+    assert done.returncode == 1
+    assert f"{path}: is no JSON" in done.stdout

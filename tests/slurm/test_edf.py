@@ -10,7 +10,7 @@ from test_plan_cache import counted, frozen
 
 ENTRY = f"{REGISTRY}/demo/entry:1"
 SHOW = (
-    "echo $SLURMD_NODENAME A=$A B=$B GONE=${GONE-unset} DEMO=$DEMO; pwd;"
+    "echo $SLURMD_NODENAME A=$A B=$B GONE=${GONE-unset} DEMO=$DEMO LANG=${LANG-unset}; pwd;"
     " cat /data/file /sq/file; touch /new 2>/dev/null || echo read-only"
 )
 FILE = """\
@@ -55,13 +55,13 @@ def files():
 def test_step_is_what_the_file_describes():
     shown = srun(
         *("-N2", "--environment=whole", "sh", "-c", SHOW),
-        IMAGE=SMALL, FROM_JOB="job", GONE="host",
+        IMAGE=SMALL, FROM_JOB="job", GONE="host", LANG="C.UTF-8",
     )  # fmt: skip
     lines = output(shown).splitlines()
     for node in ("n1", "n2"):
         (line,) = [line for line in lines if line.startswith(f"{node} ")]
         assert line.startswith(f"{node} A=small:job B=")
-        assert line.endswith(" GONE=unset DEMO=small")
+        assert line.endswith(" GONE=unset DEMO=small LANG=unset")
         assert line.split("B=")[1].split()[0].isdecimal()
     for text in ("/data", "read-only"):
         assert lines.count(text) == 2, lines
@@ -82,7 +82,8 @@ srun --environment={home}/.edf/plain sh -c '{where}'
 srun --container=.edf/plain.toml sh -c '{where}'
 srun --container=edf:plain sh -c '{where}'
 srun --environment=whole --container={ENTRY} --container-workdir=/tmp --container-writable \
-    --container-mounts=/etc/hostname:/mine sh -c '{where}; pwd; touch /new && echo written; test -f /mine && test -d /host-share && echo both'
+    --container-mounts=type=bind,source=/etc/hostname,destination=/mine,readonly sh -c '{where}; pwd; touch /new && echo written; test -f /mine && test -d /host-share && echo both'
+srun --container={SMALL} --container-mounts=./edf-data.sqsh:/sq:sqsh,/etc:/host-etc:ro cat /sq/file
 srun --environment=entry sh -c 'echo entered'
 srun --environment=entry --no-container-entrypoint sh -c 'echo entered'
 srun sh -c 'echo ${{FAIRLEAD_CONTAINER:-host}}'
@@ -93,7 +94,7 @@ srun sh -c 'echo ${{FAIRLEAD_CONTAINER:-host}}'
     assert all(line.startswith(small) for line in lines[:5]), lines
     assert lines[5].startswith(entry)
     assert lines[6:9] == ["/tmp", "written", "both"]
-    assert lines[9:] == ["entrypoint ran", "entered", "entered", "host"]
+    assert lines[9:] == ["from the host", "entrypoint ran", "entered", "entered", "host"]
 
 
 def test_batch_script_runs_inside_as_under_the_container_engine():

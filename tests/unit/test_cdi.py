@@ -77,6 +77,14 @@ def test_whole_specification():
     assert found.devices[1][1].nodes == (cdi.Node("/dev/gpu1", "/dev/gpu1"),)
 
 
+def test_what_the_reference_takes_for_unsaid():
+    node = {"path": "/dev/x", "hostPath": "", "type": "", "permissions": "", "major": 0, "minor": 0}
+    table = spec(cdiVersion="0.3.0", containerEdits={"deviceNodes": [node]})
+    table["devices"] = [{"name": "x", "containerEdits": {"env": ["A=1"]}}]
+    del table["annotations"]
+    assert parsed(table).edits.nodes == (cdi.Node("/dev/x", "/dev/x"),)
+
+
 def test_yaml_means_the_same_as_json():
     text = yaml.safe_dump(SPEC).encode()
     assert cdi.parse(text, "v.yaml")._replace(path="") == parsed(SPEC)._replace(
@@ -135,18 +143,32 @@ NODE = {"deviceNodes": [{"path": "/dev/x"}]}
         ),
         (
             spec(containerEdits={"deviceNodes": [{"path": "/dev/x", "permissions": "rx"}]}),
-            "containerEdits.deviceNodes[0].permissions: 'rx' is not of the letters r, w and m",
+            "containerEdits.deviceNodes[0].permissions: 'rx' is neither of the letters r, w and m nor none",
         ),
         (
             spec(containerEdits={"hooks": [{"hookName": "later", "path": "/x"}]}),
             "containerEdits.hooks[0].hookName: 'later' is not one of precreate, prestart,",
         ),
         (
+            spec(devices=[{"name": "a", "containerEdits": {"env": []}}]),
+            "devices[0].containerEdits: has nothing in it",
+        ),
+        (
+            spec(
+                cdiVersion="0.4.0", annotations={}, devices=SPEC["devices"][1:], containerEdits={}
+            ),
+            "a device's name that begins with a digit: needs cdiVersion 0.5.0 or later",
+        ),
+        (
+            spec(cdiVersion="0.5.0", kind="a.b/c.d", containerEdits={}),
+            "a dot in the class: needs cdiVersion 0.6.0 or later",
+        ),
+        (
             spec(cdiVersion="0.6.0"),
             "additionalGids: needs cdiVersion 0.7.0 or later",
         ),
         (
-            spec(cdiVersion="0.4.0", containerEdits={}),
+            spec(cdiVersion="0.5.0", containerEdits={}),
             "annotations: needs cdiVersion 0.6.0 or later",
         ),
     ],

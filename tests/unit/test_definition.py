@@ -1,5 +1,7 @@
 """What an environment file asks for becomes the request; what the door was told beats it."""
 
+import types
+
 import pytest
 
 from fairlead import config, errors
@@ -246,3 +248,38 @@ def test_image_that_is_an_environment_file_again_is_refused(tmp_path):
     assert caught.value.line().replace(str(tmp_path), "~") == (
         "error [edf]: ~/x.toml:1: image names an environment file (inherit it with base_environment)"
     )
+
+
+def test_gpus_of_the_file_are_asked_for():
+    from fairlead.run import launch as prepare
+
+    image = types.SimpleNamespace(config=types.SimpleNamespace(env=()))
+
+    def wish(*templates, **more):
+        return prepare.wish(REQUEST._replace(templates=templates, **more), image, settings())
+
+    asked = ("NVIDIA_VISIBLE_DEVICES", "0,1", "x:1")
+    assert wish() is None
+    assert wish(asked).which == ("0", "1")
+    assert wish(asked, variables=(("NVIDIA_VISIBLE_DEVICES", "2"),)).which == ("2",)
+
+
+def test_long_syntax_is_one_value_of_container_mounts():
+    from fairlead.plan import pyxis
+
+    text = "type=bind,source=./a,destination=/b,readonly"
+    wanted = launch.Volume("/w/a", "/b", ("ro",), "bind", "--container-mounts")
+    assert pyxis.mounts(text, "/w") == (wanted,)
+    with pytest.raises(errors.UsageError) as caught:
+        pyxis.mounts("type=bind,source=/a", "/w")
+    assert caught.value.line() == (
+        "error [usage]: --container-mounts type=bind,source=/a: has no destination "
+        "(write type=bind,source=SRC,destination=DST[,readonly])"
+    )
+
+
+def test_squashfs_is_a_flag_of_container_mounts():
+    from fairlead.plan import pyxis
+
+    (volume,) = pyxis.mounts("/a.sqsh:/b:sqsh+noexec", "/w")
+    assert volume == launch.Volume("/a.sqsh", "/b", ("noexec",), "image", "--container-mounts")

@@ -3,10 +3,11 @@
 import json
 import os
 
+import gpu_forge
 import plans
 import pytest
 
-from fairlead import config, errors
+from fairlead import config, errors, kernel
 from fairlead.host import cdi
 from fairlead.host import devices as nodes
 from fairlead.plan import devices, edits, env
@@ -92,6 +93,11 @@ def test_more_forms_that_are_none(text):
             "/dev/null: you may read and write it, which a container cannot narrow to 'r' (why)",
         ),
         (
+            {"readable": False},
+            "none",
+            "/dev/null: you may write it, which a container cannot narrow to 'none' (why)",
+        ),
+        (
             {},
             "wm",
             "/dev/null: you may read and write it, which a container cannot narrow to 'wm' (why)",
@@ -102,6 +108,11 @@ def test_node_that_the_user_cannot_have_so_is_refused(change, permissions, says)
     with pytest.raises(errors.DeviceError) as caught:
         devices.mount(NULL._replace(**change), "/dev/null", permissions, "why")
     assert caught.value.message == says
+
+
+def test_node_without_rights_can_be_shown_where_the_user_has_none():
+    node = NULL._replace(readable=False, writable=False)
+    assert devices.mount(node, "/dev/x", "none", "why").destination == "/dev/x"
 
 
 def test_read_only_device_can_be_asked_for_as_such():
@@ -119,7 +130,10 @@ def test_block_device_is_told_to_c_as_one():
         launch_plan.Injection(),
         edits.Edits(mounts=(mount,)),
     )
-    assert b"block\0" in block.compile_plan(plan)
+    data = block.compile_plan(plan)
+    cursor = kernel.ffi.new("struct block_cursor *")
+    assert b"block\0" in data
+    assert kernel.lib.block_open(cursor, data, len(data)) == 0
 
 
 @pytest.mark.parametrize(
@@ -252,6 +266,26 @@ def test_device_asked_for_twice_is_bound_once():
     request = plans.request(devices=("/dev/null:/dev/a", "/dev/null:/dev/a", "/dev/zero:/dev/a"))
     made = run_devices.edits(request, settings)
     assert [(mount.source, mount.destination) for mount in made.mounts] == [("/dev/zero", "/dev/a")]
+
+
+def test_directory_stands_for_its_devices(tmp_path, monkeypatch):
+    """As podman has it for /dev/dri; links and what the user may not open are left out."""
+    root = str(tmp_path)
+    for path, rights in (("card0", "rw"), ("render/D128", "rw"), ("secret", "")):
+        gpu_forge.node(root, f"/dri/{path}", 226, 0, rights)
+    os.symlink("card0", f"{root}/dri/by-path")
+    monkeypatch.setattr(nodes, "look", gpu_forge.look)
+    settings = config.load({"HOME": "/nowhere"}, site_file="/nonexistent")
+    request = plans.request(devices=(f"{root}/dri:/dev/dri/",))
+    made = run_devices.edits(request, settings)
+    assert [mount.destination for mount in made.mounts] == [
+        "/dev/dri/card0",
+        "/dev/dri/render/D128",
+    ]
+    os.mkdir(f"{root}/empty")
+    with pytest.raises(errors.DeviceError) as caught:
+        run_devices.edits(plans.request(devices=(f"{root}/empty:/dev/x",)), settings)
+    assert caught.value.message == f"{root}/empty: holds no device that you may open"
 
 
 @pytest.mark.parametrize(

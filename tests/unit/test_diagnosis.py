@@ -3,7 +3,7 @@
 import pytest
 
 from fairlead import config as settings
-from fairlead.host import diagnosis
+from fairlead.host import cdi, devices, diagnosis, gpu, hooks
 from fairlead.host.probe import Line, Place, Probe
 
 GB = 10**9
@@ -197,3 +197,44 @@ def test_registries_without_tls_are_named_with_their_origin():
 def test_mpi_of_the_host():
     assert diagnosis.mpi(("OpenMPI 4.1.4",)).found == "OpenMPI 4.1.4"
     assert "none found" in diagnosis.mpi(()).found
+
+
+DRIVER = gpu.Nvidia("550.1", (gpu.Library("/l", ("l",)),), (), (), (), ())
+CARD = devices.Node("/dev/dri/renderD128", "c", 226, 128, readable=True, writable=True)
+
+
+@pytest.mark.parametrize(
+    ("nvidia", "nodes", "verdict", "found"),
+    [
+        (None, (), "ok", "none that you may open"),
+        (None, (CARD,), "ok", "/dev/dri/renderD128"),
+        (DRIVER, (), "ok", "NVIDIA driver 550.1, 0 of its GPUs yours"),
+        (
+            DRIVER._replace(libraries=()),
+            (),
+            "warn",
+            "NVIDIA driver 550.1, 0 of its GPUs yours; no library of this version",
+        ),
+    ],
+)
+def test_gpus(nvidia, nodes, verdict, found):
+    item = diagnosis.gpus(nvidia, gpu.Render(nodes, ()))
+    assert (item.verdict, item.found) == (verdict, found)
+
+
+def test_cdi_devices_and_what_is_not_used():
+    spec = cdi.Spec("/etc/cdi/a.json", 0, "v.com/d", cdi.Edits(), (("0", cdi.Edits()),))
+    assert diagnosis.cdi(cdi.Registry(())).found == "no devices"
+    assert diagnosis.cdi(cdi.Registry((spec,))).found == "v.com/d=0"
+    faulty = diagnosis.cdi(cdi.Registry((spec,), ("/etc/cdi/b.json: is no JSON",)))
+    assert (faulty.verdict, faulty.found) == (
+        "warn",
+        "v.com/d=0; not used: /etc/cdi/b.json: is no JSON",
+    )
+
+
+def test_hooks_of_the_site():
+    hook = hooks.Hook("prestart", "/opt/h", ("h",), (), 30, "h.json")
+    assert diagnosis.hooks((), "").found == "none"
+    assert diagnosis.hooks((hooks.Rule((hook,), hooks.When()),), "").found == "/opt/h"
+    assert diagnosis.hooks((), "h.json: is no JSON").verdict == "fail"

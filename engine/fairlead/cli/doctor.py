@@ -14,7 +14,7 @@ import platform
 import fairlead
 from fairlead import config as settings
 from fairlead import errors
-from fairlead.host import diagnosis, discover, mpi, probe
+from fairlead.host import cdi, diagnosis, discover, gpu, hooks, mpi, probe
 from fairlead.host.diagnosis import Item
 
 FAILED = 1
@@ -32,6 +32,9 @@ def run(arguments: argparse.Namespace, config: settings.Config) -> int:
         *diagnosis.of_node(probe.node(config)),
         diagnosis.registry(config),
         diagnosis.mpi(_mpi(config)),
+        diagnosis.gpus(gpu.nvidia(), gpu.render()),
+        diagnosis.cdi(cdi.read(config.cdi_dirs)),
+        _hooks(config),
     )
     if arguments.json:
         print(json.dumps([item._asdict() for item in found], indent=2))
@@ -53,3 +56,10 @@ def _mpi(config: settings.Config) -> tuple[str, ...]:
     # Found anew, not remembered: the memory lies in the store, and nothing is written here.
     found, _ = discover.profiles(mpi.search_places(os.environ, config.mpi_prefixes), os.environ)
     return tuple(dict.fromkeys(f"{item.name} ({item.label})" for item in found))
+
+
+def _hooks(config: settings.Config) -> Item:
+    try:
+        return diagnosis.hooks(hooks.read(config.hooks_dirs), "")
+    except errors.HookError as error:
+        return diagnosis.hooks((), error.message)

@@ -18,6 +18,7 @@ from fairlead import errors, log
 from fairlead.cli import names
 from fairlead.image import edf, reference
 from fairlead.plan import definition as definitions
+from fairlead.plan import devices
 from fairlead.plan import request as launch
 
 EPILOG = """\
@@ -80,6 +81,11 @@ def mistakes(found: edf.Definition, config: settings.Config) -> Iterator[errors.
     if found.workdir is not None:
         asked = definitions.under(empty, edf.Definition("", workdir=found.workdir), _IMAGE_GIVEN)
         probes.append((found.workdir.origin, partial(launch.check, asked)))
+    probes += [
+        (device.origin, partial(devices.parse, device.value))
+        for device in found.devices
+        if not devices.is_cdi(device.value)
+    ]
     probes += [("", partial(definitions.flag, found, name)) for name in definitions.FLAGS]
     if found.image is None:
         yield definitions.no_image(found)
@@ -169,4 +175,5 @@ def _literal(value: str | bool) -> str:
 
 
 def _quoted(value: str) -> str:
-    return json.dumps(value).replace("\x7f", "\\u007f")
+    shown = json.dumps(value, ensure_ascii=False).encode(errors="replace").decode()
+    return shown.replace("\x7f", "\\u007f")  # as TOML wants it

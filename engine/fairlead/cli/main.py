@@ -35,6 +35,7 @@ VERBS = {
     "login": "log in to a registry",
     "logout": "forget the login of a registry",
     "completion": "print the completion script of bash, zsh or fish",
+    "migrate": "say what a script or configuration of another engine becomes",
     "mpi": "show the host's MPI, an image's, and whose will run",
 }
 

@@ -34,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     add_options(parser)
     parser.add_argument(
+        "-n",
         "--name",
         default="",
         metavar="NAME[:MODE]",
@@ -45,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--edf",
         metavar="NAME|PATH",
         help="environment file (EDF) that names image, mounts and variables; all words that follow "
-        "are the command",
+        "are the command (for the image's own: fairlead run edf:NAME)",
     )
     parser.add_argument(
         "reference", metavar="IMAGE", help="image reference, or an environment file (x.toml)"

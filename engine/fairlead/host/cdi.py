@@ -26,6 +26,7 @@ from fairlead.host import hooks, owned, strict
 VERSIONS = ("0.3", "0.4", "0.5", "0.6", "0.7", "0.8", "1.0", "1.1")
 NODE_TYPES = ("c", "b", "u", "p")
 ALL = "all"
+NO_RIGHTS = "none"
 _LETTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
 _DIGITS = frozenset("0123456789")
 
@@ -258,17 +259,23 @@ def _device_name(value: object, where: str) -> str:
 
 
 def _node_type(value: object, where: str) -> str:
-    if value not in NODE_TYPES:
+    if value not in ("", *NODE_TYPES):
         raise strict.WrongError(f"{where}: {value!r} is not one of {', '.join(NODE_TYPES)}")
     return str(value)
 
 
 def permissions(value: object, where: str) -> str:
-    """Check the rights to a device node: some of r, w and m."""
+    """Check the rights to a device node: some of r, w and m, or none."""
     text = strict.text(value, where)
-    if not text or set(text) - set("rwm") or len(set(text)) != len(text):
-        raise strict.WrongError(f"{where}: {text!r} is not of the letters r, w and m")
+    if text in ("", NO_RIGHTS):
+        return text
+    if set(text) - set("rwm") or len(set(text)) != len(text):
+        raise strict.WrongError(f"{where}: {text!r} is neither of the letters r, w and m nor none")
     return text
+
+
+def _path_or_empty(value: object, where: str) -> str:
+    return strict.path(value, where) if value != "" else ""
 
 
 def _each(fields: strict.Fields, *required: str) -> Any:
@@ -288,9 +295,12 @@ def _gids(value: object, where: str) -> tuple[int, ...]:
     return strict.items(value, where, strict.number)
 
 
-def _annotations(value: object, where: str) -> None:
-    for name, item in strict.mapping(value, where).items():
+def _annotations(value: object, where: str) -> bool:
+    """Check annotations, which change nothing; tell whether there are any."""
+    table = strict.mapping(value, where)
+    for name, item in table.items():
         strict.text(item, f"{where}.{name}")
+    return bool(table)
 
 
 _EDITS: strict.Fields = {
@@ -298,7 +308,7 @@ _EDITS: strict.Fields = {
     "deviceNodes": _each(
         {
             "path": strict.path,
-            "hostPath": strict.path,
+            "hostPath": _path_or_empty,
             "type": _node_type,
             "major": strict.number,
             "minor": strict.number,
@@ -335,6 +345,9 @@ def _devices(value: object, where: str) -> tuple[dict[str, Any], ...]:
     found: tuple[dict[str, Any], ...] = _each(fields, "name", "containerEdits")(value, where)
     if not found:
         raise strict.WrongError(f"{where}: names no device")
+    for number, each in enumerate(found):
+        if not any(each["containerEdits"].values()):
+            raise strict.WrongError(f"{where}[{number}].containerEdits: has nothing in it")
     names = [each["name"] for each in found]
     for name in names:
         if names.count(name) > 1:
@@ -354,6 +367,8 @@ _SPEC: strict.Fields = {
 _SINCE = {
     "type of a mount": "0.4",
     "hostPath of a deviceNode": "0.5",
+    "a device's name that begins with a digit": "0.5",
+    "a dot in the class": "0.6",
     "annotations": "0.6",
     "intelRdt": "0.7",
     "additionalGids": "0.7",
@@ -364,16 +379,20 @@ _SINCE = {
 def _check_version(table: dict[str, Any]) -> None:
     """Raise where a specification holds what its version has no word for."""
     version = VERSIONS.index(table["cdiVersion"])
-    used = {"annotations"} & set(table)
+    used = {"annotations"} if table.get("annotations") else set()
+    if "." in table["kind"].partition("/")[2]:
+        used.add("a dot in the class")
+    if any(device["name"][0].isdecimal() for device in table["devices"]):
+        used.add("a device's name that begins with a digit")
     edits = [table.get("containerEdits", {})]
     for device in table["devices"]:
         edits.append(device["containerEdits"])
-        used |= {"annotations"} & set(device)
+        used |= {"annotations"} if device.get("annotations") else set()
     for each in edits:
-        used |= set(each) & set(_SINCE)
-        if any("type" in mount for mount in each.get("mounts", ())):
+        used |= {name for name in _SINCE if each.get(name)}
+        if any(mount.get("type") for mount in each.get("mounts", ())):
             used.add("type of a mount")
-        if any("hostPath" in node for node in each.get("deviceNodes", ())):
+        if any(node.get("hostPath") for node in each.get("deviceNodes", ())):
             used.add("hostPath of a deviceNode")
     for name in sorted(used):
         if VERSIONS.index(_SINCE[name]) > version:
@@ -400,6 +419,9 @@ def _edits(table: dict[str, Any], origin: str) -> Edits:
 
 
 def _node(table: dict[str, Any]) -> Node:
+    """Return a node; a major number of 0 says nothing, as in the reference implementation."""
+    if not table.get("major"):
+        table = {**table, "major": -1, "minor": -1}
     return Node(
         table["path"],
         table.get("hostPath") or table["path"],

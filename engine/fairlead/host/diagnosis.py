@@ -13,6 +13,9 @@ import re
 from typing import NamedTuple
 
 from fairlead.config import Config, size_bytes
+from fairlead.host import cdi as specifications
+from fairlead.host import gpu
+from fairlead.host.hooks import Rule
 from fairlead.host.probe import Place, Probe
 
 OK, WARN, FAIL = "ok", "warn", "fail"
@@ -199,6 +202,37 @@ def mpi(names: tuple[str, ...]) -> Item:
     if names:
         return Item("MPI of the host", OK, ", ".join(names))
     return Item("MPI of the host", OK, "none found: the image's own is used")
+
+
+def gpus(nvidia: gpu.Nvidia | None, render: gpu.Render) -> Item:
+    """Show the GPUs that this user may open; judge the halves of NVIDIA's driver."""
+    found = []
+    if nvidia is not None:
+        found.append(f"NVIDIA driver {nvidia.version}, {len(nvidia.cards)} of its GPUs yours")
+    if render.nodes:
+        found.append(f"{', '.join(node.path for node in render.nodes)}")
+    if nvidia is not None and not nvidia.libraries:
+        remedy = "install the driver's libraries of the module's version, or a CDI specification"
+        return Item("GPUs", WARN, f"{found[0]}; no library of this version", remedy)
+    return Item("GPUs", OK, "; ".join(found) or "none that you may open")
+
+
+def cdi(registry: specifications.Registry) -> Item:
+    """Show the CDI devices; a specification that cannot be used is a warning."""
+    names = tuple(f"{spec.kind}={name}" for spec in registry.specs for name, _ in spec.devices)
+    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+    shown = f"{', '.join(names[:8])}{more}" if names else "no devices"
+    if registry.faults:
+        return Item("CDI", WARN, f"{shown}; not used: {registry.faults[0]}", "correct the file")
+    return Item("CDI", OK, shown)
+
+
+def hooks(rules: tuple[Rule, ...], fault: str) -> Item:
+    """Show the site's OCI hooks; one that cannot be used stops every launch."""
+    if fault:
+        return Item("OCI hooks", FAIL, fault, "correct it, or change the setting hooks_dirs")
+    paths = dict.fromkeys(hook.path for rule in rules for hook in rule.hooks)
+    return Item("OCI hooks", OK, ", ".join(paths) or "none")
 
 
 def of_node(probe: Probe) -> tuple[Item, ...]:

@@ -35,10 +35,9 @@ FABRIC_DEVICES = (
 )
 
 # What shows that a driver of GPUs is loaded: NVIDIA's two, AMD's, and that of all others.
-GPU_PLACES = (
-    *("/sys/module/nvidia/version", "/proc/driver/nvidia/version"),
-    *("/dev/kfd", "/dev/dri"),
-)
+NVIDIA_VERSIONS = ("/sys/module/nvidia/version", "/proc/driver/nvidia/version")
+KFD, DRI = "/dev/kfd", "/dev/dri"
+GPU_PLACES = (*NVIDIA_VERSIONS, KFD, DRI)
 
 # Places of the host that a plan may bind, where they exist.
 PLACES = (

@@ -22,9 +22,6 @@ from typing import NamedTuple
 
 from fairlead.host import devices, elf, facts, ldso
 
-# Where the kernel's half says its version, and what shows that the others' drivers are loaded.
-*NVIDIA_VERSIONS, KFD, DRI = facts.GPU_PLACES
-
 LIBRARIES = (
     *("libcuda.so", "libcudadebugger.so", "libnvcuvid.so", "libnvoptix.so", "libnvidia-"),
     *("libGLX_nvidia.so", "libEGL_nvidia.so", "libGLESv1_CM_nvidia.so", "libGLESv2_nvidia.so"),
@@ -88,7 +85,7 @@ class Render(NamedTuple):
 
 def nvidia_version(root: str = "") -> str:
     """Return the version of the loaded NVIDIA driver; empty: there is none."""
-    for path in NVIDIA_VERSIONS:
+    for path in facts.NVIDIA_VERSIONS:
         for word in _text(root + path).split():
             parts = word.split(".")
             if 2 <= len(parts) <= 4 and all(part.isdecimal() for part in parts):
@@ -114,18 +111,21 @@ def nvidia(root: str = "") -> Nvidia | None:
 
 def render(root: str = "") -> Render:
     """Return the GPUs that the kernel's graphics drivers show; for AMD with its compute node."""
-    names = _names(root + DRI)
+    names = _names(root + facts.DRI)
     if not any(name.startswith("renderD") for name in names):
         return Render((), ())  # a card without it only shows a picture, as a server's console does
-    paths = [KFD, *(f"{DRI}/{name}" for name in names if name.startswith(("renderD", "card")))]
+    paths = [
+        facts.KFD,
+        *(f"{facts.DRI}/{name}" for name in names if name.startswith(("renderD", "card"))),
+    ]
     found = (_node(path, root) for path in paths)
     nodes = tuple(node for node in found if node and devices.openable(node))
     links = []
     known = {node.path for node in nodes}
-    for name in _names(f"{root}{DRI}/by-path"):
-        path = f"{DRI}/by-path/{name}"
+    for name in _names(f"{root}{facts.DRI}/by-path"):
+        path = f"{facts.DRI}/by-path/{name}"
         content = _link(root + path)
-        if os.path.normpath(f"{DRI}/by-path/{content}") in known:
+        if os.path.normpath(f"{facts.DRI}/by-path/{content}") in known:
             links.append((path, content))
     return Render(nodes, tuple(links))
 

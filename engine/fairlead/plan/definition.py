@@ -210,7 +210,7 @@ def _lookup(
 ) -> Callable[[str], str | None]:
     def lookup(name: str) -> str | None:
         change = known.get(name)
-        if change is None:
+        if change is None or change.task:  # each task's own is not known here
             return environ.get(name)
         return change.value or ""  # the host's, which does not go into the container, is empty
 

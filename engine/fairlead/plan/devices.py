@@ -67,6 +67,8 @@ def is_cdi(text: str) -> bool:
 
 def may_use(node: devices.Node, permissions: str) -> bool:
     """Tell whether the user has the rights that are wanted; none named: any."""
+    if permissions == cdi.NO_RIGHTS:
+        return True
     if not set(permissions) & set("rw"):
         return node.readable or node.writable
     return (node.readable or "r" not in permissions) and (node.writable or "w" not in permissions)
@@ -86,16 +88,24 @@ def mount(node: devices.Node, destination: str, permissions: str, why: str) -> m
             f"{node.path}: you may not {_WORDS[wanted]} it ({why})",
             hint="check its owner and mode, and that the job was given the device",
         )
-    more = {"r": node.writable, "w": node.readable}.get(permissions.replace("m", ""))
+    more = {
+        "r": node.writable,
+        "w": node.readable,
+        cdi.NO_RIGHTS: node.readable or node.writable,
+    }.get(permissions.replace("m", ""))
     if more:
         raise errors.DeviceError(
-            f"{node.path}: you may read and write it, which a container cannot narrow to "
+            f"{node.path}: you may {_has(node)} it, which a container cannot narrow to "
             f"{permissions!r} ({why})",
             hint="ask for rw",
         )
     number = f"{node.major}:{node.minor}"
     options = (number, "block") if node.kind == "b" else (number,)
     return mounts.Mount(destination, "device", node.path, options, why)
+
+
+def _has(node: devices.Node) -> str:
+    return _WORDS["r" * node.readable + "w" * node.writable]
 
 
 _WORDS = {"": "open", "r": "read", "w": "write", "rw": "read and write"}

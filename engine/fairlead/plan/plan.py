@@ -117,7 +117,6 @@ def make(
     all_mounts = mounts.with_volumes(own, request.volumes)
     asked = [mount for mount in all_mounts if mount not in own]
     directories = [mount for mount in (*directories, *asked) if mount in all_mounts]
-    variables = _variables(source, request, injection, edits, inside.user)
     arguments, command = _command(source.config, request)
     workdir, why = _workdir(source.config, request, inside, directories)
     return Plan(
@@ -129,7 +128,7 @@ def make(
         upper_reason=_upper_reason(request),
         mounts=tuple(all_mounts),
         links=(*links, *edits.links),
-        variables=variables,
+        variables=_variables(source, request, injection, edits, inside.user),
         arguments=arguments,
         command=command,
         workdir=workdir,
@@ -144,19 +143,6 @@ def make(
         proof=injection.proof,
         hooks=edits.hooks,
     )
-
-
-def _defined(
-    variables: tuple[env.Variable, ...],
-    request: launch.Request,
-    injected: tuple[tuple[str, str | None], ...],
-) -> tuple[env.Variable, ...]:
-    """Return the variables with those of an environment file, whose reader few launches need."""
-    from fairlead.plan import definition
-
-    asked = frozenset(name for name, _ in request.variables)
-    ours = dict(injected).get("LD_PRELOAD")
-    return definition.variables(variables, request.environ, request.templates, asked, ours)
 
 
 def _variables(
@@ -179,13 +165,17 @@ def _variables(
         dropped=request.dropped,
         kept=request.kept_variables,
     )
-    if request.templates:
-        variables = _defined(variables, request, injected)
     if request.remap_pytorch:
         variables = (*variables, *env.for_pytorch(request.environ, source.config.env))
     if request.remap_root:
         variables = (*variables, env.Variable("HOME", me.home, "root's, inside"))
-    return variables
+    if not request.templates:
+        return variables
+    from fairlead.plan import definition  # few launches need it
+
+    asked = frozenset((*(name for name, _ in request.variables), *request.kept_variables))
+    ours = dict(injected).get("LD_PRELOAD")
+    return definition.variables(variables, request.environ, request.templates, asked, ours)
 
 
 def _upper_reason(request: launch.Request) -> str:

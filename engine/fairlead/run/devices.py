@@ -12,6 +12,9 @@ from fairlead.plan import devices, mounts
 from fairlead.plan import edits as plan_edits
 from fairlead.plan import request as launch
 
+MAX_NODES = 512
+_ASKED = "asked for by its path"
+
 
 def edits(request: launch.Request, config: settings.Config) -> plan_edits.Edits:
     """Return what a launch gets for the devices that were asked for.
@@ -31,12 +34,35 @@ def edits(request: launch.Request, config: settings.Config) -> plan_edits.Edits:
 
 def _by_path(text: str) -> plan_edits.Edits:
     asked = devices.parse(text)
+    if os.path.isdir(asked.host):
+        return _below(asked)
     try:
         node = nodes.look(asked.host)
     except OSError as error:
         raise errors.DeviceError(f"{asked.host}: {error.strerror}") from error
-    mount = devices.mount(node, asked.container, asked.permissions, "asked for by its path")
+    mount = devices.mount(node, asked.container, asked.permissions, _ASKED)
     return plan_edits.Edits(mounts=(mount,))
+
+
+def _below(asked: devices.Asked) -> plan_edits.Edits:
+    """Return the devices of a directory (/dev/dri) that the user may use, at any depth."""
+    top = asked.host.rstrip("/")
+    found: list[mounts.Mount] = []
+    for folder, _, names in os.walk(top):
+        for name in sorted(names):
+            path = f"{folder}/{name}"
+            try:
+                node = None if os.path.islink(path) else nodes.look(path)
+            except OSError:
+                continue  # gone since the directory was read
+            if node and node.kind and devices.may_use(node, asked.permissions):
+                place = asked.container.rstrip("/") + path.removeprefix(top)
+                found.append(devices.mount(node, place, asked.permissions, _ASKED))
+        if len(found) > MAX_NODES:
+            raise errors.DeviceError(f"{asked.host}: holds more than {MAX_NODES} devices")
+    if not found:
+        raise errors.DeviceError(f"{asked.host}: holds no device that you may open")
+    return plan_edits.Edits(mounts=tuple(found))
 
 
 def by_name(registry: cdi.Registry, names: tuple[str, ...]) -> plan_edits.Edits:

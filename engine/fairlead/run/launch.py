@@ -128,7 +128,9 @@ def wish(
     request: launch_request.Request, image: fetch.Image, config: settings.Config
 ) -> gpu.Wish | None:
     """Return the GPUs that a launch wants."""
-    return gpu.wish(request.gpu or config.gpu, request.environ, request.variables, image.config.env)
+    of_file = ((name, text) for name, text, _ in request.templates if "$" not in text)
+    asked = (*of_file, *request.variables)
+    return gpu.wish(request.gpu or config.gpu, request.environ, asked, image.config.env)
 
 
 def _edits(
