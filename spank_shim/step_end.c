@@ -2,6 +2,7 @@
 #include "step_end.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <sys/wait.h>
@@ -23,6 +24,9 @@ void step_end(spank_t spank, uint32_t nodes, uint32_t job, uint32_t number)
 		return;
 	snprintf(step, sizeof(step), "%u.%u", job, number);
 	child = fork();
+	/* Another node may have ended it before: scancel would add a line to the one that says what is wrong. */
+	if (child == 0)
+		dup2(open("/dev/null", O_WRONLY | O_CLOEXEC), STDERR_FILENO);
 	for (size_t i = 0; child == 0 && i < sizeof(places) / sizeof(*places); i++)
 		execve(places[i], (char *const *)argv, environment);
 	if (child == 0)

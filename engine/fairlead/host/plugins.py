@@ -182,6 +182,14 @@ def compiled_in(directory: str, library: str) -> tuple[str, ...]:
     )
 
 
+def holds_some(directory: str) -> bool:
+    """Tell whether a directory holds shared objects: /usr/lib64/openmpi, a prefix, does not."""
+    try:
+        return any(_SHARED_OBJECT.match(name) for name in os.listdir(directory))
+    except OSError:  # there is none
+        return False
+
+
 def library_directories(loader: ldso.Loader, closure: ldso.Closure) -> set[str]:
     """Return the directories in which the loader looks: what lies there is no plugin."""
     found = set(loader.default) | {os.path.dirname(path) for path in loader.cache.values()}

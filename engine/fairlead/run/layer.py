@@ -255,7 +255,7 @@ def _image_plugins(image: ldso.Loader, item: Plugins, library: str) -> tuple[str
     compiled in; libfabric likewise.
     """
     paths = plugins.compiled_in(item.path, library)
-    return tuple(path for path in paths if os.path.isdir(image.host(image.place(path))))
+    return tuple(path for path in paths if plugins.holds_some(image.host(image.place(path))))
 
 
 def _hide(sheet: _Sheet, profile: Profile, paths: tuple[str, ...]) -> None:
