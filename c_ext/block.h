@@ -27,7 +27,7 @@ enum block_op {
 	OP_ROOT = 1,     /* lower directories, topmost first; ROOT_READONLY */
 	OP_TMPFS = 2,    /* target, mount options */
 	OP_BIND = 3,     /* source, target */
-	OP_DEVICE = 4,   /* source, target; flags = major << 20 | minor, checked */
+	OP_DEVICE = 4,   /* source, target, and "block" for a block device; flags = major << 20 | minor, checked */
 	OP_FILE = 5,     /* target, content: a generated read-only file */
 	OP_SYMLINK = 6,  /* link's content, link's path; an existing path stays */
 	OP_COMMAND = 7,  /* command, PATH: must be found and executable once the root stands */
@@ -39,6 +39,7 @@ enum block_op {
 	OP_ENV_SET = 17,     /* name, value */
 	OP_ENV_UNSET = 18,   /* name */
 	OP_ARGUMENT = 19,    /* goes before the command: the image's entrypoint */
+	OP_ENV_TASK = 20,    /* name, template of the task's own variables; left alone where one of them is missing */
 
 	/* plan_entry.h: only in a cached plan; plan_expand() leaves them out of the launch block */
 	OP_CHECK_FILE = 32,     /* path, what is known of it; CHECK_* */
@@ -58,6 +59,10 @@ enum block_flag {
 	BIND_OPTIONAL = 1 << 1,  /* no error when the source does not exist */
 	BIND_DEVICES = 1 << 2,   /* keep device nodes usable (below /dev only) */
 	BIND_SHALLOW = 1 << 3,   /* without the mounts below the source */
+	BIND_NOEXEC = 1 << 4,    /* as BIND_READONLY, of a tmpfs, too */
+	BIND_PRIVATE = 1 << 5,   /* hears of no mount that the host makes below the source */
+	BIND_UNBINDABLE = 1 << 6,
+	BIND_PROPAGATE_ALL = 1 << 7, /* these two also for the mounts below the source */
 	TARGET_STRICT = 1 << 8,  /* no component of the target may be a symbolic link */
 
 	CHECK_KIND = 1 << 0,     /* absent, directory, own directory, ... instead of the file's identity */

@@ -15,25 +15,21 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/magic.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/sysmacros.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "block.h"
+#include "detached.h"
 #include "exec.h"
 #include "files.h"
 #include "mountpoint.h"
 #include "root.h"
-
-/* glibc 2.36 declares these; older ones do not, and the shim is built on old ones. */
-static int sys_open_tree(int dirfd, const char *path, unsigned int flags)
-{
-	return (int)syscall(SYS_open_tree, dirfd, path, flags);
-}
 
 static int sys_move_mount(int from, int to)
 {
@@ -47,55 +43,13 @@ static int sys_mount_setattr(int fd, unsigned int flags, uint64_t set)
 	return (int)syscall(SYS_mount_setattr, fd, "", AT_EMPTY_PATH | flags, &attr, sizeof(attr));
 }
 
-/* A detached copy of the mount tree at the source, with the attributes that the record asks for. */
-static int clone_source(const struct block_record *record, struct report *report)
+/* A target in the kernel's own trees, to which a symbolic link of the image's may lead: mounting there would hide from
+ * the container, and from the engine that proves it, what the kernel says. */
+static int is_kernels(int fd)
 {
-	const char *path = record->string[0];
-	unsigned int recursive = record->flags & BIND_SHALLOW ? 0 : AT_RECURSIVE;
-	uint64_t attributes = MOUNT_ATTR_NOSUID;
-	int fd, err;
+	struct statfs fs;
 
-	fd = sys_open_tree(AT_FDCWD, path, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | recursive);
-	if (fd < 0 && (errno == ENOENT || errno == EACCES || errno == ENOTDIR) && (record->flags & BIND_OPTIONAL))
-		return -ENOENT;
-	if (fd < 0)
-		return report_set(report, STEP_SOURCE, errno, path);
-	if (!(record->flags & BIND_DEVICES))
-		attributes |= MOUNT_ATTR_NODEV;
-	if (record->flags & BIND_READONLY)
-		attributes |= MOUNT_ATTR_RDONLY;
-	if (sys_mount_setattr(fd, recursive, attributes) < 0) {
-		err = errno;
-		close(fd);
-		return report_set(report, STEP_MOUNT, err, path);
-	}
-	return fd;
-}
-
-/* Only the device that was meant: the node must be a character device of the expected number. */
-static int clone_device(const struct block_record *record, struct report *report)
-{
-	const char *path = record->string[0];
-	struct stat st;
-	int fd, tree, err;
-
-	fd = open(path, O_PATH | O_NOFOLLOW | O_CLOEXEC);
-	if (fd < 0)
-		return report_set(report, STEP_SOURCE, errno, path);
-	if (fstat(fd, &st) < 0 || !S_ISCHR(st.st_mode) || major(st.st_rdev) != record->flags >> 20 ||
-	    minor(st.st_rdev) != (record->flags & 0xfffff)) {
-		close(fd);
-		return report_set(report, STEP_SOURCE, ENODEV, path);
-	}
-	tree = sys_open_tree(fd, "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH);
-	err = errno;
-	close(fd);
-	if (tree >= 0 && sys_mount_setattr(tree, 0, MOUNT_ATTR_NOSUID) < 0) {
-		err = errno;
-		close(tree);
-		tree = -1;
-	}
-	return tree < 0 ? report_set(report, STEP_SOURCE, err, path) : tree;
+	return fstatfs(fd, &fs) == 0 && (fs.f_type == PROC_SUPER_MAGIC || fs.f_type == SYSFS_MAGIC);
 }
 
 /* Attach a detached mount at path below the root; closes the mount. */
@@ -112,6 +66,8 @@ static int attach(const struct container *container, int mount_fd, const char *p
 	target = mountpoint_open(container, path, S_ISDIR(st.st_mode), flags);
 	if (target < 0)
 		err = report_set(report, STEP_TARGET, -target, path);
+	else if (is_kernels(target))
+		err = report_set(report, STEP_TARGET, ELOOP, path);
 	else if (sys_move_mount(mount_fd, target) < 0)
 		err = report_set(report, STEP_MOUNT, errno, path);
 out:
@@ -119,63 +75,6 @@ out:
 		close(target);
 	close(mount_fd);
 	return err;
-}
-
-static int new_tmpfs(const char *options)
-{
-	char copy[256], *rest = copy, *option, *value;
-	int fs, mount_fd = -1, err = 0;
-
-	snprintf(copy, sizeof(copy), "%s", options);
-	fs = (int)syscall(SYS_fsopen, "tmpfs", FSOPEN_CLOEXEC);
-	if (fs < 0)
-		return -errno;
-	while (!err && (option = strsep(&rest, ","))) {
-		if (!*option)
-			continue;
-		value = strchr(option, '=');
-		if (value)
-			*value++ = '\0';
-		if (syscall(SYS_fsconfig, fs, FSCONFIG_SET_STRING, option, value ? value : "", 0) < 0)
-			err = -errno;
-	}
-	if (!err && syscall(SYS_fsconfig, fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0) < 0)
-		err = -errno;
-	if (!err) {
-		mount_fd = (int)syscall(SYS_fsmount, fs, FSMOUNT_CLOEXEC, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV);
-		err = mount_fd < 0 ? -errno : 0;
-	}
-	close(fs);
-	return err ? err : mount_fd;
-}
-
-/* A generated file lives in the stage and is bound read-only: the image's own file stays as it was. */
-static int clone_generated(int stage, unsigned int number, const char *content, struct report *report)
-{
-	char name[32];
-	size_t len = strlen(content), done = 0;
-	ssize_t n;
-	int fd, tree, err = 0;
-
-	snprintf(name, sizeof(name), "file%u", number);
-	fd = openat(stage, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
-	if (fd < 0)
-		return report_set(report, STEP_FILE, errno, name);
-	while (done < len) {
-		n = write(fd, content + done, len - done);
-		if (n < 0 && errno != EINTR) {
-			err = errno;
-			break;
-		}
-		done += n > 0 ? (size_t)n : 0;
-	}
-	close(fd);
-	if (err)
-		return report_set(report, STEP_FILE, err, name);
-	tree = sys_open_tree(stage, name, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
-	if (tree < 0 || sys_mount_setattr(tree, 0, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_RDONLY) < 0)
-		return report_set(report, STEP_FILE, errno, name);
-	return tree;
 }
 
 static int make_symlink(const struct container *container, const struct block_record *record, struct report *report)
@@ -211,9 +110,9 @@ static int clone_sources(struct block_cursor cursor, int *clones, struct report 
 	for (unsigned int i = 0; block_next(&cursor, &record); i++) {
 		clones[i] = -1;
 		if (record.op == OP_BIND)
-			fd = clone_source(&record, report);
+			fd = detached_source(&record, report);
 		else if (record.op == OP_DEVICE)
-			fd = clone_device(&record, report);
+			fd = detached_device(&record, report);
 		else
 			continue;
 		if (fd == -ENOENT && record.op == OP_BIND && (record.flags & BIND_OPTIONAL))
@@ -233,7 +132,7 @@ static int execute(struct container *container, const struct block_record *recor
 
 	switch (record->op) {
 	case OP_TMPFS:
-		fd = new_tmpfs(record->string[1]);
+		fd = detached_tmpfs(record->string[1], record->flags);
 		if (fd < 0)
 			return report_set(report, STEP_MOUNT, -fd, target);
 		mountpoint_allow(container, fd);
@@ -243,7 +142,7 @@ static int execute(struct container *container, const struct block_record *recor
 	case OP_DEVICE:
 		return attach(container, clone, record->string[1], 0, report);
 	case OP_FILE:
-		fd = clone_generated(container->stage, number, record->string[1], report);
+		fd = detached_file(container->stage, number, record->string[1], report);
 		return fd < 0 ? fd : attach(container, fd, target, record->flags, report);
 	case OP_SYMLINK:
 		return make_symlink(container, record, report);
@@ -310,16 +209,17 @@ static int needs_no_overlay(struct block_cursor start, const struct block_record
 	return layer >= 0 && fine;
 }
 
-int compose_root(const void *block, size_t size, const int *mounts, unsigned int mount_count, struct report *report)
+int compose_build(const void *block, size_t size, const int *mounts, unsigned int mount_count, int changes,
+		  struct container *ret, struct report *report)
 {
 	struct root_mounts given = { .fds = mounts, .count = mount_count };
-	struct container container = { .root = -1, .stage = -1 };
 	struct root_upper upper;
 	struct block_cursor cursor, start;
 	struct block_record record;
-	int err, readonly, *clones;
+	int err, bare, *clones;
 	mode_t mask;
 
+	*ret = (struct container){ .root = -1, .stage = -1 };
 	if (block_open(&start, block, size) < 0)
 		return report_set(report, STEP_BLOCK, EBADMSG, "launch block");
 	cursor = start;
@@ -333,20 +233,48 @@ int compose_root(const void *block, size_t size, const int *mounts, unsigned int
 		free(clones);
 		return err;
 	}
-	readonly = record.flags & ROOT_READONLY;
 	mask = umask(0022); /* mount points and generated files; the application keeps the user's */
 	report->err = 0;
 	upper = upper_of(start);
-	err = root_mount(&record, &given, &upper, needs_no_overlay(start, &record, &given, clones), &container, report);
+	bare = !changes && needs_no_overlay(start, &record, &given, clones);
+	err = root_mount(&record, &given, &upper, bare, ret, report);
 	for (unsigned int i = 1; !err && block_next(&cursor, &record); i++)
-		err = execute(&container, &record, clones[i], i, report);
+		err = execute(ret, &record, clones[i], i, report);
 	umask(mask);
 	free(clones);
-	if (!err)
-		err = enter_root(container.root, readonly, report);
-	if (container.root >= 0)
-		close(container.root);
-	if (container.stage >= 0)
-		close(container.stage);
+	return err;
+}
+
+int compose_enter(const void *block, size_t size, struct container *container, struct report *report)
+{
+	struct block_cursor cursor;
+	struct block_record record;
+	int err;
+
+	if (block_open(&cursor, block, size) < 0 || !block_next(&cursor, &record))
+		return report_set(report, STEP_BLOCK, EBADMSG, "launch block");
+	err = enter_root(container->root, record.flags & ROOT_READONLY, report);
+	compose_close(container);
 	return err ? err : exec_check(block, size, report);
+}
+
+void compose_close(struct container *container)
+{
+	/* Ways out of the new root: none may be open when it has been entered. */
+	if (container->root >= 0)
+		close(container->root);
+	if (container->stage >= 0)
+		close(container->stage);
+	container->root = container->stage = -1;
+}
+
+int compose_root(const void *block, size_t size, const int *mounts, unsigned int mount_count, struct report *report)
+{
+	struct container container;
+	int err = compose_build(block, size, mounts, mount_count, 0, &container, report);
+
+	if (!err)
+		return compose_enter(block, size, &container, report);
+	compose_close(&container);
+	return err;
 }

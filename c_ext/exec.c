@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "block.h"
+#include "plan_expand.h"
 #include "program.h"
 
 #define MAX_ARGUMENTS 128 /* entrypoint words */
@@ -132,6 +133,7 @@ int exec_environment(const void *block, size_t size, struct report *report)
 {
 	struct block_cursor cursor;
 	struct block_record record;
+	char text[PATH_MAX];
 
 	if (block_open(&cursor, block, size) < 0)
 		return report_set(report, STEP_BLOCK, EBADMSG, "launch block");
@@ -140,6 +142,10 @@ int exec_environment(const void *block, size_t size, struct report *report)
 			return report_set(report, STEP_BLOCK, errno, record.string[0]);
 		if (record.op == OP_ENV_UNSET)
 			unsetenv(record.string[0]);
+		/* The task's own numbers stand in variables that no record changes. */
+		if (record.op == OP_ENV_TASK && plan_expand_text(record.string[1], environ, text, sizeof(text)) == 0 &&
+		    setenv(record.string[0], text, 1) < 0)
+			return report_set(report, STEP_BLOCK, errno, record.string[0]);
 	}
 	return 0;
 }

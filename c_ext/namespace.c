@@ -2,13 +2,16 @@
 #include "namespace.h"
 
 #include <errno.h>
+#include <linux/capability.h>
 #include <fcntl.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -89,5 +92,25 @@ int namespace_join(int userns_fd, int mntns_fd, struct report *report)
 		return report_set(report, STEP_JOIN, errno, "user namespace");
 	if (setns(mntns_fd, CLONE_NEWNS) < 0)
 		return report_set(report, STEP_JOIN, errno, "mount namespace");
+	return 0;
+}
+
+int namespace_lend_capabilities(int lend, struct report *report)
+{
+	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
+	struct __user_cap_data_struct data[_LINUX_CAPABILITY_U32S_3];
+	uint64_t held;
+
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 || syscall(SYS_capget, &header, data) < 0)
+		return report_set(report, STEP_PRIVILEGE, errno, "capabilities of hooks");
+	for (int i = 0; i < _LINUX_CAPABILITY_U32S_3; i++)
+		data[i].inheritable = lend ? data[i].permitted : 0;
+	/* The kernel takes a capability off the ambient set when it leaves the inheritable one. */
+	if (syscall(SYS_capset, &header, data) < 0)
+		return report_set(report, STEP_PRIVILEGE, errno, "capabilities of hooks");
+	held = (uint64_t)data[1].permitted << 32 | data[0].permitted;
+	for (unsigned long cap = 0; lend && cap < 64; cap++)
+		if ((held >> cap & 1) && prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, cap, 0, 0) < 0)
+			return report_set(report, STEP_PRIVILEGE, errno, "ambient capabilities of hooks");
 	return 0;
 }

@@ -17,4 +17,8 @@ int namespace_create(struct report *report);
 /* Join the user and mount namespaces behind two descriptors. */
 int namespace_join(int userns_fd, int mntns_fd, struct report *report);
 
+/* Let what this process executes have (or, without lend, not have) the capabilities that it holds in its own user
+ * namespace, which an ordinary user's program otherwise loses by execve; and let it gain nothing else. */
+int namespace_lend_capabilities(int lend, struct report *report);
+
 #endif

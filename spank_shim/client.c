@@ -9,8 +9,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
+#include "arguments.h"
 #include "options.h"
+#include "precheck.h"
 #include "report.h"
 #include "seal.h"
 #include "slurm_api.h"
@@ -20,6 +23,7 @@ static char *exported;    /* SLURM_CONTAINER as the component before left it (sb
 static char *first_choice; /* of the first component of a heterogeneous job */
 static int components;
 static int given; /* the container was named for this command, not inherited */
+static const char *style; /* whose meaning its options have; NULL: our own */
 
 static void say(const char *line)
 {
@@ -63,25 +67,44 @@ static void seal_environment(void)
 	setenv(SEAL_VARIABLE, SEAL_VALUE, 1);
 }
 
-int client_init(spank_t spank)
+/* Slurm would call the options' callbacks for what the job around this one was given, and then for what this command is:
+ * that would look like an option given twice. All of it is inherited in variables of our own. */
+static void forget_replayed_options(void)
+{
+	static const char *const prefixes[] = { "SLURM_SPANK__SLURM_SPANK_OPTION_fairlead_",
+						"_SLURM_SPANK_OPTION_fairlead_" };
+	char name[256];
+
+	for (char **at = environ; at && *at;) {
+		int ours = 0;
+
+		for (size_t i = 0; i < sizeof(prefixes) / sizeof(*prefixes); i++)
+			ours |= strncmp(*at, prefixes[i], strlen(prefixes[i])) == 0;
+		snprintf(name, sizeof(name), "%.*s", (int)strcspn(*at, "="), *at);
+		if (!ours || unsetenv(name) < 0 || getenv(name))
+			at++;
+		else
+			at = environ; /* the array has changed */
+	}
+}
+
+static int with_pyxis_names(void)
+{
+	return arguments.pyxis_compat && (spank_context() == S_CTX_LOCAL || arguments.sbatch_support);
+}
+
+int client_init(spank_t spank, int argc, char *argv[])
 {
 	const char *value = getenv("SLURM_CONTAINER");
 
+	arguments_read(argc, argv);
 	open_environment();
+	forget_replayed_options();
 
 	/* Slurm sets it only if it is unset: a stale value would name the outer job's container in the tasks. */
 	inherited = value ? strdup(value) : NULL;
 	unsetenv("SLURM_CONTAINER");
-	return options_register(spank) < 0 ? -1 : 0;
-}
-
-/* The option, else its variable of the user's environment, else what the job around this one chose. */
-static void export_choice(const char *name, const char *option, const char *variable)
-{
-	const char *value = *option ? option : getenv(variable);
-
-	if (value && *value)
-		setenv(name, value, 1);
+	return options_register(spank, with_pyxis_names()) < 0 ? -1 : 0;
 }
 
 static int has_control_character(const char *text)
@@ -99,27 +122,54 @@ static const char *own_variable(void)
 	return strcmp(program_invocation_short_name, "salloc") == 0 ? "SALLOC_CONTAINER" : "SBATCH_CONTAINER";
 }
 
+/* --container, by whichever door Slurm lets it in; NULL: it was not given. */
+static const char *container_option(void)
+{
+	const char *value = slurm_api_option("container");
+
+	if (!value)
+		value = options_given("container"); /* before 21.08 */
+	if (!value && !slurm_api_owns_container())
+		value = getenv(own_variable()); /* Slurm reads these itself since it has the option */
+	return value ? value : getenv("SLURM_CONTAINER"); /* set by Slurm since client_init: explicit, too */
+}
+
+/* What this command says itself, by the option of whichever name; NULL: nothing. Sets the style that goes with it. */
+static const char *own_reference(void)
+{
+	const char *image = options_given("image"), *value = container_option(), *variable = getenv(own_variable());
+
+	if (value && !*value)
+		refuse("error [reference]: --container: empty, as from an unset variable (write none to run on the host)");
+	/* Slurm hands over its variable as if it were the option; what was typed beats it. */
+	if (image && value && variable && strcmp(value, variable) == 0)
+		value = NULL;
+	if (image && value)
+		refuse("error [usage]: --container-image: given together with --container (give one)");
+	style = image ? STYLE_PYXIS : NULL;
+	return image ? image : value;
+}
+
 static const char *settle_reference(void)
 {
-	const char *explicit = slurm_api_option("container");
+	const char *reference = own_reference();
 
-	if (!explicit && *options.reference)
-		explicit = options.reference; /* before 21.08 */
-	if (!explicit && !slurm_api_owns_container())
-		explicit = getenv(own_variable()); /* Slurm reads these itself since it has the option */
-	if (!explicit)
-		explicit = getenv("SLURM_CONTAINER"); /* set by Slurm since client_init: explicit, too */
-	if (explicit && !*explicit)
-		refuse("error [reference]: --container: empty, as from an unset variable (write none to run on the host)");
-	given = explicit && strcmp(explicit, "none") != 0;
-	if (!explicit)
-		explicit = inherited;
-	if (!explicit || !*explicit || strcmp(explicit, "none") == 0)
+	given = reference && strcmp(reference, "none") != 0;
+	if (!reference && inherited && *inherited) {
+		reference = inherited;
+		style = getenv(VARIABLE_STYLE);
+	}
+	if (!reference && with_pyxis_names()) {
+		reference = options_default("image");
+		style = reference ? STYLE_PYXIS : NULL;
+		given = reference != NULL;
+	}
+	if (!reference || !*reference || strcmp(reference, "none") == 0)
 		return NULL;
-	if (strlen(explicit) >= OPTION_MAX || has_control_character(explicit))
+	if (strlen(reference) >= OPTION_MAX || has_control_character(reference))
 		refuse("error [reference]: --container: too long, or holds a control character "
 		       "(write it as [REGISTRY/]NAME[:TAG][@sha256:...] or as a path)");
-	return explicit;
+	return reference;
 }
 
 /* Slurm answers with a word for an option that is not set, or that this command does not have. */
@@ -155,21 +205,64 @@ static void refuse_conflicts(void)
 		refuse("error [usage]: --export-file drops the container's variables (use --export)");
 }
 
+static void ignore(const char *name)
+{
+	char line[160];
+
+	snprintf(line, sizeof(line), "ignoring --%.64s: no image is named (--container-image or --container)", name);
+	say(line);
+}
+
+/* Before there is an allocation a job would wait for its turn to be told of a slip; within one the engine on the node
+ * says the same at once. */
+static void check_options(void)
+{
+	char line[1024];
+
+	if (!getenv("SLURM_JOB_ID") && options_want_check() && precheck_refuses(arguments.prefix, line, sizeof(line)))
+		refuse(line);
+}
+
+static void export_options(const char *reference, int is_srun)
+{
+	/* sbatch runs the script in an image that was named as for pyxis, which knows no other way. */
+	int inside = !is_srun && given && style && strcmp(program_invocation_short_name, "salloc") != 0;
+	const char *batch = options_given("batch"), *problem, *directory;
+
+	export(VARIABLE_REFERENCE, reference);
+	export(VARIABLE_STYLE, reference ? style : NULL);
+	if (!is_srun)
+		unsetenv(VARIABLE_BATCH);
+	/* What the user's environment says goes with the job by itself; the batch step alone has no srun to read it. */
+	problem = options_export(is_srun || inside || batch);
+	if (problem)
+		refuse(problem);
+	if (inside)
+		setenv(VARIABLE_BATCH, "1", 1);
+	/* srun --chdir=DIR is meant for where the command runs, so it beats the image's WorkingDir. */
+	directory = is_srun && !options_given("workdir") && slurm_api_given('D') ? slurm_api_option("chdir") : NULL;
+	if (directory && *directory)
+		setenv(VARIABLE_WORKDIR, directory, 1);
+}
+
 int client_settle(void)
 {
-	const char *reference;
+	const char *reference, *workdir = options_given("workdir");
 	int is_srun = spank_context() == S_CTX_LOCAL;
-	const char *directory;
 
-	if (*options.error)
-		refuse(options.error);
+	if (options_error())
+		refuse(options_error());
 	/* What the component before this one exported is no choice of this one. */
 	if (components && exported && getenv("SLURM_CONTAINER") && strcmp(getenv("SLURM_CONTAINER"), exported) == 0)
 		unsetenv("SLURM_CONTAINER");
 	reference = settle_reference();
 	if (reference)
 		refuse_conflicts();
-	if (*options.workdir && options.workdir[0] != '/')
+	else if (options_given("name"))
+		refuse("error [usage]: --container-name: no image is named (add --container-image)");
+	else
+		options_without_container(ignore);
+	if (workdir && workdir[0] != '/')
 		refuse("error [workdir]: --container-workdir: not an absolute path (write it from /)");
 	/* Out of reach of client_seal(), slurmstepd would find a container of its own: the label is given up here. */
 	if (is_srun && is_heterogeneous())
@@ -179,19 +272,9 @@ int client_settle(void)
 	else if ((!reference) != (!first_choice) || (reference && strcmp(reference, first_choice) != 0))
 		refuse("error [usage]: the components of a heterogeneous step must name the same container "
 		       "(give --container to each, or run separate sruns)");
-
-	export(VARIABLE_REFERENCE, reference);
-	export_choice(VARIABLE_MPI, options.mpi, "FAIRLEAD_MPI");
-	/* srun --chdir=DIR is meant for where the command runs, so it beats the image's WorkingDir. */
-	directory = is_srun && !*options.workdir && slurm_api_given('D') ? slurm_api_option("chdir") : NULL;
-	export_choice(VARIABLE_WORKDIR, directory ? directory : options.workdir, "FAIRLEAD_WORKDIR");
-	if (options.entrypoint >= 0)
-		setenv(VARIABLE_ENTRYPOINT, options.entrypoint ? "1" : "0", 1);
-	if (options.batch)
-		setenv(VARIABLE_BATCH, "1", 1);
-	else if (spank_context() == S_CTX_ALLOCATOR)
-		unsetenv(VARIABLE_BATCH);
-
+	export_options(reference, is_srun);
+	if (reference)
+		check_options();
 	if (is_srun) {
 		/* The next component of a heterogeneous job must start clean; put back by client_seal(). */
 		unsetenv("SLURM_CONTAINER");

@@ -7,7 +7,7 @@
 #include <slurm/spank.h>
 
 /* Before Slurm parses its options. */
-int client_init(spank_t spank);
+int client_init(spank_t spank, int argc, char *argv[]);
 
 /* Options are known: settle the reference and export the choices. May end the client with status 125. */
 int client_settle(void);

@@ -21,7 +21,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { SOCKET, REQUEST, BROKER, KEY, FDS, FIRST_FD = 3, MAX_ENVIRONMENT = 128 }; /* run/step.py: 3, 4, 5 and 6 */
+enum { SOCKET, REQUEST, BROKER, KEY, FDS, FIRST_FD = 3 }; /* run/step.py: 3, 4, 5 and 6 */
 
 /* Of the job's environment the engine itself needs these: whose credentials, which proxy, which certificates. */
 static const char *const kept[] = {
@@ -106,13 +106,13 @@ static int request_file(const struct engine_request *request)
 	return fd;
 }
 
-static void choose_environment(char **job, const char *ret[MAX_ENVIRONMENT])
+void engine_environment(char *const *job, const char *ret[ENGINE_MAX_ENVIRONMENT])
 {
 	size_t count = 0;
 
 	ret[count++] = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 	ret[count++] = "LANG=C.UTF-8";
-	for (; *job && count < MAX_ENVIRONMENT - 1; job++)
+	for (; *job && count < ENGINE_MAX_ENVIRONMENT - 1; job++)
 		for (size_t i = 0; i < sizeof(kept) / sizeof(*kept); i++)
 			if (strncmp(*job, kept[i], strlen(kept[i])) == 0) {
 				ret[count++] = *job;
@@ -190,7 +190,7 @@ void engine_reap(struct engine_request *request)
 
 void engine_run(struct engine_request *request, struct channel_message *ret_message, int ret_fds[CHANNEL_FDS])
 {
-	const char *environment[MAX_ENVIRONMENT];
+	const char *environment[ENGINE_MAX_ENVIRONMENT];
 	char python[4096], script[4096];
 	int pair[2], fds[FDS] = { -1, -1, request->broker, -1 }, received, status = 0;
 	pid_t child, parent = getpid();
@@ -200,7 +200,7 @@ void engine_run(struct engine_request *request, struct channel_message *ret_mess
 		ret_fds[i] = -1;
 	snprintf(python, sizeof(python), "%s/venv/bin/python", request->prefix);
 	snprintf(script, sizeof(script), "%s/libexec/fairlead/engine.py", request->prefix);
-	choose_environment(request->environment, environment);
+	engine_environment(request->environment, environment);
 	fds[REQUEST] = request_file(request);
 	fds[KEY] = request->key ? key_file(request) : -1;
 	if (fds[REQUEST] < 0 || (request->key && fds[KEY] < 0)) {

@@ -6,6 +6,8 @@
 
 #include "channel.h"
 
+#define ENGINE_MAX_ENVIRONMENT 128
+
 /* What the engine is told, beside the job's environment. */
 struct engine_request {
 	const char *prefix; /* installation: PREFIX/venv/bin/python, PREFIX/libexec/fairlead/engine.py */
@@ -23,5 +25,8 @@ struct engine_request {
  * just ending: the caller waits for it, when nobody waits for the caller. */
 void engine_run(struct engine_request *request, struct channel_message *ret_message, int ret_fds[CHANNEL_FDS]);
 void engine_reap(struct engine_request *request);
+
+/* The environment in which the interpreter starts, of a job's. */
+void engine_environment(char *const *job, const char *ret[ENGINE_MAX_ENVIRONMENT]);
 
 #endif

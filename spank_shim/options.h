@@ -1,35 +1,53 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The options that the shim adds to srun, sbatch and salloc, and the variables in which they travel.
+ * The options that the shim adds to srun, sbatch and salloc, and the way on which they reach the engine: one table, and
+ * no code per option.
  *
- * The client writes every choice into SLURM_FAIRLEAD_* variables of the job (the prefix survives --export=NONE and
- * inner sruns inherit it); slurmstepd's side reads nothing else and checks it again. */
+ *   srun's side   each choice becomes the variable SLURM_FAIRLEAD_KEY of the job (the prefix survives --export=NONE, and
+ *                 inner sruns inherit it); what was not chosen there may have a default in the user's environment
+ *   slurmstepd    each variable of a key becomes the fact "key=value" of the engine's request, and with it a part of the
+ *                 key under which a plan is kept; nothing else of the options is read there
+ *   engine        gives them a meaning and checks them again (plan/pyxis.py)
+ *
+ * A further option is a line of the table in options.c and what the engine does with its key. */
 #ifndef FAIRLEAD_OPTIONS_H
 #define FAIRLEAD_OPTIONS_H
 
 #include <slurm/spank.h>
+#include <stdio.h>
 
 #define OPTION_MAX 4096
+/* Of one variable, since it must pass execve (MAX_ARG_STRLEN, 128 KiB, holds name and value). */
+#define OPTION_MAX_VALUE (96 * 1024)
 
-#define VARIABLE_REFERENCE "SLURM_FAIRLEAD_REF"
-#define VARIABLE_MPI "SLURM_FAIRLEAD_MPI"
-#define VARIABLE_ENTRYPOINT "SLURM_FAIRLEAD_ENTRYPOINT"
-#define VARIABLE_WORKDIR "SLURM_FAIRLEAD_WORKDIR"
-#define VARIABLE_BATCH "SLURM_FAIRLEAD_BATCH"
+#define VARIABLE_PREFIX "SLURM_FAIRLEAD_"
+#define VARIABLE_REFERENCE VARIABLE_PREFIX "REF"
+/* Whose meaning the options have: "pyxis" when pyxis's own named the image. */
+#define VARIABLE_STYLE VARIABLE_PREFIX "STYLE"
+#define VARIABLE_WORKDIR VARIABLE_PREFIX "WORKDIR"
+#define VARIABLE_BATCH VARIABLE_PREFIX "BATCH"
+#define STYLE_PYXIS "pyxis"
 
-struct options {
-	char reference[OPTION_MAX]; /* before 21.08, where --container is ours */
-	char mpi[16];
-	char workdir[OPTION_MAX];
-	int entrypoint; /* -1 not given, 0, 1 */
-	int batch;      /* the batch script itself runs inside */
-	char error[512];
-};
+/* Register the options in this context; pyxis: also those that have pyxis's names. */
+int options_register(spank_t spank, int pyxis);
 
-/* What the command line said, filled by Slurm's calls to the callbacks. */
-extern struct options options;
+/* What is wrong with the command line's options: a line for the user, or NULL. */
+const char *options_error(void);
 
-/* Register the options in this context. */
-int options_register(spank_t spank);
+/* What the command line, else the user's environment, chose for a key; NULL for neither. */
+const char *options_given(const char *key);
+const char *options_default(const char *key);
+
+/* Export the choices as variables; defaults: also those of the user's environment. Returns as options_error() does. */
+const char *options_export(int defaults);
+
+/* Call back with the name of each option that the command line gave and that means nothing without a container. */
+void options_without_container(void (*tell)(const char *name));
+
+/* Whether an option was chosen, in whatever way, whose value has a grammar that only the engine knows. */
+int options_want_check(void);
+
+/* Write the facts of an environment ("NAME=VALUE" strings and NULL), each with its NUL. */
+void options_facts(FILE *out, char *const *environment);
 
 #endif

@@ -12,6 +12,7 @@
  * Nothing here may exit, abort or fail inside slurmd or slurmstepd: a failure there drains the node. */
 #include <slurm/spank.h>
 
+#include "arguments.h"
 #include "client.h"
 #include "options.h"
 #include "remote.h"
@@ -39,9 +40,12 @@ EXPORT int slurm_spank_init(spank_t spank, int argc, char *argv[])
 	switch (spank_context()) {
 	case S_CTX_LOCAL:
 	case S_CTX_ALLOCATOR:
-		return client_init(spank);
+		return client_init(spank, argc, argv);
 	case S_CTX_REMOTE:
 		remote_init(spank, argc, argv);
+		return 0;
+	case S_CTX_SLURMD:
+		arguments_explain(argc, argv);
 		return 0;
 	default:
 		return 0;

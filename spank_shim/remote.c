@@ -48,7 +48,7 @@ struct shared {
 
 struct facts {
 	uint32_t job, step, nodes, node, local_tasks, tasks;
-	char reference[OPTION_MAX], mpi[16], workdir[OPTION_MAX], entrypoint[4], cwd[OPTION_MAX];
+	char cwd[OPTION_MAX];
 	int multi_prog;
 	const char *script;  /* of a batch step */
 	const char *command; /* argv[0] without its seal */
@@ -67,9 +67,9 @@ static void remember(const char *what, int err)
 
 void remote_init(spank_t spank, int argc, char *argv[])
 {
-	if (options_register(spank) < 0)
-		remember("cannot register the options", EINVAL);
 	arguments_read(argc, argv);
+	if (options_register(spank, arguments.pyxis_compat) < 0)
+		remember("cannot register the options", EINVAL);
 }
 
 static void job_variable(spank_t spank, const char *name, char *ret, size_t size)
@@ -202,10 +202,6 @@ static void read_facts(spank_t spank, struct facts *ret, char ***ret_argv)
 	spank_get_item(spank, S_JOB_NODEID, &ret->node);
 	spank_get_item(spank, S_JOB_LOCAL_TASK_COUNT, &ret->local_tasks);
 	spank_get_item(spank, S_JOB_TOTAL_TASK_COUNT, &ret->tasks);
-	job_variable(spank, VARIABLE_REFERENCE, ret->reference, sizeof(ret->reference));
-	job_variable(spank, VARIABLE_MPI, ret->mpi, sizeof(ret->mpi));
-	job_variable(spank, VARIABLE_WORKDIR, ret->workdir, sizeof(ret->workdir));
-	job_variable(spank, VARIABLE_ENTRYPOINT, ret->entrypoint, sizeof(ret->entrypoint));
 	if (!getcwd(ret->cwd, sizeof(ret->cwd)) || ret->cwd[0] != '/')
 		ret->cwd[0] = '\0';
 	if (spank_get_item(spank, S_JOB_ARGV, &argc, &argv) != ESPANK_SUCCESS || argc < 1 || !argv || !argv[0])
@@ -242,10 +238,9 @@ static void build(spank_t spank, const struct facts *facts, struct engine_reques
 		refuse(125, "error [slurm]: slurmstepd does not show the environment to the plugin");
 	snprintf(helper, sizeof(helper), "%s/libexec/fairlead/fairlead-enter", arguments.prefix);
 	add(out, "protocol", PROTOCOL);
-	add(out, "ref", facts->reference);
-	add(out, "mpi", facts->mpi);
-	add(out, "workdir", facts->workdir);
-	add(out, "entrypoint", facts->entrypoint);
+	options_facts(out, request->environment);
+	add(out, "execute_entrypoint", arguments.execute_entrypoint ? "1" : NULL);
+	add(out, "scope", arguments.scope);
 	add(out, "cwd", facts->cwd);
 	add(out, "script", facts->script);
 	add(out, "command", facts->multi_prog ? NULL : facts->command);

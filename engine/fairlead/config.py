@@ -216,6 +216,20 @@ SETTINGS: dict[str, Setting] = {
         "is free on the disk; empty: half of the memory, a tenth of the disk",
         form=_SIZE,
     ),
+    "cdi_dirs": Setting(
+        ("/etc/cdi", "/var/run/cdi"),
+        "",
+        "directories of the CDI specifications, for --device vendor.com/class=name; later ones win",
+        form=_PATH,
+        site=True,
+    ),
+    "hooks_dirs": Setting(
+        (),
+        "",
+        "directories of OCI hooks (hooks.d files, 1.0.0), which run as the user; later ones win",
+        form=_PATH,
+        site=True,
+    ),
     "plan_cache": Setting(
         True,
         "FAIRLEAD_PLAN_CACHE",
@@ -250,6 +264,8 @@ class Config(NamedTuple):
     writable: bool
     upper: str
     upper_size: str
+    cdi_dirs: tuple[str, ...]
+    hooks_dirs: tuple[str, ...]
     plan_cache: bool
     origins: Mapping[str, str]
 
@@ -278,7 +294,8 @@ def load(
         for key, value in _read(path).items():
             if SETTINGS[key].site and path not in sites:
                 raise errors.ConfigError(
-                    f"{path}: {key} is the site's to set", hint="take it out of this file"
+                    f"{path}: {key} is the administrator's to set",
+                    hint=f"it belongs into {sites[0]}",
                 )
             values[key], origins[key] = value, path
     for key, setting in SETTINGS.items():

@@ -102,7 +102,7 @@ class AuthError(Error):
     """The registry refused the credentials, or wants some (401 or 403)."""
 
     code = "auth"
-    remedy = "log in with podman, docker or skopeo login, or set REGISTRY_AUTH_FILE"
+    remedy = "log in with fairlead, podman or docker login, or set REGISTRY_AUTH_FILE"
 
 
 class PolicyError(Error):
@@ -189,6 +189,20 @@ class MountError(Error):
     remedy = "check that the path exists and that you may read it"
 
 
+class DeviceError(Error):
+    """A device that was asked for does not exist, may not be used, or is badly specified."""
+
+    code = "device"
+    remedy = "check the name, and that the job was given the device"
+
+
+class HookError(Error):
+    """An OCI hook of the site failed, hung, or cannot be run."""
+
+    code = "hook"
+    remedy = "ask the administrator (setting hooks_dirs)"
+
+
 class UpperError(Error):
     """The container's own root was to be written to a disk, and no disk can be had for it."""
 
@@ -232,6 +246,13 @@ class MpiError(Error):
 
     code = "mpi"
     remedy = "use --container-mpi=image to run the image's own MPI"
+
+
+class ContainerError(Error):
+    """A container that was named is not there, runs already, or is another user's."""
+
+    code = "container"
+    remedy = "see fairlead ps and fairlead store ls"
 
 
 class RootError(Error):

@@ -91,6 +91,16 @@ def create_namespace() -> tuple[int, int]:
     return os.open("/proc/self/ns/user", flags), os.open("/proc/self/ns/mnt", flags)
 
 
+def join_namespace(user_fd: int, mount_fd: int) -> None:
+    """Move this process, which must have one thread only, into a container's namespaces.
+
+    Raises:
+        Failure: with step ``join``.
+    """
+    report = ffi.new("struct report *")
+    _report(lib.namespace_join(user_fd, mount_fd, report), report)
+
+
 def compose_root(block: bytes, mounts: tuple[int, ...] = ()) -> None:
     """Execute the compose part of a launch block: mounts, pivot, check of directory and command.
 
@@ -103,6 +113,42 @@ def compose_root(block: bytes, mounts: tuple[int, ...] = ()) -> None:
     """
     report = ffi.new("struct report *")
     _report(lib.compose_root(block, len(block), list(mounts), len(mounts), report), report)
+
+
+def build_root(block: bytes, mounts: tuple[int, ...] = ()) -> tuple[Any, str]:
+    """Do the first half of ``compose_root``: build the root, to which others will write.
+
+    Returns:
+        What ``enter_root`` wants, and the path at which the root stands until then.
+
+    Raises:
+        Failure: as ``compose_root``.
+    """
+    report = ffi.new("struct report *")
+    root = ffi.new("struct container *")
+    given = list(mounts)
+    _report(lib.compose_build(block, len(block), given, len(mounts), 1, root, report), report)
+    return root, os.readlink(f"/proc/self/fd/{root.root}")
+
+
+def enter_root(block: bytes, root: Any) -> None:
+    """Do the second half of ``compose_root``: pivot, check of directory and command.
+
+    Raises:
+        Failure: as ``compose_root``.
+    """
+    report = ffi.new("struct report *")
+    _report(lib.compose_enter(block, len(block), root, report), report)
+
+
+def lend_capabilities(*, lend: bool) -> None:
+    """Let programs that this process starts have its capabilities in its namespace, or none.
+
+    Raises:
+        Failure: with step ``privilege``.
+    """
+    report = ffi.new("struct report *")
+    _report(lib.namespace_lend_capabilities(lend, report), report)
 
 
 def show_image(place: str, mounts: tuple[int, ...]) -> str:

@@ -230,6 +230,8 @@ class FaultyRegistry:
         refused = self._refused(request)
         if refused is not None:
             return refused
+        if path == "/v2/":
+            return Answer(200, {})
         parts = path.split("/")
         if len(parts) < 5 or parts[1] != "v2":
             return Answer(404, {"Content-Type": "text/plain"}, b"404 page not found")

@@ -281,3 +281,11 @@ def test_many_at_once_agree(fairlead: Installation, image: str) -> None:
     assert fairlead.run("run", image, "echo", "x")[0] == 0
     assert fairlead.starts() == 0
     assert len(os.listdir(PLANS)) == 1
+
+
+def test_what_an_env_file_says_is_read_each_time(fairlead: Installation, image: str) -> None:
+    file = Path(f"{fairlead.place}/home/variables")
+    command = ("run", "--entrypoint", "", "--env-file", "variables", image, "sh", "-c", "echo $A")
+    for value in "12":
+        file.write_text(f"A={value}\n")
+        assert fairlead.run(*command)[1] == f"{value}\n"

@@ -336,7 +336,7 @@ def test_line_for_a_login_that_is_missing(bench, private_registry):
     assert bench.line("pull", f"{private_registry}/x/y:1") == (
         f"fairlead: error [auth]: {private_registry}/x/y:1: the registry wants a login: "
         "authentication required "
-        "(log in with podman, docker or skopeo login, or set REGISTRY_AUTH_FILE)"
+        "(log in with fairlead, podman or docker login, or set REGISTRY_AUTH_FILE)"
     )
 
 

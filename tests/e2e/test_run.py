@@ -78,6 +78,28 @@ def test_variables_volumes_and_directory(user: User, image: str) -> None:
     assert shown.stdout == f"1 {user.place} image\n/data\nfrom the host\nrefused\n"
 
 
+def test_env_files_are_read_as_podman_reads_them(user: User, image: str) -> None:
+    Path(f"{user.place}/vars").write_text(
+        '# A=comment\n\nA=1 # no comment\n  B="x y"\nHOME\nNOT_SET_ANYWHERE\nC=from file\r\n'
+    )
+    shown = user.run(
+        *("run", "--entrypoint", "", "--env-file", "vars", "-e", "C=wins", image),
+        *("sh", "-c", 'echo "$A|$B|$HOME|${NOT_SET_ANYWHERE-unset}|$C"'),
+    )
+    assert shown.stdout == f'1 # no comment|"x y"|{user.place}|unset|wins\n', shown.stderr
+
+
+def test_tmpfs_is_empty_bounded_and_writable(user: User, image: str) -> None:
+    shown = user.run(
+        *("run", "--entrypoint", "", "--read-only", "--tmpfs", "/srv:size=1m,mode=700", image),
+        *("sh", "-c", "ls -A /srv; echo x > /srv/new; cat /srv/new /proc/self/mountinfo"),
+    )
+    assert shown.stdout.startswith("x\n"), shown.stderr
+    line = next(line for line in shown.stdout.splitlines() if line.split()[4:5] == ["/srv"])
+    assert "nosuid,nodev" in line
+    assert "size=1024k,mode=700" in line
+
+
 def test_read_only_root(user: User, image: str) -> None:
     command = ("sh", "-c", "touch /srv/new && echo written")
     assert "written" in user.run("run", image, *command).stdout
@@ -158,6 +180,25 @@ def test_plan_starts_nothing(user: User, image: str) -> None:
         (("run", "--mpi=both", "x"), "error [usage]"),
         (("run", "--volume", "a:b:c", "x"), "error [usage]: --volume a:b:c"),
         (("run", "--volume", "/a:/b/../c", "x"), "holds '..'"),
+        (
+            ("run", "--env-file", "absent", "x"),
+            "error [usage]: --env-file absent: No such file or directory (check the path)",
+        ),
+        (
+            ("run", "--env-file", "/proc/self/mounts", "x"),
+            "sets no variable (write NAME=VALUE or NAME, one in a line)",
+        ),
+        (
+            ("run", "--tmpfs", "/x:size=1m,uid=0", "x"),
+            (
+                "error [usage]: --tmpfs /x:size=1m,uid=0: option 'uid=0' is none of size=, nr_inodes=, "
+                "mode= (write DIR[:size=1g,mode=700])"
+            ),
+        ),
+        (
+            ("run", "--tmpfs", "/proc/x", "x"),
+            "error [usage]: --tmpfs: destination '/proc/x': cannot be replaced (choose another)",
+        ),
         (("run", "--env", "NOT_SET_ANYWHERE", "x"), "error [usage]: --env NOT_SET_ANYWHERE"),
         (("run", "--workdir", "rel", "x"), "error [workdir]"),
         (("runn", "x"), "did you mean fairlead run?"),

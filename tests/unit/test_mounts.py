@@ -3,6 +3,7 @@
 import plans
 import pytest
 
+from fairlead import errors
 from fairlead.plan import mounts
 from fairlead.plan import request as launch
 
@@ -91,3 +92,47 @@ def test_devices_are_an_allow_list_with_numbers():
         ("/dev/null", ("1:3",)),
         ("/dev/ptmx", ("5:2",)),
     ]
+
+
+def planned(*volumes):
+    return plans.make(request_=plans.request(volumes=volumes)).mounts
+
+
+def test_a_volume_says_whether_the_mounts_below_come_along():
+    tree = planned(launch.Volume("/a", "/b", ("ro", "rbind")))[-1]
+    shallow = planned(launch.Volume("/a", "/b", ("rw", "bind", "noexec")))[-1]
+    assert (tree.type, tree.options) == ("bind", ("rbind", "ro"))
+    assert (shallow.type, shallow.options) == ("bind", ("bind", "noexec"))
+
+
+def test_a_tmpfs_is_mounted_where_it_was_asked_for():
+    made = planned(launch.Volume("tmpfs", "/t", ("size=1m",), "tmpfs"))[-1]
+    assert (made.destination, made.type, made.options) == ("/t", "tmpfs", ("size=1m",))
+
+
+def test_umount_takes_away_what_was_to_be_mounted_there_and_below():
+    away = launch.Volume("umount", "/dev/shm", (), "umount")
+    assert "/dev/shm" not in [mount.destination for mount in planned(away)]
+    several = (
+        launch.Volume("/a", "/x"),
+        launch.Volume("/b", "/x/y"),
+        launch.Volume("/c", "/xy"),
+        launch.Volume("umount", "/x/", (), "umount"),
+        launch.Volume("/d", "/x"),
+    )
+    assert [mount.source for mount in planned(*several)][-2:] == ["/c", "/d"]
+
+
+def test_umount_of_the_home_leaves_no_working_directory_there():
+    away = launch.Volume("umount", "/scratch/run", (), "umount")
+    plan = plans.make(request_=plans.request(volumes=(away,)))
+    assert plan.workdir == "/home/ada"
+
+
+def test_umount_where_nothing_is_mounted_is_an_error():
+    away = launch.Volume("umount", "/usr", (), "umount", "--container-mounts")
+    with pytest.raises(errors.MountError) as caught:
+        planned(away)
+    assert caught.value.line() == (
+        "error [mount]: --container-mounts: umount:/usr: nothing is mounted there (leave it out)"
+    )

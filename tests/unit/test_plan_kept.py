@@ -12,7 +12,7 @@ import pytest
 
 from fairlead import config as settings
 from fairlead import kernel, log
-from fairlead.host import facts, slurm, witness
+from fairlead.host import facts, hooks, slurm, witness
 from fairlead.plan import request as launch_request
 from fairlead.run import basis, block, keep, launch, proof
 from fairlead.store import blobs, layers, layout, records
@@ -217,6 +217,40 @@ def test_engine_that_was_replaced_makes_its_own_plans(node, tmp_path, monkeypatc
     assert node.keep()
     assert node.find() is not None
     touch(package / "__init__.py")
+    assert node.find() is None
+
+
+@pytest.fixture
+def hooked(node, monkeypatch):
+    """A site with a directory of hooks, of which a test says what they are: it is not root's here."""
+    made = []
+    monkeypatch.setattr(hooks, "read", lambda directories: tuple(made))
+    (node.tmp / "hooks.d").mkdir()
+    touch(node.tmp / "hooks.d/a.json")
+    node.site.write_text(f'hooks_dirs = ["{node.tmp}/hooks.d"]\n')
+    return made
+
+
+HOOK = hooks.Hook("createContainer", "/bin/true", ("true",), (), 30, "a.json")
+
+
+def test_launch_with_a_hook_or_a_device_is_not_kept(node, hooked):
+    hooked.append(hooks.Rule((HOOK,), hooks.When(always=True)))
+    assert not node.keep()
+    hooked.clear()
+    assert not node.keep(devices=("/dev/null:/dev/x",))
+    assert node.keep()
+
+
+@pytest.mark.parametrize("change", ["file appears", "file changes", "directory goes"])
+def test_plan_without_a_hook_is_made_anew_when_the_hooks_change(node, hooked, change):
+    hooked.append(hooks.Rule((HOOK,), hooks.When(annotations=(("a", "b"),))))
+    assert node.keep()
+    assert node.find() is not None
+    if change == "directory goes":
+        os.rename(node.tmp / "hooks.d", node.tmp / "gone")
+    else:
+        touch(node.tmp / ("hooks.d/b.json" if change == "file appears" else "hooks.d/a.json"))
     assert node.find() is None
 
 

@@ -24,6 +24,12 @@ VERBS = {
     "doctor": "say what works on this node, what does not, and why",
     "inspect": "show an image's configuration and layers",
     "plan": "show what a launch would do, and why, without doing it",
+    "ps": "list your running containers on this node",
+    "exec": "run a command in a running container",
+    "bundle": "write a launch as an OCI bundle for crun, runc and youki",
+    "login": "log in to a registry",
+    "logout": "forget the login of a registry",
+    "completion": "print the completion script of bash, zsh or fish",
     "mpi": "show the host's MPI, an image's, and whose will run",
 }
 

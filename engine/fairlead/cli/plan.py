@@ -72,6 +72,7 @@ def text(plan: launch.Plan) -> str:
         lines.append(f"variable   {change}: {variable.reason}")
     lines.append(f"workdir    {plan.workdir}: {plan.workdir_reason}")
     lines.append(f"command    {' '.join((*plan.arguments, *plan.command))}")
+    lines += [f"hook       {hook.stage} {hook.path}: {hook.origin}" for hook in plan.hooks]
     lines += [f"mpi        {line}" for line in plan.mpi]
     lines += [f"note       {note}" for note in plan.notes]
     return "\n".join(errors.one_line(line) for line in lines) + "\n"

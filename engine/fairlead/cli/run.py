@@ -11,11 +11,10 @@ import argparse
 import os
 import shlex
 import signal
-from collections.abc import Mapping
 
 from fairlead import config as settings
-from fairlead import errors, log
-from fairlead.cli import names
+from fairlead import log
+from fairlead.cli import names, words
 from fairlead.host import witness
 from fairlead.plan import request as launch
 from fairlead.run import block, namespace, proof, upper
@@ -31,23 +30,25 @@ examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options that ``run`` and ``plan`` share."""
+    add_options(parser)
+    parser.add_argument("reference", metavar="IMAGE", help="image reference")
+    add_command(parser)
+
+
+def add_command(parser: argparse.ArgumentParser) -> None:
+    """Declare the words of the command."""
+    parser.add_argument(
+        "command",
+        nargs=argparse.REMAINDER,
+        metavar="COMMAND [ARG...]",
+        help="default: the image's own",
+    )
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Declare what says how to launch."""
     add = parser.add_argument
-    add(
-        "-e",
-        "--env",
-        action="append",
-        default=[],
-        metavar="NAME[=VALUE]",
-        help="set a variable, or keep the host's",
-    )
-    add(
-        "-v",
-        "--volume",
-        action="append",
-        default=[],
-        metavar="SRC[:DST[:ro]]",
-        help="bind a host file or directory",
-    )
+    words.add_arguments(parser)
     add("-w", "--workdir", metavar="DIR", help="working directory inside")
     add("--entrypoint", metavar="COMMAND", help="replace the image's entrypoint; empty: none")
     add("--mpi", choices=launch.MPI_MODES, help="whose MPI library runs (default: auto)")
@@ -72,13 +73,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="accepted as by podman; the terminal is always the command's",
     )
     add("--rm", action="store_true", help="accepted as by podman; nothing is ever left behind")
-    add("reference", metavar="IMAGE", help="image reference")
-    add(
-        "command",
-        nargs=argparse.REMAINDER,
-        metavar="COMMAND [ARG...]",
-        help="default: the image's own",
-    )
 
 
 def request_from(arguments: argparse.Namespace, config: settings.Config) -> launch.Request:
@@ -99,8 +93,13 @@ def request_from(arguments: argparse.Namespace, config: settings.Config) -> laun
             use_entrypoint=True,
             entrypoint=entrypoint,
             mpi=config.mpi,
-            variables=tuple(_variable(text, environ) for text in arguments.env),
-            volumes=tuple(_volume(text, cwd) for text in arguments.volume),
+            variables=words.variables(arguments.env_file, arguments.env, environ),
+            volumes=(
+                *(words.volume(text, cwd) for text in arguments.volume),
+                *(words.tmpfs(text) for text in arguments.tmpfs),
+            ),
+            devices=tuple(arguments.device),
+            annotations=tuple(words.annotation(text) for text in arguments.annotation),
             mount_home=config.mount_home,
             writable=config.writable,
             upper=config.upper,
@@ -130,7 +129,7 @@ def run(arguments: argparse.Namespace, config: settings.Config) -> int:
     _restore_locale()
     key = _key()
     start = None
-    if key:
+    if key and not arguments.env_file:  # what such a file said is in no basis
         from fairlead.run import basis, keep
 
         start = basis.begin(os.environ)
@@ -138,11 +137,11 @@ def run(arguments: argparse.Namespace, config: settings.Config) -> int:
     config = configured(arguments, config)
     request = request_from(arguments, config)
     upper.check(request, broker=-1)
-    ready = prepare.prepare(request, config, _progress(request.reference))
+    ready = prepare.prepare(request, config, progress(request.reference))
     pending = keep.begin(key, start, ready, request, config) if start else None
     plan = ready.plan
     launch_block = block.compile_plan(plan)
-    namespace.enter(launch_block)
+    namespace.enter(launch_block, hooks=prepare.hooks(ready, request))
     proven = proof.prove(plan, launch_block)
     for note in (*plan.notes, *proven.notes):
         log.note(note)
@@ -180,29 +179,10 @@ def _key() -> bytes:
         return b""
 
 
-def _progress(reference: str) -> log.Progress:
+def progress(reference: str) -> log.Progress:
+    """Return who shows how far an image is."""
     if not log.main_stream_is_terminal():
         return log.QuietProgress(f"pulling {reference}")
     from fairlead.cli import lazy_progress
 
     return lazy_progress.LazyProgress(reference)
-
-
-def _variable(text: str, environ: Mapping[str, str]) -> tuple[str, str]:
-    name, separator, value = text.partition("=")
-    if not separator and name not in environ:
-        raise errors.UsageError(f"--env {name}: not set on the host", hint="write NAME=VALUE")
-    return name, value if separator else environ[name]
-
-
-def _volume(text: str, cwd: str) -> launch.Volume:
-    source, _, rest = text.partition(":")
-    destination, _, options = rest.partition(":")
-    if options not in ("", "ro", "rw"):
-        raise errors.UsageError(
-            f"--volume {text}: option {options!r} is neither ro nor rw", hint="write SRC[:DST[:ro]]"
-        )
-    if not source:
-        raise errors.UsageError(f"--volume {text!r}: no source", hint="write SRC[:DST[:ro]]")
-    source = os.path.normpath(os.path.join(cwd or "/", source))
-    return launch.Volume(source, destination or source, (options,) if options else ())

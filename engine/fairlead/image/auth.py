@@ -36,7 +36,7 @@ MAX_FILE = 1 << 20
 MAX_ANSWER = 1 << 16
 HELPER_TIMEOUT_S = 30
 _HELPER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_HUB_KEYS = ("docker.io", "index.docker.io", "registry-1.docker.io")
+HUB_KEYS = ("docker.io", "index.docker.io", "registry-1.docker.io")
 
 
 class Credentials(NamedTuple):
@@ -60,7 +60,7 @@ def credentials(
         errors.ConfigError: a file is unreadable or malformed.
     """
     for path in files(environ):
-        table = _read(path)
+        table = read(path)
         if table is None:
             continue
         for found in _candidates(table, path, registry, repository, environ):
@@ -84,7 +84,12 @@ def files(environ: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(path for path in paths if path)
 
 
-def _read(path: str) -> dict[str, object] | None:
+def read(path: str) -> dict[str, object] | None:
+    """Return what a file holds, None if there is none.
+
+    Raises:
+        errors.ConfigError: it is unreadable or malformed.
+    """
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except (FileNotFoundError, NotADirectoryError, PermissionError):
@@ -113,13 +118,13 @@ def _read(path: str) -> dict[str, object] | None:
 def _candidates(
     table: dict[str, object], path: str, registry: str, repository: str, environ: Mapping[str, str]
 ) -> Iterator[Credentials]:
-    names = _HUB_KEYS if registry == "docker.io" else (registry,)
-    helpers = _table(table, "credHelpers", path)
+    names = HUB_KEYS if registry == "docker.io" else (registry,)
+    helpers = section(table, "credHelpers", path)
     for name in names:
         helper = helpers.get(name)
         if isinstance(helper, str) and (found := _ask_helper(helper, name, environ)):
             yield found
-    auths = {_plain_key(key): value for key, value in _table(table, "auths", path).items()}
+    auths = {plain_key(key): value for key, value in section(table, "auths", path).items()}
     for key in _keys(names, repository):
         if key in auths and (found := _entry(auths[key], f"{path}: auths[{key!r}]", path)):
             yield found
@@ -138,14 +143,20 @@ def _keys(names: tuple[str, ...], repository: str) -> Iterator[str]:
             yield "/".join((name, *parts[:count]))
 
 
-def _plain_key(key: str) -> str:
+def plain_key(key: str) -> str:
+    """Return the registry, or the repository, that a key of ``auths`` means."""
     key = key.removeprefix("https://").removeprefix("http://").rstrip("/")
     for version in ("/v1", "/v2"):
         key = key.removesuffix(version)
     return key
 
 
-def _table(table: dict[str, object], key: str, path: str) -> dict[str, object]:
+def section(table: dict[str, object], key: str, path: str) -> dict[str, object]:
+    """Return one of the objects in a file, empty if it is not there.
+
+    Raises:
+        errors.ConfigError: it is no object.
+    """
     value = table.get(key)
     if value is None:
         return {}
@@ -171,28 +182,42 @@ def _entry(value: object, where: str, origin: str) -> Credentials | None:
         password = password.rstrip("\0")
     if not token and not (username and password):
         return None  # docker leaves an empty entry where the secret is in a credsStore
-    return _checked(Credentials(username, password, token, origin), where)
+    return checked(Credentials(username, password, token, origin), where)
 
 
-def _checked(found: Credentials, where: str) -> Credentials:
+def checked(found: Credentials, where: str) -> Credentials:
+    """Return a login that may stand in a header line.
+
+    Raises:
+        errors.ConfigError: it holds a control character.
+    """
     # They become header lines; a newline in one would forge another header.
     if any(ord(char) < 32 or ord(char) == 127 for field in found[:3] for char in field):
         raise errors.ConfigError(f"{where}: the login holds a control character")
     return found
 
 
-def _ask_helper(name: str, server: str, environ: Mapping[str, str]) -> Credentials | None:
+def helper_program(name: str, environ: Mapping[str, str]) -> str | None:
+    """Return the path of a credential helper, None if it is not installed.
+
+    Raises:
+        errors.ConfigError: its name is none.
+    """
     if not _HELPER.fullmatch(name):
         raise errors.ConfigError(f"credential helper {name!r}: not a name")
     import shutil
 
-    program = shutil.which(f"docker-credential-{name}", path=environ.get("PATH", os.defpath))
+    return shutil.which(f"docker-credential-{name}", path=environ.get("PATH", os.defpath))
+
+
+def _ask_helper(name: str, server: str, environ: Mapping[str, str]) -> Credentials | None:
+    program = helper_program(name, environ)
     if program is None:
         log.warning(
             f"docker-credential-{name}: not found in PATH; going on without a login for {server}"
         )
         return None
-    status, answer = _run_helper(program, server, environ)
+    status, answer = run_helper(program, "get", server, environ)
     if status:
         words = answer.decode(errors="replace").strip()[:200]
         if "credentials not found" not in words:
@@ -210,16 +235,19 @@ def _ask_helper(name: str, server: str, environ: Mapping[str, str]) -> Credentia
     if not isinstance(username, str) or not isinstance(secret, str):
         return None
     if username == "<token>":
-        return _checked(Credentials("", "", secret, program), program)
-    return _checked(Credentials(username, secret, "", program), program)
+        return checked(Credentials("", "", secret, program), program)
+    return checked(Credentials(username, secret, "", program), program)
 
 
-def _run_helper(program: str, server: str, environ: Mapping[str, str]) -> tuple[int, bytes]:
+def run_helper(
+    program: str, verb: str, given: str, environ: Mapping[str, str]
+) -> tuple[int, bytes]:
+    """Let a helper do its verb with what it is given; return its status and what it said."""
     import subprocess
     import threading
 
     with subprocess.Popen(
-        [program, "get"],
+        [program, verb],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -231,7 +259,7 @@ def _run_helper(program: str, server: str, environ: Mapping[str, str]) -> tuple[
         watchdog.start()
         try:
             try:
-                process.stdin.write(server.encode())
+                process.stdin.write(given.encode())
                 process.stdin.close()
             except BrokenPipeError:
                 pass  # it answered without reading, or died; its exit status tells

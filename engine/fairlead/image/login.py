@@ -3,7 +3,8 @@
 Rules (security.md section 2 rows 19, 20, 43):
 - A token server is reached by https, by plain http only if the registry itself is; its URL holds no
   user and no fragment. Link-local addresses are refused below, by the transport.
-- The scope that is asked for is ours: to pull this one repository.
+- The scope that is asked for is ours: to pull this one repository, or to push to it; none where
+  only a login is to be verified.
 - The token server's redirects are not followed, its answer is bounded, a token that could break a
   header line is refused.
 
@@ -42,6 +43,7 @@ def log_in(
     transport: Transport,
     *,
     plain: bool,
+    scopes: tuple[str, ...] = (),
 ) -> Login | None:
     """Answer a registry's challenges with what this user has; None if there is nothing to answer.
 
@@ -51,6 +53,7 @@ def log_in(
         environ: where the user's files are.
         transport: to reach the token server.
         plain: the registry is spoken to in plain HTTP, so its token server may be too.
+        scopes: what to ask the token server for; empty: to pull this repository.
 
     Raises:
         errors.AuthError: the token server refuses the login, or wants one.
@@ -58,10 +61,26 @@ def log_in(
         Broken: it is out of reach.
     """
     found = auth.credentials(ref.registry, ref.repository, environ, user=ref.user)
+    scopes = scopes or (f"repository:{ref.repository}:pull",)
+    return answer(ref, offered, found, transport, plain=plain, scopes=scopes)
+
+
+def answer(
+    ref: Reference,
+    offered: tuple[Challenge, ...],
+    found: Credentials | None,
+    transport: Transport,
+    *,
+    plain: bool,
+    scopes: tuple[str, ...],
+) -> Login | None:
+    """Answer a registry's challenges with given credentials; otherwise as ``log_in``."""
     origin = found.origin if found else ""
     for challenge in offered:
         if challenge.scheme == "bearer":
-            return Login(f"Bearer {_token(ref, challenge, found, transport, plain=plain)}", origin)
+            return Login(
+                f"Bearer {_token(ref, challenge, found, transport, plain, scopes)}", origin
+            )
         if challenge.scheme == "basic" and found is not None and found.username:
             return Login(_basic(found), origin)
     return None
@@ -72,17 +91,19 @@ def _token(
     challenge: Challenge,
     found: Credentials | None,
     transport: Transport,
-    *,
     plain: bool,
+    scopes: tuple[str, ...],
 ) -> str:
     realm = _checked_realm(ref, challenge.realm, plain=plain)
-    query = {"service": challenge.service} if challenge.service else {}
-    query["scope"] = f"repository:{ref.repository}:pull"
+    query = [("service", challenge.service)] if challenge.service else []
+    query += [("scope", scope) for scope in scopes]
     url, body = realm.geturl(), None
     sent = {"Accept": "application/json"}
     if found is not None and found.identity_token:
-        form = {"grant_type": "refresh_token", "client_id": "fairlead"}
-        body = urlencode({**form, **query, "refresh_token": found.identity_token}).encode()
+        # One parameter of several words, unlike in the URL. Source: oauth.md "scope".
+        form = {"grant_type": "refresh_token", "client_id": "fairlead", **dict(query)}
+        form |= {"scope": " ".join(scopes)} if scopes else {}
+        body = urlencode({**form, "refresh_token": found.identity_token}).encode()
         sent["Content-Type"] = "application/x-www-form-urlencoded"
     else:
         url = f"{url}{'&' if realm.query else '?'}{urlencode(query)}"

@@ -34,6 +34,7 @@ import urllib3
 from fairlead import errors
 from fairlead.config import Config
 from fairlead.image import headers, login, manifest, reference, transport
+from fairlead.image.auth import Credentials
 from fairlead.image.login import Login
 from fairlead.image.manifest import Descriptor
 from fairlead.image.reference import Reference
@@ -58,8 +59,14 @@ class Client:
         *,
         timing: transport.Timing | None = None,
         log_in: LogIn | None = None,
+        scopes: tuple[str, ...] = (),
     ) -> None:
-        """Make a client; log_in answers challenges in place of the logins in environ's files."""
+        """Make a client.
+
+        log_in answers challenges in place of the logins in environ's files; scopes are asked of a
+        token server instead of the right to pull.
+        """
+        self._scopes = scopes
         self._config, self._environ, self._own_log_in = config, environ, log_in
         self._timing = timing or transport.TIMING
         self._transport = transport.Transport(environ, self._timing)
@@ -229,6 +236,40 @@ class Client:
 
         return self._patiently(ref, once)
 
+    def verify(self, ref: Reference, credentials: Credentials) -> None:
+        """Show a login to a registry; it is told to no other.
+
+        Raises:
+            errors.AuthError: it is refused.
+            errors.RegistryError, errors.RegistryUnreachableError
+        """
+        url = f"{self._base(ref)}/v2/"
+
+        def once() -> None:
+            response = self._transport.request("GET", url, {})
+            if response.status == 401:
+                self._transport.drop(response)
+                offered = headers.challenges(response.headers.get("WWW-Authenticate"))
+                found = login.answer(
+                    *(ref, offered, credentials, self._transport),
+                    plain=self._plain(ref),
+                    scopes=(),
+                )
+                sent = {"Authorization": found.header} if found else {}
+                response = self._transport.request("GET", url, sent)
+            if response.status == 200:
+                self._transport.drop(response)
+                return
+            said = self._transport.refusal(response)
+            if response.status in {401, 403}:
+                raise errors.AuthError(
+                    f"{ref.registry}: the registry refused the login: {said}",
+                    hint="check user name and password",
+                )
+            raise errors.RegistryError(f"{ref.registry}: the registry answered {said}")
+
+        self._patiently(ref, once)
+
     def origin(self, ref: Reference) -> str:
         """Return the registry's scheme, host and port."""
         return self._base(ref)
@@ -380,7 +421,9 @@ class Client:
                 self._own_log_in(ref, offered)
                 if self._own_log_in
                 else login.log_in(
-                    ref, offered, self._environ, self._transport, plain=self._plain(ref)
+                    *(ref, offered, self._environ, self._transport),
+                    plain=self._plain(ref),
+                    scopes=self._scopes,
                 )
             )
             if found is None:

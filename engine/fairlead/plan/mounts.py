@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from fairlead import errors
 from fairlead.host import facts as host_facts
 from fairlead.plan import request as launch
 
@@ -29,7 +30,9 @@ class Mount(NamedTuple):
 
     ``type`` is ``bind``, ``tmpfs``, ``file`` (source holds the content of a generated file) or
     ``device``. ``options`` are runtime-spec mount options, plus ``optional`` (no error if the
-    source is gone), ``strict`` (the image's own path must not be a symbolic link) and ``dev``.
+    source is gone), ``strict`` (the image's own path must not be a symbolic link) and ``dev``; of a
+    device its number, and ``block`` if it is one. A bind without ``rbind`` shows no mounts below
+    its source.
     """
 
     destination: str
@@ -121,7 +124,7 @@ def identity_files(facts: host_facts.Facts, passwd: str, group: str) -> list[Mou
 
 
 def user_directories(request: launch.Request, facts: host_facts.Facts) -> list[Mount]:
-    """Return home, temporary directories, the job's directory and what the user asked for."""
+    """Return home, temporary directories and the job's directory."""
     mounts = [
         Mount(path, "bind", path, ("rbind",), "default")
         for path in ("/tmp", "/var/tmp")  # noqa: S108
@@ -135,11 +138,38 @@ def user_directories(request: launch.Request, facts: host_facts.Facts) -> list[M
     cwd = request.cwd
     if cwd and cwd in facts.directories and may_bind(cwd) and not _covered(cwd, mounts):
         mounts.append(Mount(cwd, "bind", cwd, ("rbind", "optional"), "the job's working directory"))
-    for volume in request.volumes:
-        options = ("rbind", *volume.flags)
-        why = f"asked for by {volume.origin}"
-        mounts.append(Mount(volume.destination, volume.kind, volume.source, options, why))
     return mounts
+
+
+def with_volumes(mounts: list[Mount], volumes: tuple[launch.Volume, ...]) -> list[Mount]:
+    """Return the mounts with what the user asked for, in the order of asking.
+
+    Raises:
+        errors.MountError: nothing is mounted where a mount was to be taken away.
+    """
+    made = list(mounts)
+    for volume in volumes:
+        if volume.kind != "umount":
+            made.append(_volume(volume))
+            continue
+        place = volume.destination.rstrip("/")
+        left = [mount for mount in made if not _lies_in(mount.destination, place)]
+        if len(left) == len(made):
+            raise errors.MountError(
+                f"{volume.origin}: umount:{volume.destination}: nothing is mounted there",
+                hint="leave it out",
+            )
+        made = left
+    return made
+
+
+def _volume(volume: launch.Volume) -> Mount:
+    why = f"asked for by {volume.origin}"
+    if volume.kind == "tmpfs":
+        return Mount(volume.destination, "tmpfs", "tmpfs", volume.flags, why)
+    tree = () if "bind" in volume.flags else ("rbind",)
+    flags = (flag for flag in volume.flags if flag not in ("rw", "rbind"))
+    return Mount(volume.destination, "bind", volume.source, (*tree, *flags), why)
 
 
 def slurm_directories(request: launch.Request, facts: host_facts.Facts) -> list[Mount]:
@@ -180,7 +210,11 @@ def may_bind(path: str, trees: tuple[str, ...] = IMAGE_TREES) -> bool:
 
 
 def _covered(path: str, mounts: list[Mount]) -> bool:
-    return any((path + "/").startswith(mount.destination.rstrip("/") + "/") for mount in mounts)
+    return any(_lies_in(path, mount.destination.rstrip("/")) for mount in mounts)
+
+
+def _lies_in(path: str, place: str) -> bool:
+    return f"{path.rstrip('/')}/".startswith(f"{place}/")
 
 
 def _without(text: str, name: str, number: int) -> list[str]:

@@ -9,9 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from fairlead.host import facts
 from fairlead.plan.plan import Plan
 
-OURS = ("optional", "strict", "dev")  # mount options that only our own executor knows
+# Source: runtime-spec 1.1 ``config-linux.md`` "Default Devices": every runtime brings them.
+DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty",
+           "/dev/ptmx")  # fmt: skip
+OURS = ("optional", "strict", "dev", "block")  # mount options that only our own executor knows
 
 
 def config(plan: Plan, environ: Mapping[str, str]) -> dict[str, Any]:
@@ -39,6 +43,7 @@ def config(plan: Plan, environ: Mapping[str, str]) -> dict[str, Any]:
             "gidMappings": gid,
             "rootfsPropagation": "rslave",
         },
+        "hooks": _hooks(plan),
         "annotations": {
             "org.fairlead.image": plan.image,
             "org.fairlead.layers": ":".join(plan.layers),
@@ -51,11 +56,47 @@ def config(plan: Plan, environ: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
+def bundle(
+    plan: Plan, environ: Mapping[str, str], *, missing: frozenset[str] = frozenset()
+) -> dict[str, Any]:
+    """Return the configuration of a bundle whose ``rootfs`` holds layers and generated files.
+
+    Any runtime executes it: what stands in annotations for ours alone is left out, so is what is
+    missing, and the host name, which is the host's in every container that shares its namespace.
+    The user is root inside: runc wants a root to be mapped, crun without it a newuidmap.
+    """
+    document = config(plan, environ)
+    annotations = document["annotations"]
+    linux = {
+        **document["linux"],
+        "uidMappings": [{"containerID": 0, "hostID": plan.uid, "size": 1}],
+        "gidMappings": [{"containerID": 0, "hostID": plan.gid, "size": 1}],
+    }
+    return {
+        **{key: value for key, value in document.items() if key != "hostname"},
+        "process": {**document["process"], "user": {"uid": 0, "gid": 0}},
+        "linux": linux,
+        "root": {"path": "rootfs", "readonly": plan.readonly},
+        "mounts": [m for m in document["mounts"] if m["source"] not in {*missing, *DEVICES}],
+        "annotations": {"org.fairlead.image": annotations["org.fairlead.image"]},
+    }
+
+
+def _hooks(plan: Plan) -> dict[str, list[dict[str, Any]]]:
+    found: dict[str, list[dict[str, Any]]] = {}
+    for hook in plan.hooks:
+        entry = {"path": hook.path, "args": list(hook.args), "env": list(hook.env)}
+        found.setdefault(hook.stage, []).append({**entry, "timeout": hook.timeout_s})
+    return found
+
+
 def _environment(plan: Plan, environ: Mapping[str, str]) -> list[str]:
     merged = dict(environ)
     for variable in plan.variables:
         merged.pop(variable.name, None)
-        if variable.value is not None:
+        if variable.task:
+            merged[variable.name] = facts.from_template(variable.value or "", environ)
+        elif variable.value is not None:
             merged[variable.name] = variable.value
     return [f"{name}={text}" for name, text in merged.items()]
 

@@ -7,13 +7,17 @@ assert on it without a kernel.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from fairlead import errors
 from fairlead.host import facts as host_facts
 from fairlead.image import manifest
+from fairlead.plan import edits as plan_edits
 from fairlead.plan import env, mounts, proof, world
 from fairlead.plan import request as launch
+
+if TYPE_CHECKING:
+    from fairlead.host import hooks
 
 
 class Injection(NamedTuple):
@@ -54,6 +58,7 @@ class Plan(NamedTuple):
         notes: what the user should know (``User`` ignored, MPI decisions).
         mpi: what was decided about MPI, and why.
         proof: what is proven in the container before the command runs.
+        hooks: the site's programs that run while it is built.
     """
 
     image: str
@@ -75,10 +80,15 @@ class Plan(NamedTuple):
     notes: tuple[str, ...]
     mpi: tuple[str, ...]
     proof: proof.Proof = proof.Proof()
+    hooks: tuple[hooks.Hook, ...] = ()
 
 
 def make(
-    source: Source, request: launch.Request, facts: host_facts.Facts, injection: Injection
+    source: Source,
+    request: launch.Request,
+    facts: host_facts.Facts,
+    injection: Injection,
+    edits: plan_edits.Edits = plan_edits.NONE,
 ) -> Plan:
     """Return the plan for a launch.
 
@@ -87,20 +97,18 @@ def make(
     """
     trees, links = mounts.kernel_trees(facts)
     directories = mounts.user_directories(request, facts)
-    all_mounts = [
+    own = [
         *trees,
-        *directories[: len(directories) - len(request.volumes)],
+        *directories,
+        *edits.mounts,
         *mounts.slurm_directories(request, facts),
         *mounts.identity_files(facts, source.passwd, source.group),
         *(world.step_mounts(injection.world) if injection.world else ()),
-        *directories[len(directories) - len(request.volumes) :],
     ]
-    injected = injection.variables
-    if injection.world:
-        injected = (*injected, *world.variables(injection.world))
-    variables = env.changes(
-        request.environ, source.config.env, injected, request.variables, source.reference
-    )
+    all_mounts = mounts.with_volumes(own, request.volumes)
+    asked = [mount for mount in all_mounts if mount not in own]
+    directories = [mount for mount in (*directories, *asked) if mount in all_mounts]
+    variables = _variables(source, request, injection, edits)
     arguments, command = _command(source.config, request)
     workdir, why = _workdir(source.config, request, facts, directories)
     return Plan(
@@ -120,10 +128,32 @@ def make(
         uid=facts.user.uid,
         gid=facts.user.gid,
         hostname=facts.hostname,
-        notes=_notes(source.config, facts, injection),
+        notes=(*_notes(source.config, facts, injection), *edits.notes),
         mpi=injection.report,
         proof=injection.proof,
+        hooks=edits.hooks,
     )
+
+
+def _variables(
+    source: Source, request: launch.Request, injection: Injection, edits: plan_edits.Edits
+) -> tuple[env.Variable, ...]:
+    injected = injection.variables
+    if injection.world:
+        injected = (*injected, *world.variables(injection.world))
+    variables = env.changes(
+        request.environ,
+        source.config.env,
+        injected,
+        request.variables,
+        source.reference,
+        edits.variables,
+        dropped=request.dropped,
+        kept=request.kept_variables,
+    )
+    if request.remap_pytorch:
+        variables = (*variables, *env.for_pytorch(request.environ, source.config.env))
+    return variables
 
 
 def _upper_reason(request: launch.Request) -> str:

@@ -14,6 +14,8 @@ from typing import NamedTuple
 from fairlead import errors
 
 MPI_MODES = ("auto", "host", "image")
+NAMESPACES = ("net", "ipc", "uts")
+VOLUME_KINDS = ("bind", "tmpfs", "umount")
 
 
 class Step(NamedTuple):
@@ -34,10 +36,11 @@ class Volume(NamedTuple):
     """A mount that was asked for, at any door.
 
     Attributes:
-        source: path on the host.
+        source: path on the host; of another kind than ``bind``, no path.
         destination: path in the container.
-        flags: mount options of the runtime specification.
-        kind: ``bind``.
+        flags: mount options of the runtime specification; ``optional``: no error if the source is
+            not there.
+        kind: ``bind``; ``tmpfs``; ``umount``: nothing is mounted there.
         origin: the option, or the file and line, that asked for it.
     """
 
@@ -59,6 +62,16 @@ class Request(NamedTuple):
         workdir: working directory asked for inside, or None.
         entrypoint: None: the image's, off or on by ``use_entrypoint``; a tuple overrides it.
         mpi: auto, host or image.
+        devices: as typed: HOST[:CONTAINER][:rwm], or CDI's vendor.com/class=name.
+        annotations: name and value, by which the site's hooks may be chosen.
+        dropped: variables of the job that the container does not get, where the image sets none.
+        kept_variables: those whose value of the job beats the image's.
+        unshare: further namespaces of its own, of ``NAMESPACES``.
+        remap_root: the user appears as root inside.
+        entrypoint_log: what the entrypoint prints is shown, as it always is.
+        name: under which the root file system is kept, as ``NAME[:MODE]``; empty: not at all.
+        save: file that the root file system is written to; empty: none.
+        remap_pytorch: an image that sets PYTORCH_VERSION gets its ranks' variables from Slurm.
     """
 
     reference: str
@@ -71,11 +84,21 @@ class Request(NamedTuple):
     mpi: str = "auto"
     variables: tuple[tuple[str, str], ...] = ()
     volumes: tuple[Volume, ...] = ()
+    devices: tuple[str, ...] = ()
+    annotations: tuple[tuple[str, str], ...] = ()
     mount_home: bool = True
     writable: bool = True
     upper: str = "memory"  # or "disk": where the root is written to
     upper_size: str = ""  # of what may be written; empty: half of the memory, a tenth of the disk
     step: Step | None = None
+    dropped: tuple[str, ...] = ()
+    kept_variables: tuple[str, ...] = ()
+    unshare: tuple[str, ...] = ()
+    remap_root: bool = False
+    entrypoint_log: bool = False
+    name: str = ""
+    save: str = ""
+    remap_pytorch: bool = False
 
 
 def check(request: Request) -> Request:
@@ -97,6 +120,11 @@ def check(request: Request) -> Request:
             )
     for volume in request.volumes:
         _check_volume(volume)
+    for name, value in request.annotations:
+        if not name or any(ord(c) < 32 or ord(c) == 127 for c in name + value):
+            raise errors.UsageError(
+                f"annotation {name!r}: empty, or holds a control character", hint="write NAME=VALUE"
+            )
     if request.workdir is not None:
         check_path(request.workdir, "working directory", errors.WorkdirError)
         if (request.workdir + "/").startswith(("/proc/", "/sys/", "/dev/")):
@@ -118,14 +146,19 @@ def check_path(path: str, what: str, error: type[errors.Error]) -> None:
 
 
 def _check_volume(volume: Volume) -> None:
-    check_path(volume.source, "volume source", errors.UsageError)
-    check_path(volume.destination, "volume destination", errors.UsageError)
+    where = volume.origin
+    if volume.kind not in VOLUME_KINDS:
+        raise errors.UsageError(f"{where}: a mount of kind {volume.kind!r} is not known")
+    if volume.kind == "bind":
+        check_path(volume.source, f"{where}: source", errors.UsageError)
+    check_path(volume.destination, f"{where}: destination", errors.UsageError)
     if ".." in volume.destination.split("/"):
         raise errors.UsageError(
-            f"volume destination {volume.destination!r}: holds '..'", hint="write the plain path"
+            f"{where}: destination {volume.destination!r}: holds '..'", hint="write the plain path"
         )
     parts = [part for part in volume.destination.split("/") if part not in ("", ".")]
     if not parts or parts[0] in ("proc", "sys") or parts == ["dev"]:
         raise errors.UsageError(
-            f"volume destination {volume.destination!r}: cannot be replaced", hint="choose another"
+            f"{where}: destination {volume.destination!r}: cannot be replaced",
+            hint="choose another",
         )

@@ -13,6 +13,7 @@ request, this boot, the user. Everything else is here:
     host's MPI            where it was looked for, every file that was looked at, the staged layer
     proof                 the command and its libraries, where they lie in directories of the host
                           (``run.proof``); whether ranks can copy from each other; the world check
+    hooks                 the site's directories of OCI hooks, and the files in them
     engine                its package, which an update replaces
 
 Rules:
@@ -131,6 +132,7 @@ def collect(
         if looked_at is None:
             return None
         files += [*start.mpi, *looked_at, *_staged(ready)]
+    files += _hooks(config)
     candidates = (request.cwd,) if request.cwd else ()
     if facts.read(environ, candidates) != ready.facts:
         return None
@@ -179,6 +181,17 @@ def _node(node: facts.Facts, request: launch_request.Request) -> Iterable[witnes
         yield witness.place(path, nofollow=True)
     if request.step is not None:
         yield witness.place(ranks.library())
+
+
+def _hooks(config: settings.Config) -> Iterable[witness.Seen]:
+    """Look at the site's hooks, of which none applied."""
+    for directory in config.hooks_dirs:
+        yield witness.file(directory)
+        try:
+            names = os.listdir(directory)
+        except OSError:
+            continue
+        yield from (witness.file(f"{directory}/{name}") for name in sorted(names))
 
 
 def _pmix(

@@ -14,8 +14,15 @@ _FLAGS = {
     "ro": kernel.lib.BIND_READONLY,
     "optional": kernel.lib.BIND_OPTIONAL,
     "dev": kernel.lib.BIND_DEVICES,
+    "noexec": kernel.lib.BIND_NOEXEC,
     "strict": kernel.lib.TARGET_STRICT,
+    "private": kernel.lib.BIND_PRIVATE,
+    "rprivate": kernel.lib.BIND_PRIVATE | kernel.lib.BIND_PROPAGATE_ALL,
+    "unbindable": kernel.lib.BIND_UNBINDABLE,
+    "runbindable": kernel.lib.BIND_UNBINDABLE | kernel.lib.BIND_PROPAGATE_ALL,
 }
+# What a mount is without a word: slave of the host's, by namespace.c.
+_OF_ITSELF = ("rw", "slave", "rslave")
 _MAGIC = b"FAIRLD1\0"
 
 
@@ -43,6 +50,11 @@ def compile_plan(plan: launch.Plan) -> bytes:
     return join(records(plan))
 
 
+def compile_entry(workdir: str) -> bytes:
+    """Return the block of who joins a container that stands: its directory, and nothing else."""
+    return join([record(kernel.lib.OP_WORKDIR, 0, workdir)])
+
+
 def records(plan: launch.Plan, *, templates: bool = False) -> list[bytes]:
     """Return the records of a plan; with templates, what differs in every step stands as one."""
     lib = kernel.lib
@@ -63,7 +75,9 @@ def records(plan: launch.Plan, *, templates: bool = False) -> list[bytes]:
         )
     made.append(record(lib.OP_WORKDIR, 0, plan.workdir))
     for variable in plan.variables:
-        if variable.value is None:
+        if variable.task:
+            made.append(record(lib.OP_ENV_TASK, 0, variable.name, variable.value or ""))
+        elif variable.value is None:
             made.append(record(lib.OP_ENV_UNSET, 0, variable.name))
         else:
             made.append(record(lib.OP_ENV_SET, 0, variable.name, variable.value))
@@ -77,7 +91,8 @@ def _mount(mount: plan_mounts.Mount, *, template: bool) -> bytes:
     for option in mount.options:
         flags |= _FLAGS.get(option, 0)
     if mount.type == "tmpfs":
-        options = ",".join(option for option in mount.options if option not in _FLAGS)
+        words = (*_FLAGS, *_OF_ITSELF)
+        options = ",".join(option for option in mount.options if option not in words)
         return record(lib.OP_TMPFS, flags, mount.destination, options)
     if mount.type == "file":
         if template and mount.template:
@@ -87,7 +102,8 @@ def _mount(mount: plan_mounts.Mount, *, template: bool) -> bytes:
         return record(lib.OP_FILE, flags, mount.destination, mount.source)
     if mount.type == "device":
         major, minor = mount.options[0].split(":")
-        return record(lib.OP_DEVICE, int(major) << 20 | int(minor), mount.source, mount.destination)
+        number = int(major) << 20 | int(minor)
+        return record(lib.OP_DEVICE, number, mount.source, mount.destination, *mount.options[1:])
     if "rbind" not in mount.options:
         flags |= lib.BIND_SHALLOW
     if template and mount.template:

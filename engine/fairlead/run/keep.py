@@ -9,7 +9,8 @@ Rules:
 - C reads what is written here (``c_ext/plan_cache.h``) and trusts nothing but the owner.
 - A plan is kept only if its reference holds a digest (a tag is asked for at each launch), if C
   makes the same launch block of it that Python made, and if nothing was said to the user that a
-  later launch would not hear.
+  later launch would not hear; and never for a launch with devices that were asked for, or hooks,
+  which C does not run.
 - A plan is prepared before its namespace is entered and written after it was proven there
   (``run.proof``): a launch from a kept plan proves nothing again.
 - An entry is written whole under another name and renamed. Old ones go: more than a day, or more
@@ -29,6 +30,7 @@ from fairlead import config as settings
 from fairlead import kernel, log
 from fairlead.host import witness
 from fairlead.image import reference
+from fairlead.plan import edits as plan_edits
 from fairlead.plan import plan as launch_plan
 from fairlead.plan import request as launch_request
 from fairlead.run import basis, block, entry, launch, proof
@@ -59,7 +61,7 @@ def begin(
 
     Before the namespace is entered, where the files still are those of the host.
     """
-    if not _may_be_kept(request, config):
+    if not _may_be_kept(request, config) or ready.edits != plan_edits.NONE:
         return None
     grounds = basis.collect(start, ready, request, config)
     if grounds is None:

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Callable
 from typing import NamedTuple
 
 from fairlead import config as settings
 from fairlead import errors, jsontext, kernel, log
 from fairlead.host import facts
 from fairlead.image import reference
+from fairlead.plan import edits as plan_edits
 from fairlead.plan import plan as launch_plan
 from fairlead.plan import request as launch_request
 from fairlead.run import injection, ranks, view
@@ -32,6 +34,7 @@ class Ready(NamedTuple):
         image: what it was made for,
         name: as it was asked for, and
         facts: on which node.
+        edits: what it gets for devices and from the site's hooks.
     """
 
     plan: launch_plan.Plan
@@ -39,6 +42,7 @@ class Ready(NamedTuple):
     image: fetch.Image
     facts: facts.Facts
     name: reference.Reference
+    edits: plan_edits.Edits = plan_edits.NONE
 
 
 def prepare(
@@ -81,7 +85,44 @@ def prepare(
         *texts[:2],
     )
     node = facts.read(request.environ, candidates)
-    return Ready(launch_plan.make(source, request, node, brought), mounts, image, node, name)
+    more = _edits(request, config)
+    plan = launch_plan.make(source, request, node, brought, more)
+    return Ready(plan, mounts, image, node, name, more)
+
+
+def _edits(request: launch_request.Request, config: settings.Config) -> plan_edits.Edits:
+    """Return what the devices that were asked for, and the site's hooks, bring."""
+    found = plan_edits.NONE
+    if request.devices:
+        from fairlead.run import devices
+
+        found = devices.edits(request, config)
+    if config.hooks_dirs:
+        from fairlead.host import hooks
+        from fairlead.plan import hooks as plan_hooks
+
+        chosen = plan_hooks.chosen(hooks.read(config.hooks_dirs), request)
+        found = plan_edits.joined(plan_edits.Edits(hooks=chosen), found)
+    return found
+
+
+def hooks(
+    ready: Ready, request: launch_request.Request
+) -> tuple[Callable[[str], None], Callable[[str], None]] | None:
+    """Return what runs a launch's hooks before and after its root is entered, None without any.
+
+    Raises:
+        errors.HookError: one cannot run.
+    """
+    if not ready.plan.hooks:
+        return None
+    from fairlead.run import hooks as run_hooks
+
+    prepared = run_hooks.prepare(ready.plan, request)
+    return (
+        lambda rootfs: run_hooks.before_entering(prepared, rootfs),
+        lambda rootfs: run_hooks.inside(prepared, rootfs),
+    )
 
 
 def _image(

@@ -12,9 +12,12 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from fairlead import errors, kernel
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 # Settings that stop users from creating namespaces: file, value that stops them, what to say.
 _SWITCHES = (
@@ -28,10 +31,17 @@ _SWITCHES = (
 )
 
 
-def enter(block: bytes, mounts: tuple[int, ...] = ()) -> tuple[int, int]:
+def enter(
+    block: bytes,
+    mounts: tuple[int, ...] = (),
+    hooks: tuple[Callable[[str], None], Callable[[str], None]] | None = None,
+) -> tuple[int, int]:
     """Move this process into new namespaces and make them the container of the block.
 
-    mounts are those that the block's root calls ``mount:N``; they are closed.
+    Args:
+        block: the launch block.
+        mounts: those that the block's root calls ``mount:N``; they are closed.
+        hooks: called before and after the root is entered, with the path that it has before.
 
     Returns:
         Descriptors of the user and mount namespace.
@@ -44,13 +54,44 @@ def enter(block: bytes, mounts: tuple[int, ...] = ()) -> tuple[int, int]:
     _stop_imports()
     try:
         fds = kernel.create_namespace()
-        kernel.compose_root(block, mounts)
+        if hooks is None:
+            kernel.compose_root(block, mounts)
+        else:
+            _compose_with(hooks, block, mounts)
     except kernel.Failure as failure:
         raise _explained(failure, diagnosis) from failure
     finally:
         for mount in mounts:
             os.close(mount)
     return fds
+
+
+def _compose_with(
+    hooks: tuple[Callable[[str], None], Callable[[str], None]],
+    block: bytes,
+    mounts: tuple[int, ...],
+) -> None:
+    before, after = hooks
+    root, path = kernel.build_root(block, mounts)
+    before(path)
+    kernel.enter_root(block, root)
+    after(path)
+
+
+def join(user_fd: int, mount_fd: int) -> None:
+    """Move this process into a container that runs already; descriptors stay open until exec.
+
+    Raises:
+        errors.NamespaceError: the kernel refuses.
+    """
+    _stop_imports()
+    try:
+        kernel.join_namespace(user_fd, mount_fd)
+    except kernel.Failure as failure:
+        words = os.strerror(failure.errno)
+        raise errors.NamespaceError(
+            f"cannot join the container: {failure.detail}: {words}"
+        ) from failure
 
 
 def execute(block: bytes, command: tuple[str, ...]) -> NoReturn:

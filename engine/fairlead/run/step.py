@@ -25,6 +25,8 @@ from fairlead import config as settings
 from fairlead import errors, kernel, log
 from fairlead.host import facts as host_facts
 from fairlead.host import witness
+from fairlead.image import reference
+from fairlead.plan import pyxis
 from fairlead.plan import request as launch
 from fairlead.run import block, namespace, proof, upper
 from fairlead.run import launch as prepare
@@ -78,19 +80,29 @@ def _serve(data: bytes) -> tuple[int, int, int]:
     config = settings.load()
     request = request_from(facts, job, config)
     broker = BROKER_FD if facts.get("broker") == "1" else -1
+    _refuse_unmade(request)
     upper.check(request, broker)
     ready = prepare.prepare(request, config, log.QuietProgress(f"pulling {facts['ref']}"), broker)
     mounts = (*ready.mounts, *upper.mounts(ready.plan, broker))
     pending = keep.begin(_read(KEY_FD), start, ready, request, config) if start else None
     launch_block = block.compile_plan(ready.plan)
     block_fd = _memory_file(launch_block)
-    user_fd, mount_fd = namespace.enter(launch_block, mounts)
+    user_fd, mount_fd = namespace.enter(launch_block, mounts, prepare.hooks(ready, request))
     proven = proof.prove(ready.plan, launch_block)
     for note in (*ready.plan.notes, *proven.notes):
         log.note(note)
     if pending:
         keep.publish(pending, proven)
     return user_fd, mount_fd, block_fd
+
+
+def _refuse_unmade(request: launch.Request) -> None:
+    for wanted, option in ((request.name, "name"), (request.save, "save")):
+        if wanted:
+            raise errors.UsageError(f"--container-{option}: not yet possible", hint="leave it out")
+    for asked, option in ((request.unshare, "unshare"), (request.remap_root, "remap-root")):
+        if asked:
+            raise errors.UsageError(f"--container-{option}: not yet possible", hint="leave it out")
 
 
 def _read(fd: int) -> bytes:
@@ -133,20 +145,39 @@ def request_from(
         multi_prog=facts.get("multi_prog") == "1",
         helper=facts.get("helper", ""),
     )
-    return launch.Request(
+    request = launch.Request(
         reference=facts.get("ref", ""),
         command=(facts["command"],) if facts.get("command") else (),
         environ=environ,
         cwd=facts.get("cwd", ""),
-        workdir=facts.get("workdir") or None,
-        use_entrypoint=facts.get("entrypoint") == "1",
-        mpi=facts.get("mpi") or config.mpi,
+        mpi=config.mpi,
         mount_home=config.mount_home,
         writable=config.writable,
         upper=config.upper,
         upper_size=config.upper_size,
         step=step,
     )
+    return pyxis.apply(request, facts)
+
+
+def check() -> int:
+    """Say what is wrong with options, before there is an allocation (``spank_shim/precheck.c``).
+
+    The facts come from standard input; the line goes to standard output.
+    """
+    facts = _pairs(_read(0))
+    try:
+        cwd = os.getcwd()
+    except FileNotFoundError:
+        cwd = ""
+    request = launch.Request(facts.get("ref", ""), ("true",), {}, cwd)
+    try:
+        reference.parse(request.reference, cwd=cwd)
+        launch.check(pyxis.apply(request, facts))
+    except errors.Error as error:
+        os.write(1, os.fsencode(error.line()))
+        return error.status
+    return 0
 
 
 def _memory_file(data: bytes) -> int:

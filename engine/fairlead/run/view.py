@@ -63,6 +63,25 @@ def _show(directory: str, mounts: Callable[[], tuple[int, ...]] | None) -> str:
         raise errors.MountError(f"cannot look into the image: {failure}") from failure
 
 
+def with_rights(work: Callable[[], object]) -> None:
+    """Do work in a child that may read whatever the user owns, whatever its mode.
+
+    Raises:
+        errors.Error: what work raised; errors.NamespaceError: there is no user namespace to be had.
+    """
+
+    def privileged() -> None:
+        try:
+            kernel.create_namespace()
+        except kernel.Failure as failure:
+            raise errors.NamespaceError(
+                f"cannot read the container's files: {failure}"
+            ) from failure
+        work()
+
+    _in_child(privileged)
+
+
 def _in_child(work: Callable[[], object]) -> None:
     reading, writing = os.pipe()
     parent = os.getpid()

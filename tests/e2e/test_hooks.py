@@ -1,0 +1,241 @@
+"""OCI hooks of the site: real scripts, at every moment, as the user."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from ordinary import GID, UID, User
+from site_directory import Site, box, site_directory
+
+# As Sarus' hooks begin: the state on stdin, then the bundle's configuration.
+BEGIN = """#!/usr/bin/python3 -I
+import ctypes, json, os, sys
+state = json.load(sys.stdin)
+config = json.load(open(state["bundle"] + "/config.json"))
+root = config["root"]["path"]
+"""
+MOUNT = """
+libc = ctypes.CDLL(None, use_errno=True)
+def bind(source, target):
+    if libc.mount(source.encode(), target.encode(), None, 4096, None):
+        sys.exit(os.strerror(ctypes.get_errno()))
+"""
+
+
+@pytest.fixture
+def site(user: User) -> Iterator[Site]:
+    with site_directory() as made:
+        user.environ["FAIRLEAD_SITE_CONFIG"] = str(made.place / "fairlead.toml")
+        yield made
+
+
+@pytest.fixture
+def image(user: User) -> str:
+    return box(user)
+
+
+def line(user: User, *words: str) -> str:
+    done = user.run("run", *words)
+    assert done.returncode == 125, (done.stdout, done.stderr)
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1, done.stderr
+    return done.stderr.strip()
+
+
+def output(user: User, *words: str) -> str:
+    done = user.run("run", *words)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("stage", ["prestart", "createRuntime", "createContainer"])
+@pytest.mark.parametrize("readonly", [(), ("--read-only",)])
+def test_hook_writes_into_the_root(
+    user: User, site: Site, image: str, stage: str, readonly: tuple[str, ...]
+) -> None:
+    site.hook(
+        BEGIN + 'os.mkdir(root + "/made")\nopen(root + "/made/file", "w").write("by a hook\\n")\n',
+        stage,
+    )
+    shown = output(
+        user, *readonly, image, "sh", "-c", "cat /made/file; (echo x >/made/new) 2>&1 || true"
+    )
+    assert shown.startswith("by a hook\n")
+    assert ("Read-only" in shown) is bool(readonly)
+    assert not (Path(image) / "made").exists()
+
+
+def test_hook_mounts_into_the_root(user: User, site: Site, image: str) -> None:
+    """What it needs is a capability in the container's user namespace; of the host it has none."""
+    (site.place / "data").mkdir(mode=0o755)
+    (site.place / "data/file").write_text("of the site\n")
+    program = f'os.mkdir(root + "/site")\nbind("{site.place}/data", root + "/site")\n'
+    site.hook(BEGIN + MOUNT + program, "createContainer")
+    before = Path("/proc/self/mountinfo").read_text()
+    assert output(user, image, "cat", "/site/file") == "of the site\n"
+    assert Path("/proc/self/mountinfo").read_text() == before
+
+
+def test_hook_is_told_the_state_and_runs_as_the_user(user: User, site: Site, image: str) -> None:
+    program = (
+        'seen = {"state": state, "config": config, "env": dict(os.environ), "args": sys.argv,\n'
+        '        "ids": [os.getuid(), os.getgid()], "fds": os.listdir("/proc/self/fd"),\n'
+        '        "status": open("/proc/self/status").read(), "cwd": os.getcwd()}\n'
+        'json.dump(seen, open(root + "/seen", "w"))\n'
+    )
+    site.hook(BEGIN + program, "createRuntime", args=["name", "-x"], env=["HOOK=1", "LC_ALL=C"])
+    seen = json.loads(
+        output(user, "--annotation", "org.example.a=b", "-e", "JOB=1", image, "cat", "/seen")
+    )
+    state, config = seen["state"], seen["config"]
+    assert state["ociVersion"] == "1.1.0"
+    assert state["status"] == "creating"
+    assert state["annotations"] == {"org.example.a": "b"}
+    assert state["id"] == f"fairlead-{state['pid']}"
+    assert seen["cwd"] == state["bundle"]
+    assert config["process"]["args"] == ["cat", "/seen"]
+    assert "JOB=1" in config["process"]["env"]
+    assert config["annotations"]["org.example.a"] == "b"
+    assert {k: v for k, v in seen["env"].items() if k != "LC_CTYPE"} == {"HOOK": "1", "LC_ALL": "C"}
+    assert seen["args"][1:] == ["-x"]
+    assert seen["ids"] == [UID, GID]
+    assert len(seen["fds"]) == 4  # 0 to 2, and that of the listing
+    assert "NoNewPrivs:\t1" in seen["status"]
+
+
+def test_start_container_hook_is_the_images_and_has_no_capability(
+    user: User, site: Site, image: str
+) -> None:
+    program = Path(image) / "bin/started"
+    program.write_text("#!/bin/sh\ngrep Cap /proc/self/status >/started\ncat >>/started\n")
+    program.chmod(0o755)
+    table = {
+        "version": "1.0.0",
+        "hook": {"path": "/bin/started", "env": ["PATH=/bin"]},
+        "when": {"always": True},
+        "stages": ["startContainer"],
+    }
+    site.file("hooks.d/a.json", json.dumps(table))
+    shown = output(user, image, "cat", "/started")
+    sets = dict(entry.split(":\t") for entry in shown.split("\n")[:5])
+    assert {sets[name] for name in ("CapInh", "CapPrm", "CapEff", "CapAmb")} == {"0" * 16}
+    assert json.loads(shown.split("\n")[5])["status"] == "created"
+
+
+def test_command_has_no_capability_after_a_hook_had(user: User, site: Site, image: str) -> None:
+    site.hook("#!/bin/sh\ncat >/dev/null\n", "createContainer")
+    shown = output(user, image, "sh", "-c", "grep Cap /proc/self/status")
+    assert {entry.split()[1] for entry in shown.splitlines()} == {"0" * 16}
+
+
+def test_hooks_run_by_stage_and_then_by_name(user: User, site: Site, image: str) -> None:
+    def note(word: str) -> str:
+        return BEGIN + f'open(root + "/order", "a").write("{word} ")\n'
+
+    site.hook(note("createContainer"), "createContainer", name="1.json")
+    site.hook(note("first"), "prestart", name="2.json")
+    site.hook(note("second"), "prestart", name="3.json")
+    site.hook(note("createRuntime"), "createRuntime", name="4.json")
+    assert output(user, image, "cat", "/order") == "first second createRuntime createContainer "
+
+
+def test_annotation_of_the_user_selects_a_hook(user: User, site: Site, image: str) -> None:
+    site.hook(
+        BEGIN + 'open(root + "/ran", "w")\n',
+        "createContainer",
+        when={"annotations": {"^com\\.hooks\\.x\\.enabled$": "^true$"}},
+    )
+    words = (image, "sh", "-c", "test -e /ran && echo ran || echo not")
+    assert output(user, *words) == "not\n"
+    assert output(user, "--annotation", "com.hooks.x.enabled=false", *words) == "not\n"
+    assert output(user, "--annotation", "com.hooks.x.enabled=true", *words) == "ran\n"
+    assert "error [usage]: --annotation 'x': no value (write NAME=VALUE)" in line(
+        user, "--annotation", "x", *words
+    )
+
+
+def test_failing_hook_ends_the_launch_with_its_last_words(
+    user: User, site: Site, image: str
+) -> None:
+    path = site.hook(
+        "#!/bin/sh\ncat >/dev/null\necho first\necho 'no \033[1mroom' >&2\nexit 3\n",
+        "createContainer",
+    )
+    assert line(user, image, "true") == (
+        f"fairlead: error [hook]: createContainer hook {site.place}/bin/10-test.json.hook: exit "
+        f"status 3: no \\x1b[1mroom (it is named by {path})"
+    )
+
+
+def test_hanging_hook_is_killed_with_all_that_it_started(
+    user: User, site: Site, image: str
+) -> None:
+    program = "#!/bin/sh\necho waiting\nsleep 987654 & sleep 987654\n"
+    path = site.hook(program, "createRuntime", timeout=1, env=["PATH=/bin:/usr/bin"])
+    assert line(user, image, "true") == (
+        f"fairlead: error [hook]: createRuntime hook {site.place}/bin/10-test.json.hook: not done "
+        f"after 1 s and killed: waiting (it is named by {path})"
+    )
+    commands = [
+        entry.read_bytes() for entry in Path("/proc").glob("[0-9]*/cmdline") if entry.exists()
+    ]
+    assert b"sleep\x00987654\x00" not in commands
+
+
+def test_hook_that_leaves_a_process_with_its_output_does_not_hang(
+    user: User, site: Site, image: str
+) -> None:
+    program = "#!/bin/sh\ncat >/dev/null\nsleep 20 &\n"
+    site.hook(program, "createRuntime", timeout=15, env=["PATH=/bin:/usr/bin"])
+    assert output(user, image, "sh", "-c", "echo ran") == "ran\n"
+
+
+def test_killed_hook_and_missing_interpreter_are_told(user: User, site: Site, image: str) -> None:
+    path = site.hook("#!/bin/sh\nkill -9 $$\n", "prestart")
+    assert line(user, image, "true") == (
+        f"fairlead: error [hook]: prestart hook {site.place}/bin/10-test.json.hook: ended by signal 9 "
+        f"(it is named by {path})"
+    )
+    site.hook("#!/nosuch/sh\n", "prestart")
+    assert ": No such file or directory (it is named by" in line(user, image, "true")
+
+
+def test_hook_that_others_may_write_is_refused(user: User, site: Site, image: str) -> None:
+    path = site.hook("#!/bin/sh\ncat >/dev/null\n", "prestart")
+    program = site.place / "bin/10-test.json.hook"
+    remedy = "only what root alone can change is used; ask the administrator"
+    for place in (program, path, site.place / "bin", site.place / "hooks.d"):
+        mode = place.stat().st_mode & 0o777
+        place.chmod(mode | 0o020)
+        assert line(user, image, "true") == (
+            f"fairlead: error [hook]: {place}: others than root may write to it "
+            f"(mode {mode | 0o020:04o}) ({remedy})"
+        )
+        place.chmod(mode)
+    assert output(user, image, "sh", "-c", "echo fine") == "fine\n"
+
+
+def test_malformed_hook_stops_every_launch(user: User, site: Site, image: str) -> None:
+    path = site.file("hooks.d/x.json", '{"version": "1.0.0"}')
+    assert line(user, image, "true") == (
+        f"fairlead: error [hook]: {path}: hook: missing (ask the administrator (setting hooks_dirs))"
+    )
+
+
+def test_hook_after_the_command_is_refused_by_name(user: User, site: Site, image: str) -> None:
+    path = site.hook("#!/bin/sh\n", "createContainer", "poststop")
+    assert line(user, image, "true") == (
+        f"fairlead: error [hook]: {path}: {site.place}/bin/10-test.json.hook cannot run at poststop: "
+        "nothing of Fairlead is left when the command ends "
+        "(ask the administrator to remove the stage from the hook)"
+    )
+
+
+def test_user_cannot_name_directories_of_hooks(user: User, site: Site, image: str) -> None:
+    own = Path(user.place) / ".config/fairlead"
+    own.mkdir(parents=True)
+    (own / "fairlead.toml").write_text('hooks_dirs = ["/tmp"]\n')
+    assert "hooks_dirs is the administrator's to set" in line(user, image, "true")
