@@ -17,13 +17,21 @@ Rules:
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
-from fairlead import errors, jsontext
+from fairlead import errors, forms, tables
 
 SITE_FILE = "/etc/fairlead/fairlead.toml"
 COMMAND_LINE = "command line"  # as the origin of a value
+# Where the site sets one of these, no other file takes its file's place.
+_BINDING = {
+    "locked",
+    "allowed_registries",
+    "signature_policy",
+    "forbidden_mounts",
+    "allowed_mounts",
+}
 
 Value = str | bool | tuple[str, ...]
 
@@ -59,13 +67,6 @@ def size_bytes(text: str, whole: int = 0) -> int | None:
     return int(number) << _UNITS[unit] if unit in _UNITS else None
 
 
-def _is_scope(text: str) -> bool:
-    host, _, rest = text.partition("/")
-    plain = host.removeprefix("*.")
-    fine = text.isascii() and text.isprintable() and not set(" *@") & set(plain + rest)
-    return fine and bool(plain) and "//" not in text and not text.endswith("/")
-
-
 def _is_size_or_empty(text: str) -> bool:
     return not text or size_bytes(text) is not None
 
@@ -76,7 +77,7 @@ def _is_path_or_empty(text: str) -> bool:
 
 _SIZE = ('a size like "50G", "800M" or "80%"', _is_size_or_empty)
 _PATH = ("an absolute path", _is_path_or_empty)
-_SCOPE = ("HOST[:PORT][/NAME...] or *.DOMAIN", _is_scope)
+_KEY = ("a key of this file", lambda text: text in SETTINGS)
 
 
 SETTINGS: dict[str, Setting] = {
@@ -131,7 +132,7 @@ SETTINGS: dict[str, Setting] = {
         "",
         "where images may come from, as HOST[:PORT][/NAME...] or *.DOMAIN; another registry is "
         "refused before any request; empty: anywhere",
-        form=_SCOPE,
+        form=forms.SCOPE,
         site=True,
     ),
     "containers_config": Setting(
@@ -230,6 +231,44 @@ SETTINGS: dict[str, Setting] = {
         form=_PATH,
         site=True,
     ),
+    "site_mounts": Setting(
+        (),
+        "",
+        "what every container gets, as SRC[:DST[:FLAG+FLAG]]; nofail: no error where there is no "
+        "SRC; what users ask for comes after it",
+        form=forms.MOUNT,
+        site=True,
+    ),
+    "site_env": Setting(
+        (),
+        "",
+        "variables of every container: NAME=VALUE sets, NAME+=VALUE and NAME^=VALUE put VALUE and "
+        "a ':' behind and before what is there, -NAME takes it away; what users ask for wins",
+        form=forms.CHANGE,
+        site=True,
+    ),
+    "forbidden_mounts": Setting(
+        (),
+        "",
+        "paths of the host that users may not mount, nor anything above or below them",
+        form=forms.ABSOLUTE,
+        site=True,
+    ),
+    "allowed_mounts": Setting(
+        (),
+        "",
+        "paths of the host that users may mount, with what is below; nothing else, then; empty: "
+        "all that the user may read",
+        form=forms.ABSOLUTE,
+        site=True,
+    ),
+    "locked": Setting(
+        (),
+        "",
+        "keys that users' files, variables and options may not set otherwise than the site's files",
+        form=_KEY,
+        site=True,
+    ),
     "plan_cache": Setting(
         True,
         "FAIRLEAD_PLAN_CACHE",
@@ -266,6 +305,11 @@ class Config(NamedTuple):
     upper_size: str
     cdi_dirs: tuple[str, ...]
     hooks_dirs: tuple[str, ...]
+    site_mounts: tuple[str, ...]
+    site_env: tuple[str, ...]
+    forbidden_mounts: tuple[str, ...]
+    allowed_mounts: tuple[str, ...]
+    locked: tuple[str, ...]
     plan_cache: bool
     origins: Mapping[str, str]
 
@@ -274,8 +318,22 @@ class Config(NamedTuple):
         given = {
             key: _checked(key, value, origin) for key, value in values.items() if value is not None
         }
+        if origin == COMMAND_LINE:
+            for key, value in given.items():
+                self.check_lock(key, value, origin)
         origins = {**self.origins, **dict.fromkeys(given, origin)}
         return self._replace(**given, origins=origins)  # type: ignore[arg-type]
+
+    def check_lock(self, key: str, value: Value, origin: str) -> None:
+        """Raise where somebody sets a locked key otherwise than the site does.
+
+        Raises:
+            errors.ConfigError
+        """
+        if key in self.locked and value != getattr(self, key):
+            raise errors.ConfigError(
+                f"{origin}: {key} is locked by {self.origins['locked']}", hint="leave it out"
+            )
 
 
 def load(
@@ -290,32 +348,57 @@ def load(
     values: dict[str, Value] = {key: setting.default for key, setting in SETTINGS.items()}
     origins = dict.fromkeys(values, "default")
     sites = site_files(environ, site_file=site_file)
-    for path in (*sites, user_file(environ, home=home)):
+    _refuse_other_site(environ, site_file)
+    for path in sites:
         for key, value in _read(path).items():
-            if SETTINGS[key].site and path not in sites:
-                raise errors.ConfigError(
-                    f"{path}: {key} is the administrator's to set",
-                    hint=f"it belongs into {sites[0]}",
-                )
             values[key], origins[key] = value, path
-    for key, setting in SETTINGS.items():
-        text = environ.get(setting.variable) if setting.variable else None
-        if text:
-            values[key], origins[key] = _parsed(key, text), f"${setting.variable}"
+    site = Config(**values, origins=dict(origins))  # type: ignore[arg-type]
+    for key, value, origin in _users(environ, user_file(environ, home=home), sites[0]):
+        site.check_lock(key, value, origin)
+        values[key], origins[key] = value, origin
     store = str(values["store"]).replace("%u", str(os.getuid()))
     values["store"] = store.replace("%g", str(os.getegid()))
     return Config(**values, origins=origins)  # type: ignore[arg-type]
 
 
+def _users(environ: Mapping[str, str], own: str, site: str) -> Iterator[tuple[str, Value, str]]:
+    """Yield what the user sets, with its origin; later wins."""
+    for key, value in _read(own).items():
+        if SETTINGS[key].site:
+            raise errors.ConfigError(
+                f"{own}: {key} is the administrator's to set", hint=f"it belongs into {site}"
+            )
+        yield key, value, own
+    for key, setting in SETTINGS.items():
+        text = environ.get(setting.variable) if setting.variable else None
+        if text:
+            yield key, _parsed(key, text), f"${setting.variable}"
+
+
+def _refuse_other_site(environ: Mapping[str, str], site_file: str) -> None:
+    """Refuse a variable that would take the site's place where the site's own files bind."""
+    if not environ.get("FAIRLEAD_SITE_CONFIG"):
+        return
+    for path in site_files({}, site_file=site_file):
+        found = [key for key in _read(path) if key in _BINDING]
+        if found:
+            raise errors.ConfigError(
+                f"$FAIRLEAD_SITE_CONFIG: {path} sets {found[0]}, which binds", hint="leave it out"
+            )
+
+
 def files(
     environ: Mapping[str, str] = os.environ, *, site_file: str = SITE_FILE, home: str | None = None
 ) -> tuple[str, ...]:
-    """Return the paths that settings come from, in order; the first two need not exist.
+    """Return the paths that settings hang on; they need not exist.
 
-    The second is the directory of the site's drop-ins.
+    With the directory of the site's drop-ins, and with the files that may forbid to name others.
     """
-    sites = site_files(environ, site_file=site_file)
-    return (sites[0], _drop_ins(sites[0]), *sites[1:], user_file(environ, home=home))
+    found: list[str] = []
+    for place in (environ, {}) if environ.get("FAIRLEAD_SITE_CONFIG") else (environ,):
+        site, *more = site_files(place, site_file=site_file)
+        found += [site, _drop_ins(site), *more]
+    return (*found, user_file(environ, home=home))
 
 
 def site_files(
@@ -346,51 +429,8 @@ def _drop_ins(site: str) -> str:
 
 
 def _read(path: str) -> dict[str, Value]:
-    try:
-        file = open(path, "rb")  # noqa: SIM115 - the with statement follows, outside this try
-    except (FileNotFoundError, NotADirectoryError):
-        return {}
-    except PermissionError as error:
-        if path.startswith("/etc/"):
-            raise errors.ConfigError(f"{path}: {error.strerror}") from error
-        return {}  # a home directory that this process may not enter is as good as none
-    except OSError as error:
-        raise errors.ConfigError(f"{path}: {error.strerror}") from error
-    with file:
-        text = file.read()
-    table = _plain(text)
-    if table is None:
-        import tomllib
-
-        try:
-            table = tomllib.loads(text.decode())
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise errors.ConfigError(f"{path}: {error}") from error
+    table = tables.read(path, SETTINGS)
     return {key: _checked(key, value, path) for key, value in table.items()}
-
-
-def _plain(text: bytes) -> dict[str, object] | None:
-    """Read a file of plain ``key = value`` lines; None for whatever needs a TOML parser.
-
-    Values are one-line strings without escapes, lists of such, ``true`` and ``false``, which TOML
-    and JSON write alike. Importing the parser would cost every launch 3 ms.
-    """
-    table: dict[str, object] = {}
-    for line in text.decode(errors="replace").split("\n"):
-        words = line.strip()
-        if not words or words.startswith("#"):
-            continue
-        key, equals, value = (part.strip() for part in words.partition("="))
-        plain = words.isprintable() and "\\" not in words and "\ufffd" not in words
-        if not equals or not plain or key not in SETTINGS or key in table:
-            return None
-        if value[:1] not in {'"', "["} and value not in {"true", "false"}:
-            return None
-        try:
-            table[key] = jsontext.loads(value)
-        except ValueError:
-            return None
-    return table
 
 
 def _parsed(key: str, text: str) -> Value:
@@ -417,13 +457,18 @@ def _parsed(key: str, text: str) -> Value:
     return _checked(key, value, f"${SETTINGS[key].variable}")
 
 
+def unknown(origin: str, key: str) -> errors.ConfigError:
+    """Return the error for a key that is none, which names the nearest one."""
+    import difflib
+
+    near = difflib.get_close_matches(key, SETTINGS, 1)
+    hint = f"did you mean {near[0]}?" if near else f"known keys: {', '.join(SETTINGS)}"
+    return errors.ConfigError(f"{origin}: unknown key {key!r}", hint=hint)
+
+
 def _checked(key: str, value: object, origin: str) -> Value:
     if key not in SETTINGS:
-        import difflib
-
-        near = difflib.get_close_matches(key, SETTINGS, 1)
-        hint = f"did you mean {near[0]}?" if near else f"known keys: {', '.join(SETTINGS)}"
-        raise errors.ConfigError(f"{origin}: unknown key {key!r}", hint=hint)
+        raise unknown(origin, key)
     setting = SETTINGS[key]
     if isinstance(setting.default, tuple) and isinstance(value, list | tuple):
         if all(isinstance(item, str) for item in value):

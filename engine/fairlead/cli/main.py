@@ -30,6 +30,7 @@ VERBS = {
     "login": "log in to a registry",
     "logout": "forget the login of a registry",
     "completion": "print the completion script of bash, zsh or fish",
+    "config": "show every setting with its value and origin, or check the files",
     "mpi": "show the host's MPI, an image's, and whose will run",
 }
 
@@ -38,7 +39,8 @@ An image is named as everywhere: [REGISTRY/]NAME[:TAG][@sha256:...], e.g. ubuntu
 REGISTRY#NAME. Images on this machine: the PATH of a squashfs or SIF file or of a root directory,
 oci:PATH[:TAG], oci-archive:PATH[:TAG], docker-archive:PATH[:NAME], containers-storage:NAME.
 Under Slurm: srun --container=IMAGE ./app (see srun --help).
-Settings: /etc/fairlead/fairlead.toml, ~/.config/fairlead/fairlead.toml, FAIRLEAD_* variables.
+Settings: /etc/fairlead/fairlead.toml and fairlead.d/*.toml, ~/.config/fairlead/fairlead.toml,
+FAIRLEAD_* variables; fairlead config shows them.
 Exit status: the command's own; 125 when Fairlead fails, 126 and 127 when the command cannot be run
 or found.
 """

@@ -115,6 +115,20 @@ def required(
     return tuple(dict.fromkeys(found))
 
 
+def every(config: Config, environ: Mapping[str, str]) -> tuple[Requirement, ...]:
+    """Return all demands of both files, for any image.
+
+    Raises:
+        errors.ConfigError: a file cannot be read, or is malformed.
+    """
+    found: list[Requirement] = []
+    for number, path in enumerate(files(config, environ)):
+        data = configfile.read(path, needed=not number and bool(config.signature_policy))
+        for demands in _checked(data, path).values() if data is not None else ():
+            found += demands
+    return tuple(found)
+
+
 def refuse(ref: Reference, demands: tuple[Requirement, ...]) -> None:
     """Raise for what can be refused without asking anybody.
 
@@ -143,6 +157,15 @@ def refuse(ref: Reference, demands: tuple[Requirement, ...]) -> None:
 
 def _demands(data: bytes, path: str, ref: Reference, kind: str) -> Iterator[Requirement]:
     """Yield what one file demands, having checked all of it."""
+    checked = _checked(data, path)
+    for key in (*((kind, scope) for scope in _scopes(ref, kind)), (kind, ""), ("", "default")):
+        if key in checked:
+            yield from (demand for demand in checked[key] if demand.kind != ACCEPT)
+            return
+
+
+def _checked(data: bytes, path: str) -> dict[tuple[str, str], tuple[Requirement, ...]]:
+    """Return a file's requirements by transport and scope."""
     table = _object(data, path)
     if table.keys() - {"default", "transports"} or "default" not in table:
         _refuse(path, "must hold default, may hold transports, and nothing else")
@@ -151,10 +174,7 @@ def _demands(data: bytes, path: str, ref: Reference, kind: str) -> Iterator[Requ
         where = f"{path}: transports: {transport}"
         for scope, items in _table(group, path, f"transports: {transport}").items():
             checked[transport, scope] = _requirements(items, f"{where}: {scope!r}", path)
-    for key in (*((kind, scope) for scope in _scopes(ref, kind)), (kind, ""), ("", "default")):
-        if key in checked:
-            yield from (demand for demand in checked[key] if demand.kind != ACCEPT)
-            return
+    return checked
 
 
 def _scopes(ref: Reference, kind: str) -> Iterator[str]:

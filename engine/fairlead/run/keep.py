@@ -105,6 +105,8 @@ def _may_be_kept(request: launch_request.Request, config: settings.Config) -> bo
     """Tell whether the next launch may do without asking anybody."""
     if not config.plan_cache or log.said() or log.is_verbose():
         return False
+    if request.volumes and (config.forbidden_mounts or config.allowed_mounts):
+        return False  # where a source leads, anybody may change
     step = request.step
     if step is not None and (step.script or step.multi_prog):
         return False

@@ -63,7 +63,7 @@ def prepare(
         errors.Error: anything that the user can be told; nothing is left half done.
     """
     refuse_root()
-    launch_request.check(request)
+    asked, request = request, _ruled(launch_request.check(request), config)
     name = meaning.of(request.reference, config, request.cwd)
     store = layout.open_store(config)
     image, mounts = _image(name, config, store, progress, broker)
@@ -85,18 +85,36 @@ def prepare(
         *texts[:2],
     )
     node = facts.read(request.environ, candidates)
-    more = _edits(request, config)
+    more = _edits(asked, config, image.config.env)
     plan = launch_plan.make(source, request, node, brought, more)
     return Ready(plan, mounts, image, node, name, more)
 
 
-def _edits(request: launch_request.Request, config: settings.Config) -> plan_edits.Edits:
-    """Return what the devices that were asked for, and the site's hooks, bring."""
+def _ruled(request: launch_request.Request, config: settings.Config) -> launch_request.Request:
+    """Return a request with what the site adds to it; raises for what the site forbids."""
+    limits = config.forbidden_mounts or config.allowed_mounts
+    if not (config.locked or config.site_mounts or (limits and request.volumes)):
+        return request
+    from fairlead.run import rules
+
+    return rules.request(request, config)
+
+
+def _edits(
+    request: launch_request.Request,
+    config: settings.Config,
+    image: tuple[tuple[str, str], ...],
+) -> plan_edits.Edits:
+    """Return what the site's variables, devices that were asked for, and the site's hooks bring."""
     found = plan_edits.NONE
+    if config.site_env:
+        from fairlead.run import rules
+
+        found = rules.variables(config, request.environ, image)
     if request.devices:
         from fairlead.run import devices
 
-        found = devices.edits(request, config)
+        found = plan_edits.joined(found, devices.edits(request, config))
     if config.hooks_dirs:
         from fairlead.host import hooks
         from fairlead.plan import hooks as plan_hooks
