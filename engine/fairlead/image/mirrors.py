@@ -226,15 +226,18 @@ class Client:
             return self._clients[key]
 
     def _new_client(self, host: str, insecure: bool, last: bool) -> registry.Client:
-        config, timing = self._config, self._timing
-        if insecure:
-            listed = (*config.insecure_registries, host)
-            config = config._replace(insecure_registries=listed)
+        timing = self._timing
         if not last:
             timing = timing._replace(
                 tries=min(timing.tries, 2), connect_s=min(timing.connect_s, 3.0)
             )
-        return registry.Client(config, self._environ, timing=timing, log_in=self._log_in)
+        return registry.Client(
+            self._config,
+            self._environ,
+            timing=timing,
+            log_in=self._log_in,
+            unverified=host if insecure else "",
+        )
 
 
 def _noted(said: str, endpoint: Endpoint, error: errors.Error) -> str:
