@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "broker_room.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,6 +12,7 @@
 #include <unistd.h>
 
 #define SITE_FILE "/etc/fairlead/fairlead.toml"
+#define DROP_INS "/etc/fairlead/fairlead.d"
 #define SITE_FILE_BYTES 65536
 #define ROOM_DEFAULT "10%"
 #define ROOM_LEAST (8u << 20) /* below, the file system's own needs are more than a tenth */
@@ -74,17 +77,21 @@ static int find_setting(char *text, uint64_t total, uint64_t *ret)
 		found = line_value(line, "store_min_free", &value);
 		if (found < 0)
 			return found;
-		if (found)
-			return *value ? parse_size(value, total, ret) : 0;
+		if (found && *value)
+			return parse_size(value, total, ret);
+		if (found) {
+			*ret = 0;
+			return 0;
+		}
 	}
 	return 0;
 }
 
-/* store_min_free of the site's settings; ret stays as it is without one. A file that cannot be read or understood is an
- * error: the administrator's word may be in it. */
-static int site_min_free(uint64_t total, uint64_t *ret)
+/* store_min_free of one file; ret stays as it is without one. A file that cannot be read or understood is an error: the
+ * administrator's word may be in it. */
+static int file_min_free(const char *path, uint64_t total, uint64_t *ret)
 {
-	int fd = open(SITE_FILE, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY), err;
+	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY), err;
 	ssize_t n = -1;
 	char *text;
 
@@ -103,6 +110,44 @@ static int site_min_free(uint64_t total, uint64_t *ret)
 	return err;
 }
 
+static int is_toml(const struct dirent *entry)
+{
+	const char *dot = strrchr(entry->d_name, '.');
+
+	return dot && strcmp(dot, ".toml") == 0;
+}
+
+static int by_name(const struct dirent **one, const struct dirent **other)
+{
+	return strcmp((*one)->d_name, (*other)->d_name);
+}
+
+/* store_min_free of the site's settings, the file's and its drop-ins' by name; the last one counts. */
+static int site_min_free(uint64_t total, uint64_t *ret, char *ret_path, size_t size)
+{
+	struct dirent **names = NULL;
+	int err, count;
+
+	snprintf(ret_path, size, "%s", SITE_FILE);
+	err = file_min_free(SITE_FILE, total, ret);
+	if (err)
+		return err;
+	count = scandir(DROP_INS, &names, is_toml, by_name);
+	if (count < 0 && errno != ENOENT && errno != ENOTDIR) {
+		err = -errno;
+		snprintf(ret_path, size, "%s", DROP_INS);
+	}
+	for (int i = 0; i < count; i++) {
+		if (!err) {
+			snprintf(ret_path, size, "%s/%s", DROP_INS, names[i]->d_name);
+			err = file_min_free(ret_path, total, ret);
+		}
+		free(names[i]);
+	}
+	free(names);
+	return err;
+}
+
 static uint64_t mebibytes(uint64_t bytes)
 {
 	return bytes >> 20;
@@ -112,6 +157,7 @@ int room_for_upper(int store, const char *wanted, const char *max, uint64_t *ret
 		   unsigned int size)
 {
 	uint64_t total, kept, free_bytes, limit, bytes;
+	char path[sizeof(DROP_INS) + NAME_MAX + 1];
 	struct statvfs found;
 
 	snprintf(ret_detail, size, "room on the shared store's disk");
@@ -120,8 +166,8 @@ int room_for_upper(int store, const char *wanted, const char *max, uint64_t *ret
 	total = (uint64_t)found.f_blocks * found.f_frsize;
 	free_bytes = (uint64_t)found.f_bavail * found.f_frsize;
 	kept = 0;
-	if (site_min_free(total, &kept) < 0) {
-		snprintf(ret_detail, size, SITE_FILE ": store_min_free is no size in one plain line");
+	if (site_min_free(total, &kept, path, sizeof(path)) < 0) {
+		snprintf(ret_detail, size, "%s: store_min_free is no size in one plain line", path);
 		return -EINVAL;
 	}
 	kept = kept > total / 100 ? kept : total / 100;

@@ -5,8 +5,8 @@ Later wins: built-in default < ``/etc/fairlead/fairlead.toml`` <
 ``FAIRLEAD_*`` environment variable < command line (applied by the caller with ``override``).
 
 Rules:
-- One table, ``SETTINGS``, holds every key with its type, default, environment variable and meaning;
-  the site file's template and the documentation follow it, and a test holds them together.
+- One table (``keys.SETTINGS``) holds every key with its type, default, environment variable and
+  meaning.
 - An unknown key or a value of the wrong type is an error that names the file and the nearest known
   key.
 - A site file that is absent is no error; one that cannot be read is.
@@ -17,239 +17,21 @@ Rules:
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from fairlead import errors, jsontext
+from fairlead import errors, tables
+from fairlead.keys import SETTINGS, Value
 
 SITE_FILE = "/etc/fairlead/fairlead.toml"
 COMMAND_LINE = "command line"  # as the origin of a value
-
-Value = str | bool | tuple[str, ...]
-
-
-class Setting(NamedTuple):
-    """One key: default (whose type is the key's), environment variable, meaning, allowed values.
-
-    ``form``, where it is given, says what a value, or each of a list, must look like and tells
-    whether one does.
-    """
-
-    default: Value
-    variable: str
-    meaning: str
-    choices: tuple[str, ...] = ()
-    form: tuple[str, Callable[[str], bool]] | None = None
-    site: bool = False  # only the site's files may set it
-
-
-_UNITS = {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}
-
-
-def size_bytes(text: str, whole: int = 0) -> int | None:
-    """Return the bytes that a size means, None if it is malformed.
-
-    A whole number with K, M, G or T behind it (powers of 1024), or with % (of whole).
-    """
-    number, unit = text.rstrip("KMGT%"), text[len(text.rstrip("KMGT%")) :]
-    if not (number.isascii() and number.isdecimal()) or len(number) > 15:
-        return None
-    if unit == "%":
-        return whole * int(number) // 100 if int(number) <= 100 else None
-    return int(number) << _UNITS[unit] if unit in _UNITS else None
-
-
-def _is_scope(text: str) -> bool:
-    host, _, rest = text.partition("/")
-    plain = host.removeprefix("*.")
-    fine = text.isascii() and text.isprintable() and not set(" *@") & set(plain + rest)
-    return fine and bool(plain) and "//" not in text and not text.endswith("/")
-
-
-def _is_size_or_empty(text: str) -> bool:
-    return not text or size_bytes(text) is not None
-
-
-def _is_path_or_empty(text: str) -> bool:
-    return not text or text.startswith("/")
-
-
-_SIZE = ('a size like "50G", "800M" or "80%"', _is_size_or_empty)
-_PATH = ("an absolute path", _is_path_or_empty)
-_SCOPE = ("HOST[:PORT][/NAME...] or *.DOMAIN", _is_scope)
-
-
-SETTINGS: dict[str, Setting] = {
-    "store": Setting(
-        "/var/tmp/fairlead-%u.%g",  # noqa: S108 - the store's owner and mode are checked when it is opened
-        "FAIRLEAD_STORE",
-        "directory for images, node-local; %u and %g become the numeric uid and gid",
-    ),
-    "site_store": Setting(
-        "/var/lib/fairlead",
-        "FAIRLEAD_SITE_STORE",
-        "directory of the images that all users of a node share, node-local; root's fairlead store "
-        "acts on it where it exists",
-        form=_PATH,
-    ),
-    "store_quota": Setting(
-        "",
-        "FAIRLEAD_STORE_QUOTA",
-        "how much a store may hold, as 50G or 80% of its file system; the least recently used "
-        "images make room; empty: no limit",
-        form=_SIZE,
-    ),
-    "store_min_free": Setting(
-        "",
-        "FAIRLEAD_STORE_MIN_FREE",
-        "how much of its file system a store leaves free, as 10G or 5%; empty: nothing",
-        form=_SIZE,
-    ),
-    "keep_blobs": Setting(
-        False,
-        "FAIRLEAD_KEEP_BLOBS",
-        "keep compressed layers once they are unpacked: twice the room, and a layer that another "
-        "image shares is not fetched again",
-    ),
-    "shared_blobs": Setting(
-        "",
-        "FAIRLEAD_SHARED_BLOBS",
-        "read-only directory on a shared file system, consulted for layers before the registry; "
-        "it holds blobs/sha256/HEX, as an OCI layout does; empty: none",
-        form=_PATH,
-    ),
-    "default_registry": Setting(
-        "docker.io", "FAIRLEAD_DEFAULT_REGISTRY", "registry of a reference that names none"
-    ),
-    "insecure_registries": Setting(
-        (),
-        "FAIRLEAD_INSECURE_REGISTRIES",
-        "HOST[:PORT] reached by plain HTTP (loopback addresses always are)",
-    ),
-    "allowed_registries": Setting(
-        (),
-        "",
-        "where images may come from, as HOST[:PORT][/NAME...] or *.DOMAIN; another registry is "
-        "refused before any request; empty: anywhere",
-        form=_SCOPE,
-        site=True,
-    ),
-    "containers_config": Setting(
-        "/etc/containers",
-        "",
-        "directory of registries.conf, policy.json and registries.d, as for podman and skopeo",
-        form=_PATH,
-        site=True,
-    ),
-    "signature_policy": Setting(
-        "",
-        "",
-        "the policy.json that images must satisfy; it must exist; empty: that of "
-        "containers_config, where there is one",
-        form=_PATH,
-        site=True,
-    ),
-    "pull": Setting(
-        "newer",
-        "FAIRLEAD_PULL",
-        "when to ask the registry: always, newer (the local image if the registry does not "
-        "answer), missing, never",
-        ("always", "newer", "missing", "never"),
-    ),
-    "mpi": Setting(
-        "auto",
-        "FAIRLEAD_MPI",
-        "whose MPI library runs: auto, host or image",
-        ("auto", "host", "image"),
-    ),
-    "mpi_profile": Setting(
-        "",
-        "FAIRLEAD_MPI_PROFILE",
-        "which of the host's MPI installations is preferred, by a name of fairlead mpi list or by "
-        "its prefix; in a file it yields to the job's modules, given by option or variable it "
-        "does not; empty: the first that is found",
-    ),
-    "mpi_prefixes": Setting(
-        (),
-        "FAIRLEAD_MPI_PREFIXES",
-        "prefixes of MPI installations that neither the loader's cache nor PATH leads to",
-        form=_PATH,
-    ),
-    "mpi_cross_major": Setting(
-        False,
-        "FAIRLEAD_MPI_CROSS_MAJOR",
-        "let auto put an OpenMPI of another major release into the container, where every symbol "
-        "that the image's programs use is there",
-    ),
-    "mpi_glibc": Setting(
-        "bind",
-        "FAIRLEAD_MPI_GLIBC",
-        "how the host's MPI runs on an image's older glibc: bind, and where that cannot be, the "
-        "image's own MPI; or swap: where that cannot be, the host's glibc over the image's, which "
-        "breaks some of its programs",
-        ("bind", "swap"),
-    ),
-    "mpi_world_check": Setting(
-        True,
-        "FAIRLEAD_MPI_WORLD_CHECK",
-        "end a step whose MPI ranks do not become one world, before it starts where that is known",
-    ),
-    "mpi_preflight": Setting(
-        True,
-        "FAIRLEAD_MPI_PREFLIGHT",
-        "let the image's loader say what it misses, before the first rank of a step under PMI runs",
-    ),
-    "mpi_cma_check": Setting(
-        True,
-        "FAIRLEAD_MPI_CMA_CHECK",
-        "try once per boot whether ranks of a node can copy from each other's memory",
-    ),
-    "mount_home": Setting(True, "FAIRLEAD_MOUNT_HOME", "bind the user's home directory"),
-    "writable": Setting(
-        True,
-        "FAIRLEAD_WRITABLE",
-        "let the container write to its own root (lost at the end)",
-    ),
-    "upper": Setting(
-        "memory",
-        "FAIRLEAD_UPPER",
-        "where the container's root is written to: memory, or disk (of the node; in Slurm steps, "
-        "where the node has a shared store)",
-        ("memory", "disk"),
-    ),
-    "upper_size": Setting(
-        "",
-        "FAIRLEAD_UPPER_SIZE",
-        "how much the container may write to its own root, as 8G or 50% of the memory, or of what "
-        "is free on the disk; empty: half of the memory, a tenth of the disk",
-        form=_SIZE,
-    ),
-    "gpu": Setting(
-        "auto",
-        "FAIRLEAD_GPU",
-        "which GPUs a container gets: auto (those of the job, by Slurm's variables or by "
-        "NVIDIA_VISIBLE_DEVICES of job or image), all that you may open, none",
-        ("auto", "all", "none"),
-    ),
-    "cdi_dirs": Setting(
-        ("/etc/cdi", "/var/run/cdi"),
-        "",
-        "directories of the CDI specifications, for --device vendor.com/class=name; later ones win",
-        form=_PATH,
-        site=True,
-    ),
-    "hooks_dirs": Setting(
-        (),
-        "",
-        "directories of OCI hooks (hooks.d files, 1.0.0), which run as the user; later ones win",
-        form=_PATH,
-        site=True,
-    ),
-    "plan_cache": Setting(
-        True,
-        "FAIRLEAD_PLAN_CACHE",
-        "keep what was decided for a launch, so that the same launch starts no Python",
-    ),
+# Where the site sets one of these, no other file takes its file's place.
+_BINDING = {
+    "locked",
+    "allowed_registries",
+    "signature_policy",
+    "forbidden_mounts",
+    "allowed_mounts",
 }
 
 
@@ -283,6 +65,11 @@ class Config(NamedTuple):
     gpu: str
     cdi_dirs: tuple[str, ...]
     hooks_dirs: tuple[str, ...]
+    site_mounts: tuple[str, ...]
+    site_env: tuple[str, ...]
+    forbidden_mounts: tuple[str, ...]
+    allowed_mounts: tuple[str, ...]
+    locked: tuple[str, ...]
     plan_cache: bool
     origins: Mapping[str, str]
 
@@ -291,8 +78,22 @@ class Config(NamedTuple):
         given = {
             key: _checked(key, value, origin) for key, value in values.items() if value is not None
         }
+        if origin == COMMAND_LINE:
+            for key, value in given.items():
+                self.check_lock(key, value, origin)
         origins = {**self.origins, **dict.fromkeys(given, origin)}
         return self._replace(**given, origins=origins)  # type: ignore[arg-type]
+
+    def check_lock(self, key: str, value: Value, origin: str) -> None:
+        """Raise where somebody sets a locked key otherwise than the site does.
+
+        Raises:
+            errors.ConfigError
+        """
+        if key in self.locked and value != getattr(self, key):
+            raise errors.ConfigError(
+                f"{origin}: {key} is locked by {self.origins['locked']}", hint="leave it out"
+            )
 
 
 def load(
@@ -307,31 +108,57 @@ def load(
     values: dict[str, Value] = {key: setting.default for key, setting in SETTINGS.items()}
     origins = dict.fromkeys(values, "default")
     sites = site_files(environ, site_file=site_file)
-    for path in (*sites, user_file(environ, home=home)):
+    _refuse_other_site(environ, site_file)
+    for path in sites:
         for key, value in _read(path).items():
-            if SETTINGS[key].site and path not in sites:
-                raise errors.ConfigError(
-                    f"{path}: {key} is the site's to set", hint="take it out of this file"
-                )
             values[key], origins[key] = value, path
-    for key, setting in SETTINGS.items():
-        text = environ.get(setting.variable) if setting.variable else None
-        if text:
-            values[key], origins[key] = _parsed(key, text), f"${setting.variable}"
+    site = Config(**values, origins=dict(origins))  # type: ignore[arg-type]
+    for key, value, origin in _users(environ, user_file(environ, home=home), sites[0]):
+        site.check_lock(key, value, origin)
+        values[key], origins[key] = value, origin
     store = str(values["store"]).replace("%u", str(os.getuid()))
     values["store"] = store.replace("%g", str(os.getegid()))
     return Config(**values, origins=origins)  # type: ignore[arg-type]
 
 
+def _users(environ: Mapping[str, str], own: str, site: str) -> Iterator[tuple[str, Value, str]]:
+    """Yield what the user sets, with its origin; later wins."""
+    for key, value in _read(own).items():
+        if SETTINGS[key].site:
+            raise errors.ConfigError(
+                f"{own}: {key} is the administrator's to set", hint=f"it belongs into {site}"
+            )
+        yield key, value, own
+    for key, setting in SETTINGS.items():
+        text = environ.get(setting.variable) if setting.variable else None
+        if text:
+            yield key, _parsed(key, text), f"${setting.variable}"
+
+
+def _refuse_other_site(environ: Mapping[str, str], site_file: str) -> None:
+    """Refuse a variable that would take the site's place where the site's own files bind."""
+    if not environ.get("FAIRLEAD_SITE_CONFIG"):
+        return
+    for path in site_files({}, site_file=site_file):
+        found = [key for key in _read(path) if key in _BINDING]
+        if found:
+            raise errors.ConfigError(
+                f"$FAIRLEAD_SITE_CONFIG: {path} sets {found[0]}, which binds", hint="leave it out"
+            )
+
+
 def files(
     environ: Mapping[str, str] = os.environ, *, site_file: str = SITE_FILE, home: str | None = None
 ) -> tuple[str, ...]:
-    """Return the paths that settings come from, in order; the first two need not exist.
+    """Return the paths that settings hang on; they need not exist.
 
-    The second is the directory of the site's drop-ins.
+    With the directory of the site's drop-ins, and with the files that may forbid to name others.
     """
-    sites = site_files(environ, site_file=site_file)
-    return (sites[0], _drop_ins(sites[0]), *sites[1:], user_file(environ, home=home))
+    found: list[str] = []
+    for place in (environ, {}) if environ.get("FAIRLEAD_SITE_CONFIG") else (environ,):
+        site, *more = site_files(place, site_file=site_file)
+        found += [site, _drop_ins(site), *more]
+    return (*found, user_file(environ, home=home))
 
 
 def site_files(
@@ -362,51 +189,8 @@ def _drop_ins(site: str) -> str:
 
 
 def _read(path: str) -> dict[str, Value]:
-    try:
-        file = open(path, "rb")  # noqa: SIM115 - the with statement follows, outside this try
-    except (FileNotFoundError, NotADirectoryError):
-        return {}
-    except PermissionError as error:
-        if path.startswith("/etc/"):
-            raise errors.ConfigError(f"{path}: {error.strerror}") from error
-        return {}  # a home directory that this process may not enter is as good as none
-    except OSError as error:
-        raise errors.ConfigError(f"{path}: {error.strerror}") from error
-    with file:
-        text = file.read()
-    table = _plain(text)
-    if table is None:
-        import tomllib
-
-        try:
-            table = tomllib.loads(text.decode())
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise errors.ConfigError(f"{path}: {error}") from error
+    table = tables.read(path, SETTINGS)
     return {key: _checked(key, value, path) for key, value in table.items()}
-
-
-def _plain(text: bytes) -> dict[str, object] | None:
-    """Read a file of plain ``key = value`` lines; None for whatever needs a TOML parser.
-
-    Values are one-line strings without escapes, lists of such, ``true`` and ``false``, which TOML
-    and JSON write alike. Importing the parser would cost every launch 3 ms.
-    """
-    table: dict[str, object] = {}
-    for line in text.decode(errors="replace").split("\n"):
-        words = line.strip()
-        if not words or words.startswith("#"):
-            continue
-        key, equals, value = (part.strip() for part in words.partition("="))
-        plain = words.isprintable() and "\\" not in words and "\ufffd" not in words
-        if not equals or not plain or key not in SETTINGS or key in table:
-            return None
-        if value[:1] not in {'"', "["} and value not in {"true", "false"}:
-            return None
-        try:
-            table[key] = jsontext.loads(value)
-        except ValueError:
-            return None
-    return table
 
 
 def _parsed(key: str, text: str) -> Value:
@@ -433,13 +217,18 @@ def _parsed(key: str, text: str) -> Value:
     return _checked(key, value, f"${SETTINGS[key].variable}")
 
 
+def unknown(origin: str, key: str) -> errors.ConfigError:
+    """Return the error for a key that is none, which names the nearest one."""
+    import difflib
+
+    near = difflib.get_close_matches(key, SETTINGS, 1)
+    hint = f"did you mean {near[0]}?" if near else f"known keys: {', '.join(SETTINGS)}"
+    return errors.ConfigError(f"{origin}: unknown key {key!r}", hint=hint)
+
+
 def _checked(key: str, value: object, origin: str) -> Value:
     if key not in SETTINGS:
-        import difflib
-
-        near = difflib.get_close_matches(key, SETTINGS, 1)
-        hint = f"did you mean {near[0]}?" if near else f"known keys: {', '.join(SETTINGS)}"
-        raise errors.ConfigError(f"{origin}: unknown key {key!r}", hint=hint)
+        raise unknown(origin, key)
     setting = SETTINGS[key]
     if isinstance(setting.default, tuple) and isinstance(value, list | tuple):
         if all(isinstance(item, str) for item in value):

@@ -259,7 +259,7 @@ def test_user_cannot_name_directories_of_hooks(user: User, site: Site, image: st
     own = Path(user.place) / ".config/fairlead"
     own.mkdir(parents=True)
     (own / "fairlead.toml").write_text('hooks_dirs = ["/tmp"]\n')
-    assert "hooks_dirs is the site's to set" in line(user, image, "true")
+    assert "hooks_dirs is the administrator's to set" in line(user, image, "true")
 
 
 def test_doctor_shows_hooks_and_devices_and_what_is_wrong_with_them(

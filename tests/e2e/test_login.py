@@ -453,3 +453,38 @@ def test_proxy_by_scheme_and_network():
     assert transport.proxy_for("http://127.0.0.1:5000/", environ) is None
     assert transport.proxy_for("http://[::1]:5000/", environ) is None
     assert transport.proxy_for("https://a.b/", {"all_proxy": "http://q:1"}) == "http://q:1"
+
+
+def call_insecure(bench, host, more=""):
+    path = bench.home / ".config/containers/registries.conf"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f'[[registry]]\nlocation = "{host}"\ninsecure = true\n{more}')
+
+
+def test_registry_that_registries_conf_calls_insecure_need_not_prove_itself(bench, tls, built):
+    registry = tls("other.test", trusted=False)
+    host = f"hub.test:{registry.port}"
+    with pytest.raises(errors.RegistryError, match="not trusted"):
+        bench.pull(f"{host}/x/y:1")
+    call_insecure(bench, host)
+    assert bench.pull(f"{host}/x/y:1").target == built.digest
+
+
+def test_registry_called_insecure_may_speak_plain_http(bench, tls, faulty, built):
+    tls("unused.test")  # for its names
+    faulty.add("x/y", "1", built)
+    host = f"hub.test:{faulty.port}"
+    call_insecure(bench, host)
+    assert bench.pull(f"{host}/x/y:1").target == built.digest
+
+
+def test_insecure_mirror_makes_the_registry_no_less_secure(bench, tls, faulty, quick):
+    registry = tls("other.test", trusted=False)
+    host, mirror = f"hub.test:{registry.port}", f"mirror.test:{faulty.port}"
+    call_insecure(bench, "unused.test")
+    text = f'[[registry]]\nlocation = "{host}"\n'
+    text += f'[[registry.mirror]]\nlocation = "{mirror}"\ninsecure = true\n'
+    (bench.home / ".config/containers/registries.conf").write_text(text)
+    with pytest.raises(errors.RegistryError, match="not trusted"):
+        bench.pull(f"{host}/x/y:1")
+    assert faulty.count("HEAD", "/manifests/1") == 1

@@ -11,7 +11,7 @@ from faulty_registry import FaultyRegistry, drop, said
 from images import image, layer, push
 
 from fairlead import config as settings
-from fairlead import errors
+from fairlead import errors, keys
 from fairlead.store import meaning
 
 IMAGE = image([layer({"name": b"the image\n"})])
@@ -318,3 +318,46 @@ def test_file_of_the_variable_takes_the_place_of_the_others(bench, conf, faulty,
     assert bench.line("pull", "-q", name, CONTAINERS_REGISTRIES_CONF=gone) == (
         f"fairlead: error [config]: {gone}: No such file or directory (correct the file named)"
     )
+
+
+# -- fairlead config -------------------------------------------------------------------------------
+
+
+def test_config_shows_every_value_with_its_origin(bench, conf):
+    conf("", 'pull = "always"\nlocked = ["pull", "mpi"]')
+    site = bench.environ["FAIRLEAD_SITE_CONFIG"]
+    shown = bench.run("config", FAIRLEAD_MPI="auto").stdout.splitlines()
+    assert len(shown) == len(keys.SETTINGS)
+    rows = dict(row.split("  # ") for row in (" ".join(r.split(" ")) for r in shown))
+    assert rows[next(key for key in rows if key.startswith("pull = "))] == f"{site}, locked"
+    table = json.loads(bench.run("config", "--json", FAIRLEAD_MPI="auto").stdout)
+    assert table["mpi"] == {"value": "auto", "origin": "$FAIRLEAD_MPI, locked"}
+    assert table["store_quota"] == {"value": "", "origin": "default"}
+    assert bench.run("config", "pull").stdout == "always\n"
+    assert bench.run("config", "locked").stdout == "pull\nmpi\n"
+    assert bench.line("config", "pul") == (
+        "fairlead: error [config]: command line: unknown key 'pul' (did you mean pull?)"
+    )
+
+
+def test_config_check_names_what_is_wrong_and_what_is_right(bench, conf, tmp_path):
+    folder = tmp_path / "containers"
+    main = conf("", 'site_mounts = ["/x:y"]')
+    (folder / "policy.json").write_text("{}")
+    (folder / "registries.d").mkdir()
+    (folder / "registries.d/a.yaml").write_text("docker: [1")
+    site = bench.environ["FAIRLEAD_SITE_CONFIG"]
+    done = bench.run("config", "--check")
+    lines = done.stdout.splitlines()
+    assert done.returncode == 125
+    assert lines[0].startswith(f"wrong  settings: {site}: site_mounts: '/x:y' ")
+    assert lines[1] == f"ok     registries.conf: {main}"
+    assert lines[2] == (
+        f"wrong  policy.json: {folder}/policy.json: must hold default, may hold transports, and "
+        "nothing else (correct the file named)"
+    )
+    assert lines[3].startswith(f"wrong  registries.d: {folder}/registries.d/a.yaml: ")
+    (folder / "policy.json").unlink()
+    (folder / "registries.d/a.yaml").write_text("docker: {}")
+    conf("")
+    assert bench.run("config", "--check").returncode == 0

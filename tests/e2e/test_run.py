@@ -78,6 +78,41 @@ def test_variables_volumes_and_directory(user: User, image: str) -> None:
     assert shown.stdout == f"1 {user.place} image\n/data\nfrom the host\nrefused\n"
 
 
+def test_mounts_and_variables_of_the_site(user: User, image: str) -> None:
+    for name in ("site", "secret", "own"):
+        os.makedirs(f"{user.place}/{name}")
+        Path(f"{user.place}/{name}/file").write_text(f"{name}\n")
+    file = Path(user.environ["FAIRLEAD_SITE_CONFIG"])
+    file.write_text(
+        f'site_mounts = ["{user.place}/site:/site:ro", "/nonexistent:/gone:nofail"]\n'
+        'site_env = ["SITE=1", "PATH^=/site", "-DROPPED"]\n'
+        f'forbidden_mounts = ["{user.place}/secret"]\n'
+    )
+    user.environ["DROPPED"] = "1"
+    words = "cat /site/file /own/file; echo $SITE ${PATH%%:*} ${DROPPED-none}; echo > /site/x"
+    done = user.run("run", "-v", f"{user.place}/own:/own", image, "sh", "-c", words)
+    assert done.stdout == "entry\nsite\nown\n1 /site none\n"
+    assert "Read-only file system" in done.stderr
+    shown = user.run("plan", image, "true").stdout
+    assert f"{file}: site_mounts" in shown
+    assert f"{file}: site_env" in shown
+    os.symlink("secret", f"{user.place}/link")
+    done = user.run("run", "-v", f"{user.place}/link:/x", image, "true")
+    assert (done.returncode, done.stderr) == (
+        125,
+        (
+            f"fairlead: error [policy]: --volume: {user.place}/link: leads to {user.place}/secret, and "
+            f"{file} forbids {user.place}/secret "
+            "(use what the file named allows, or ask the administrator)\n"
+        ),
+    )
+    file.write_text('locked = ["writable"]\n')
+    done = user.run("run", "--read-only", image, "true")
+    assert done.stderr == (
+        f"fairlead: error [config]: command line: writable is locked by {file} (leave it out)\n"
+    )
+
+
 def test_env_files_are_read_as_podman_reads_them(user: User, image: str) -> None:
     Path(f"{user.place}/vars").write_text(
         '# A=comment\n\nA=1 # no comment\n  B="x y"\nHOME\nNOT_SET_ANYWHERE\nC=from file\r\n'

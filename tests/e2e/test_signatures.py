@@ -11,7 +11,7 @@ import uuid
 from pathlib import Path
 
 import pytest
-from faulty_registry import status
+from faulty_registry import FaultyRegistry, status
 from images import Image, digest_of, encoded, image, index, layer, platform, push
 from shared_bed import ALICE
 
@@ -316,6 +316,17 @@ def test_registry_that_keeps_signatures_is_asked_for_them(bench, site, keys, fau
     faulty.fault("/extensions/", lambda answer: answer._replace(status=200, body=body))
     site.require(signed_by(keys))
     assert content(bench.pull(name)) == "one\n"
+
+
+def test_registry_that_keeps_signatures_is_asked_behind_a_mirror_that_does_not(
+    bench, site, keys, faulty
+):
+    with FaultyRegistry() as mirror:
+        mirror.add("demo/x", "1", ONE)
+        text = f'[[registry]]\nlocation = "{faulty.host}"\n[[registry.mirror]]\nlocation = '
+        (site.place / "registries.conf").write_text(f'{text}"{mirror.host}"\n')
+        test_registry_that_keeps_signatures_is_asked_for_them(bench, site, keys, faulty)
+        assert mirror.count("GET", ONE.layer_digests[0]) == 1
 
 
 def marked(answer):

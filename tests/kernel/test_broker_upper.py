@@ -325,15 +325,22 @@ def test_a_size_that_makes_no_sense_is_refused(small, size):
         ('# store_min_free = "200M"\n', 0),
         ('store_min_free = ""\n', 0),
         ('store_min_free_not = "200M"\n', 0),
+        (("", 'store_min_free = "200M"\n'), errno.ENOSPC),
+        (('store_min_free = "200M"\n', 'store_min_free = "1M"\n'), 0),
+        (('store_min_free = "200M"\n', 'store_min_free = ""\n'), 0),
+        (("", 'store_min_free = "1M"\n', 'store_min_free = "200M"\n'), errno.ENOSPC),
+        (("", "store_min_free = 5\n", 'store_min_free = "1M"\n'), errno.EINVAL),
     ],
 )
 def test_what_the_store_must_leave_free_stays_free(small, monkeypatch, text, number):
-    """With another /etc in a mount namespace of the broker's."""
-    os.makedirs(f"{os.path.dirname(small.store)}/etc/fairlead")
-    with open(
-        f"{os.path.dirname(small.store)}/etc/fairlead/fairlead.toml", "w", encoding="utf-8"
-    ) as file:
-        file.write(text)
+    """With another /etc in a mount namespace of the broker's; more texts are drop-ins."""
+    place = f"{os.path.dirname(small.store)}/etc/fairlead"
+    os.makedirs(f"{place}/fairlead.d")
+    texts = (text,) if isinstance(text, str) else text
+    names = ("fairlead.toml", "fairlead.d/1.toml", "fairlead.d/2.toml")
+    for name, content in zip(names, texts, strict=False):
+        with open(f"{place}/{name}", "w", encoding="utf-8") as file:
+            file.write(content)
     script = f'mount --bind {os.path.dirname(small.store)}/etc /etc && exec "$@"'
     words = ["/usr/bin/unshare", "--mount", "/bin/sh", "-c", script, "sh", *small.words()]
     monkeypatch.setattr(small, "words", lambda **_: words)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from fairlead import config, errors
+from fairlead import config, errors, keys
 
 
 def load(tmp_path, text="", environ=None, user=""):
@@ -69,14 +69,14 @@ def test_lists_come_from_variables_too(tmp_path):
     ],
 )
 def test_sizes(text, size):
-    assert config.size_bytes(text, 1000) == size
+    assert keys.size_bytes(text, 1000) == size
 
 
 @pytest.mark.parametrize(
     "text", ["", "G", "-1", "+1", "1.5G", "1 G", "1g", "1GB", "101%", "1%K", "\u0663", "9" * 16]
 )
 def test_other_words_are_no_sizes(text):
-    assert config.size_bytes(text, 1000) is None
+    assert keys.size_bytes(text, 1000) is None
 
 
 @pytest.mark.parametrize(

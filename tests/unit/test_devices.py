@@ -310,5 +310,6 @@ def test_directories_are_the_sites_to_name(tmp_path):
         with pytest.raises(errors.ConfigError) as caught:
             config.load({"XDG_CONFIG_HOME": str(tmp_path)}, site_file="/etc/fairlead/x.toml")
         assert caught.value.line() == (
-            f"error [config]: {own}: {key} is the site's to set (take it out of this file)"
+            f"error [config]: {own}: {key} is the administrator's to set "
+            "(it belongs into /etc/fairlead/x.toml)"
         )

@@ -5,13 +5,13 @@ import os
 import re
 import tomllib
 
-from fairlead import config
+from fairlead import keys
 from fairlead.cli import manual
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 PACKAGE = os.path.join(ROOT, "engine/fairlead")
 FLOORS = (
-    ("errors", "jsontext", "standin", "log", "config", "_c_ext"),
+    ("errors", "jsontext", "standin", "log", "forms", "tables", "keys", "config", "_c_ext"),
     ("kernel",),
     ("sinks",),
     ("image",),
@@ -109,12 +109,11 @@ def test_site_file_template_names_every_setting_with_its_default():
     table = tomllib.loads(re.sub(r"^# (\w+ = )", r"\1", text, flags=re.MULTILINE))
     defaults = {
         key: list(s.default) if isinstance(s.default, tuple) else s.default
-        for key, s in config.SETTINGS.items()
+        for key, s in keys.SETTINGS.items()
     }
     assert table == defaults
-    for key, setting in config.SETTINGS.items():
-        where = setting.variable or "the site's files only"
-        assert f"({where})" in text, key
+    for key, setting in keys.SETTINGS.items():
+        assert f"({setting.variable or 'site only'})" in text, key
 
 
 def test_manual_pages_are_written_from_the_parsers(tmp_path, monkeypatch):

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from fairlead import config, errors
+from fairlead import errors, keys
 from fairlead.cli import main, migrate, migrate_sarus, migrate_script, peers
 from fairlead.image import edf
 from fairlead.plan import definition
@@ -61,7 +61,7 @@ def test_annotations_are_those_that_are_known():
 
 
 def test_verbs_options_and_settings_that_rows_name_exist():
-    settings = set(config.SETTINGS) | {"site_env", "site_mounts", "forbidden_mounts"}
+    settings = set(keys.SETTINGS) | {"site_env", "site_mounts", "forbidden_mounts"}
     settings |= {"signature_policy", "containers_config"}
     for peer in peers.PEERS:
         for row in peer.rows:

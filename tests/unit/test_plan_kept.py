@@ -11,11 +11,12 @@ import time
 import pytest
 
 from fairlead import config as settings
-from fairlead import kernel, log
+from fairlead import errors, kernel, log
 from fairlead.host import facts, hooks, slurm, witness
+from fairlead.image import reference
 from fairlead.plan import request as launch_request
 from fairlead.run import basis, block, keep, launch, proof
-from fairlead.store import blobs, layers, layout, records
+from fairlead.store import blobs, layers, layout, records, trust
 from fairlead.store.layout import Stage
 
 KEY = b"ref=x\0boot=1\0"
@@ -167,9 +168,22 @@ def touch(path):
         file.write("# a line\n")
 
 
+def make(path):
+    path.parent.mkdir(parents=True)
+    path.touch()
+
+
 CHANGES = {
     "site settings": lambda node: touch(node.site),
     "site settings removed": lambda node: os.unlink(node.site),
+    "drop-in of the site's appears": lambda node: make(node.tmp / "fairlead.d/a.toml"),
+    "policy of the user's appears": lambda node: make(node.tmp / "cfg/containers/policy.json"),
+    "registries.conf of the user's appears": lambda node: make(
+        node.tmp / "cfg/containers/registries.conf"
+    ),
+    "drop-in of registries.conf appears": lambda node: make(
+        node.tmp / "cfg/containers/registries.conf.d/a.conf"
+    ),
     "user settings appear": lambda node: touch(node.tmp / "cfg/fairlead/fairlead.toml"),
     "passwd": lambda node: touch(node.tmp / "passwd"),
     "group": lambda node: touch(node.tmp / "group"),
@@ -207,6 +221,44 @@ def test_one_change_and_the_plan_is_made_anew(node, change):
     CHANGES[change](node)
     assert node.find() is None
     assert node.entries() == [], "a stale entry stays"
+
+
+@pytest.fixture
+def signed(node):
+    """The site demands a signature by a key; the image's record says that it had one."""
+    place = node.tmp / "containers"
+    place.mkdir()
+    (place / "key.gpg").write_bytes(b"a key")
+    demand = {"type": "signedBy", "keyType": "GPGKeys", "keyPath": f"{place}/key.gpg"}
+    (place / "policy.json").write_text(json.dumps({"default": [demand]}))
+    node.site.write_text(f'containers_config = "{place}"\n')
+    wanted = trust.demands(reference.parse(node.image), settings.load(node.own), node.own)
+    with Stage(node.store) as stage:
+        records.write(node.store, stage, node.record._replace(policy=wanted.name))
+    return place
+
+
+@pytest.mark.parametrize("name", ["policy.json", "key.gpg"])
+def test_plan_of_a_signed_image_is_made_anew_when_policy_or_key_change(node, signed, name):
+    assert node.keep()
+    assert node.find() is not None
+    touch(signed / name)
+    assert node.find() is None
+
+
+def test_image_of_the_store_that_satisfied_other_demands_is_not_launched(node, signed):
+    touch(signed / "key.gpg")
+    with open(node.site, "a", encoding="utf-8") as file:
+        file.write('pull = "never"\n')
+    with pytest.raises(errors.SignatureError, match="was not verified by"):
+        node.decide()
+
+
+def test_launch_with_a_mount_that_is_judged_is_not_kept(node):
+    node.site.write_text('forbidden_mounts = ["/etc"]\n')
+    volume = launch_request.Volume("/tmp", "/mnt")
+    assert not node.keep(volumes=(volume,))
+    assert node.keep()
 
 
 def test_engine_that_was_replaced_makes_its_own_plans(node, tmp_path, monkeypatch):

@@ -25,7 +25,7 @@ def demanded(tmp_path):
     def ask(table, name, kind="docker"):
         (tmp_path / "policy.json").write_text(json.dumps(table))
         ref = reference.parse(name)
-        found = policy.required(ref, kind, settings.load(environ), environ)
+        found = policy.required(ref, lambda: kind, settings.load(environ), environ)
         return [
             (demand.kind, demand.origin.removeprefix(f"{tmp_path}/policy.json: "))
             for demand in found
@@ -95,7 +95,7 @@ def test_whatever_a_file_holds_is_understood_or_an_error_of_its_own(value):
     data = json.dumps({"default": value} if not isinstance(value, dict) else value).encode()
     ref = reference.parse("a.example/x")
     try:
-        found = [demand.kind for demand in policy._demands(data, "p", ref, "docker")]
+        found = [demand.kind for demand in policy._demands(data, "p", ref, lambda: "docker")]
     except errors.ConfigError as error:
         found = [error.message[:3]]
     known = ("reject", "signedBy", "sigstoreSigned", "the unknown ", "p: ")

@@ -36,6 +36,7 @@ VERBS = {
     "logout": "forget the login of a registry",
     "completion": "print the completion script of bash, zsh or fish",
     "migrate": "say what a script or configuration of another engine becomes",
+    "config": "show every setting with its value and origin, or check the files",
     "mpi": "show the host's MPI, an image's, and whose will run",
 }
 
@@ -45,7 +46,8 @@ REGISTRY#NAME. Images on this machine: the PATH of a squashfs or SIF file or of 
 oci:PATH[:TAG], oci-archive:PATH[:TAG], docker-archive:PATH[:NAME], containers-storage:NAME.
 An environment file names image, mounts and variables: PATH.toml, or edf:NAME (see fairlead edf).
 Under Slurm: srun --container=IMAGE ./app (see srun --help).
-Settings: /etc/fairlead/fairlead.toml, ~/.config/fairlead/fairlead.toml, FAIRLEAD_* variables.
+Settings: /etc/fairlead/fairlead.toml and fairlead.d/*.toml, ~/.config/fairlead/fairlead.toml,
+FAIRLEAD_* variables; fairlead config shows them.
 Exit status: the command's own; 125 when Fairlead fails, 126 and 127 when the command cannot be run
 or found.
 """

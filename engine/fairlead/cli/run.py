@@ -160,7 +160,8 @@ def _configured(arguments: argparse.Namespace, config: settings.Config) -> setti
 
     Outside Slurm a local image is used without asking the registry, as podman does.
     """
-    pull = arguments.pull or ("missing" if config.origins["pull"] == "default" else None)
+    usual = config.origins["pull"] == "default" and "pull" not in config.locked
+    pull = arguments.pull or ("missing" if usual else None)
     return config.override(
         settings.COMMAND_LINE,
         pull=pull,

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from fairlead import config as settings
-from fairlead import errors, log
+from fairlead import errors, keys, log
 from fairlead.cli.images import size_text
 from fairlead.run import named
 from fairlead.shared import check as shared_check
@@ -81,7 +81,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, config: settings.Config) -> int:
     """Do one action on the store that is meant."""
     if arguments.action == "gc" and arguments.max_size is not None:
-        if settings.size_bytes(arguments.max_size) is None:
+        if keys.size_bytes(arguments.max_size) is None:
             raise errors.UsageError(f"--max-size {arguments.max_size!r} is no size like 20G or 50%")
         config = config.override("--max-size", store_quota=arguments.max_size)
     view = _open(config, own=arguments.own)

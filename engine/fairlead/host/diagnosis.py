@@ -12,11 +12,12 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from fairlead.config import Config, size_bytes
+from fairlead.config import Config
 from fairlead.host import cdi as specifications
 from fairlead.host import gpu
 from fairlead.host.hooks import Rule
 from fairlead.host.probe import Place, Probe
+from fairlead.keys import size_bytes
 
 OK, WARN, FAIL = "ok", "warn", "fail"
 

@@ -95,6 +95,16 @@ def content_length(text: str | None) -> int | None:
     return int(text) if text.isdecimal() and text.isascii() and len(text) <= 18 else None
 
 
+def strong_etag(etag: str | None) -> str:
+    """Return an ETag that If-Range may hold; empty if it is none."""
+    # RFC 9110 13.1.5: a weak validator must not stand in If-Range
+    return (
+        etag
+        if etag and not etag.startswith("W/") and etag.isprintable() and len(etag) < 512
+        else ""
+    )
+
+
 def is_word(text: str) -> bool:
     """Tell whether text can stand in a header as one word."""
     return text.isascii() and text.isprintable() and " " not in text

@@ -57,7 +57,7 @@ def messages(
         errors.ConfigError: registries.d is malformed.
         errors.SignatureError: a place cannot be asked.
     """
-    table = _directory(config, environ, site=site)
+    table = directory(config, environ, site=site)
     names = dict.fromkeys((ref, *(endpoint.reference for endpoint in client.endpoints(ref))))
     for digest in digests:
         for name in names:
@@ -141,14 +141,24 @@ def _base(table: dict[str, Any], ref: Reference, environ: Mapping[str, str]) -> 
     return f"file://{home}/{USER_PLACE}" if home else ""
 
 
-def _directory(config: Config, environ: Mapping[str, str], *, site: bool) -> dict[str, Any]:
-    """Return what all files of registries.d say, the user's last."""
+def files(config: Config, environ: Mapping[str, str], *, site: bool = False) -> tuple[str, ...]:
+    """Return the files of registries.d, the user's last; with site without them."""
     own = "" if site else configfile.user_directory(environ)
-    paths = [*configfile.drop_ins(f"{config.containers_config}/registries.d", ".yaml")]
-    if own:
-        paths += configfile.drop_ins(f"{own}/registries.d", ".yaml", own=True)
+    return (
+        *configfile.drop_ins(f"{config.containers_config}/registries.d", ".yaml"),
+        *(configfile.drop_ins(f"{own}/registries.d", ".yaml", own=True) if own else ()),
+    )
+
+
+def directory(config: Config, environ: Mapping[str, str], *, site: bool) -> dict[str, Any]:
+    """Return what all files of registries.d say, the user's last.
+
+    Raises:
+        errors.ConfigError: one cannot be read, or is malformed.
+    """
+    own = configfile.user_directory(environ)
     merged: dict[str, Any] = {"docker": {}}
-    for path in paths:
+    for path in files(config, environ, site=site):
         data = configfile.read(path, own=bool(own) and path.startswith(f"{own}/"))
         table = _yaml(data or b"", path)
         merged["docker"].update(table.get("docker") or {})

@@ -173,8 +173,23 @@ class Client:
         return self._places.of(ref)
 
     def signatures(self, ref: Reference, digest: str) -> tuple[bytes, ...]:
-        """Return the OpenPGP messages that a registry itself keeps for a manifest."""
-        return self._ask(ref, lambda client, at: client.signatures(at, digest))
+        """Return the OpenPGP messages that any place itself keeps for a manifest.
+
+        Raises:
+            errors.Error: no place can be asked; the last one's.
+        """
+        found: list[bytes] = []
+        failed: list[errors.Error] = []
+        places = self._order(ref)
+        for endpoint in places:
+            client = self._client(endpoint, last=endpoint == places[-1])
+            try:
+                found += client.signatures(endpoint.reference, digest)
+            except _PASSED_OVER as error:
+                failed.append(error)
+        if len(failed) == len(places):
+            raise failed[-1]
+        return tuple(found)
 
     def has_blob(self, ref: Reference, descriptor: Descriptor) -> bool:
         """Tell whether the place that answered last offers this blob, of this size."""
@@ -226,15 +241,18 @@ class Client:
             return self._clients[key]
 
     def _new_client(self, host: str, insecure: bool, last: bool) -> registry.Client:
-        config, timing = self._config, self._timing
-        if insecure:
-            listed = (*config.insecure_registries, host)
-            config = config._replace(insecure_registries=listed)
+        timing = self._timing
         if not last:
             timing = timing._replace(
                 tries=min(timing.tries, 2), connect_s=min(timing.connect_s, 3.0)
             )
-        return registry.Client(config, self._environ, timing=timing, log_in=self._log_in)
+        return registry.Client(
+            self._config,
+            self._environ,
+            timing=timing,
+            log_in=self._log_in,
+            unverified=host if insecure else "",
+        )
 
 
 def _noted(said: str, endpoint: Endpoint, error: errors.Error) -> str:

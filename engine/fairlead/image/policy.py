@@ -18,7 +18,7 @@ Source: containers-policy.json(5); containers/image ``signature/policy_config.go
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, NoReturn
 
 from fairlead import errors, jsontext
@@ -92,13 +92,19 @@ def files(config: Config, environ: Mapping[str, str], *, site: bool = False) -> 
 
 
 def required(
-    ref: Reference, kind: str, config: Config, environ: Mapping[str, str], *, site: bool = False
+    ref: Reference,
+    kind: Callable[[], str],
+    config: Config,
+    environ: Mapping[str, str],
+    *,
+    site: bool = False,
 ) -> tuple[Requirement, ...]:
     """Return what is demanded of an image; nothing where it is accepted as it is.
 
     Args:
         ref: the image.
-        kind: what transport it comes by, in the words of policy.json (``docker`` is a registry).
+        kind: tells what transport it comes by, in the words of policy.json (``docker`` is a
+            registry); asked only if that matters, since it may have to open the image.
         config: names the site's file.
         environ: where the user's is.
         site: by the site's file alone.
@@ -113,6 +119,20 @@ def required(
         if data is not None:
             found += _demands(data, path, ref, kind)
     return tuple(dict.fromkeys(found))
+
+
+def every(config: Config, environ: Mapping[str, str]) -> tuple[Requirement, ...]:
+    """Return all demands of both files, for any image.
+
+    Raises:
+        errors.ConfigError: a file cannot be read, or is malformed.
+    """
+    found: list[Requirement] = []
+    for number, path in enumerate(files(config, environ)):
+        data = configfile.read(path, needed=not number and bool(config.signature_policy))
+        for demands in _checked(data, path).values() if data is not None else ():
+            found += demands
+    return tuple(found)
 
 
 def refuse(ref: Reference, demands: tuple[Requirement, ...]) -> None:
@@ -141,8 +161,22 @@ def refuse(ref: Reference, demands: tuple[Requirement, ...]) -> None:
 # -- policy.json -----------------------------------------------------------------------------------
 
 
-def _demands(data: bytes, path: str, ref: Reference, kind: str) -> Iterator[Requirement]:
+def _demands(
+    data: bytes, path: str, ref: Reference, kind_of: Callable[[], str]
+) -> Iterator[Requirement]:
     """Yield what one file demands, having checked all of it."""
+    checked = _checked(data, path)
+    if all(demand.kind == ACCEPT for demands in checked.values() for demand in demands):
+        return
+    kind = kind_of()
+    for key in (*((kind, scope) for scope in _scopes(ref, kind)), (kind, ""), ("", "default")):
+        if key in checked:
+            yield from (demand for demand in checked[key] if demand.kind != ACCEPT)
+            return
+
+
+def _checked(data: bytes, path: str) -> dict[tuple[str, str], tuple[Requirement, ...]]:
+    """Return a file's requirements by transport and scope."""
     table = _object(data, path)
     if table.keys() - {"default", "transports"} or "default" not in table:
         _refuse(path, "must hold default, may hold transports, and nothing else")
@@ -151,10 +185,7 @@ def _demands(data: bytes, path: str, ref: Reference, kind: str) -> Iterator[Requ
         where = f"{path}: transports: {transport}"
         for scope, items in _table(group, path, f"transports: {transport}").items():
             checked[transport, scope] = _requirements(items, f"{where}: {scope!r}", path)
-    for key in (*((kind, scope) for scope in _scopes(ref, kind)), (kind, ""), ("", "default")):
-        if key in checked:
-            yield from (demand for demand in checked[key] if demand.kind != ACCEPT)
-            return
+    return checked
 
 
 def _scopes(ref: Reference, kind: str) -> Iterator[str]:

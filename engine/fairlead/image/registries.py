@@ -72,7 +72,7 @@ class Registry(NamedTuple):
 
 
 class Endpoint(NamedTuple):
-    """A place to ask for an image: its name there, and whether it is spoken to in plain HTTP."""
+    """A place to ask for an image: its name there, and whether it need not prove who it is."""
 
     reference: Reference
     insecure: bool

@@ -3,7 +3,8 @@
 Rules (security.md section 2 rows 15 and 19 to 23, section 4 faults 4 to 8):
 - The only module (with ``transport`` below it) that opens sockets. Loopback registries and those
   listed in ``insecure_registries`` are spoken to in plain HTTP, every other in verified TLS, and
-  never down from it.
+  never down from it. One that registries.conf calls insecure is spoken to in TLS without proof
+  where it has it, else in plain HTTP.
 - A login goes to the registry's own origin and to the token server that it names, nowhere else: a
   redirect to another host carries none, and a 401 from there is final. A token is asked for anew
   once per request.
@@ -27,7 +28,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 from typing import Self, TypeVar
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urlsplit
 
 import urllib3
 
@@ -41,7 +42,6 @@ from fairlead.image.reference import Reference
 from fairlead.image.source import Fetched, digest_like
 from fairlead.image.transport import Broken
 
-MAX_REDIRECTS = 5
 PROGRESS = 1 << 20  # bytes after which a broken connection starts a new count of tries
 _REDIRECTS = {301, 302, 303, 307, 308}
 
@@ -60,16 +60,21 @@ class Client:
         timing: transport.Timing | None = None,
         log_in: LogIn | None = None,
         scopes: tuple[str, ...] = (),
+        unverified: str = "",
     ) -> None:
         """Make a client.
 
         log_in answers challenges in place of the logins in environ's files; scopes are asked of a
-        token server instead of the right to pull.
+        token server instead of the right to pull; unverified is a registry that need not prove who
+        it is, and may speak plain HTTP.
         """
         self._scopes = scopes
         self._config, self._environ, self._own_log_in = config, environ, log_in
         self._timing = timing or transport.TIMING
-        self._transport = transport.Transport(environ, self._timing)
+        self._unverified = unverified
+        self._speaks_tls: bool | None = None  # the unverified one, once it was asked
+        lenient = frozenset({unverified} - {""})
+        self._transport = transport.Transport(environ, self._timing, lenient)
         self._login_lock = threading.Lock()
         self._logins: dict[str, Login] = {}  # by "registry/repository"
 
@@ -166,7 +171,7 @@ class Client:
             start = at
             try:
                 response = self._open_blob(ref, descriptor, at, etag)
-                etag = _strong(response.headers.get("ETag")) or etag
+                etag = headers.strong_etag(response.headers.get("ETag")) or etag
                 for chunk in self._body(ref, response, descriptor, at):
                     yield chunk
                     at += len(chunk)
@@ -277,7 +282,7 @@ class Client:
     def is_trusted(self, ref: Reference) -> bool:
         """Tell whether the registry's word counts: verified TLS, or listed by the configuration."""
         host, _ = reference.split_host(ref.registry)
-        listed = self._config.insecure_registries
+        listed = {*self._config.insecure_registries, self._unverified}
         return not self._plain(ref) or ref.registry in listed or host in listed
 
     # -- one exchange ------------------------------------------------------------------------------
@@ -293,7 +298,7 @@ class Client:
         """
         url = path
         if path.startswith(("/", "http:", "https:")):
-            url = _redirected(ref, f"{self._base(ref)}/", path, 1)
+            url = transport.redirected(str(ref), f"{self._base(ref)}/", path, 1)
         return self._open(ref, method, url, wanted, body)
 
     def patiently(self, ref: Reference, once: Callable[[], R]) -> R:
@@ -346,7 +351,9 @@ class Client:
             if response.status in _REDIRECTS and response.headers.get("Location"):
                 self._transport.drop(response)
                 redirects += 1
-                url = _redirected(ref, url, str(response.headers["Location"]), redirects)
+                url = transport.redirected(
+                    str(ref), url, str(response.headers["Location"]), redirects
+                )
             elif response.status == 401 and own and not logged_in:
                 logged_in = True
                 offered = headers.challenges(response.headers.get("WWW-Authenticate"))
@@ -449,9 +456,22 @@ class Client:
         return f"{'http' if self._plain(ref) else 'https'}://{_api_host(ref)}"
 
     def _plain(self, ref: Reference) -> bool:
+        if ref.registry == self._unverified:
+            return not self._has_tls(ref)
         host, _ = reference.split_host(ref.registry)
         listed = self._config.insecure_registries
         return transport.is_loopback(host) or ref.registry in listed or host in listed
+
+    def _has_tls(self, ref: Reference) -> bool:
+        """Tell whether an unverified registry speaks TLS; asked once."""
+        if self._speaks_tls is None:
+            try:
+                answer = self._transport.request("GET", f"https://{_api_host(ref)}/v2/", {})
+                self._transport.drop(answer)
+                self._speaks_tls = True
+            except Broken:
+                self._speaks_tls = False
+        return self._speaks_tls
 
     def _log_in(
         self, ref: Reference, offered: tuple[headers.Challenge, ...], *, stale: Login | None
@@ -489,32 +509,6 @@ def _joined(target: str) -> str:
 def _origin(url: str) -> tuple[str, str | None, int]:
     parts = urlsplit(url)
     return parts.scheme, parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
-
-
-def _redirected(ref: Reference, url: str, location: str, count: int) -> str:
-    if count > MAX_REDIRECTS:
-        raise errors.RegistryError(f"{ref}: the registry redirects more than {MAX_REDIRECTS} times")
-    try:
-        target = urljoin(url, location)
-        parts = urlsplit(target)
-        fine = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.username is None
-        _ = parts.port  # an absurd port raises here
-    except ValueError:
-        fine = False
-    if not fine or (url.startswith("https:") and not target.startswith("https:")):
-        raise errors.RegistryError(
-            f"{ref}: the registry redirects to {location[:200]!r}, which is refused"
-        )
-    return target
-
-
-def _strong(etag: str | None) -> str:
-    # RFC 9110 13.1.5: a weak validator must not stand in If-Range
-    return (
-        etag
-        if etag and not etag.startswith("W/") and etag.isprintable() and len(etag) < 512
-        else ""
-    )
 
 
 def _told_digest(response: urllib3.BaseHTTPResponse) -> str | None:

@@ -27,7 +27,7 @@ import time
 import weakref
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
 import urllib3
 from urllib3 import connection, connectionpool, exceptions
@@ -38,6 +38,7 @@ from fairlead.image import headers
 CERTIFICATE_DIRS = ("/etc/containers/certs.d", "/etc/docker/certs.d")
 CHUNK = 256 << 10
 MAX_DROPPED = 64 << 10
+MAX_REDIRECTS = 5
 PATIENCE = {429, 500, 502, 503, 504}
 USER_AGENT = f"fairlead/{__version__}"
 
@@ -69,8 +70,12 @@ class Broken(Exception):  # noqa: N818 - no failure yet: it may be tried again
 class Transport:
     """The connections of one client; a context manager that leaves no socket behind."""
 
-    def __init__(self, environ: Mapping[str, str], timing: Timing) -> None:
+    def __init__(
+        self, environ: Mapping[str, str], timing: Timing, unverified: frozenset[str] = frozenset()
+    ) -> None:
+        """Make one; of unverified, HOST[:PORT], any certificate is good."""
         self._environ = environ
+        self._unverified = unverified
         self._timing = timing
         self._lock = threading.Lock()
         self._managers: dict[tuple[str, str, str], urllib3.PoolManager] = {}
@@ -196,7 +201,8 @@ class Transport:
         parts = urlsplit(url)
         proxy = proxy_for(url, self._environ) or ""
         own = f"{parts.hostname}:{parts.port}" if parts.port else str(parts.hostname)
-        certificates = own if parts.scheme == "https" and _certificates(own) else ""
+        named = own in self._unverified or bool(_certificates(own))
+        certificates = own if parts.scheme == "https" and named else ""
         with self._lock:
             key = (parts.scheme, proxy, certificates)
             if key not in self._managers:
@@ -207,6 +213,10 @@ class Transport:
         options: dict[str, Any] = {"maxsize": 8}
         if scheme == "https":  # reading the system's authorities costs 20 ms
             options["ssl_context"] = _tls_context(certificates)
+            if certificates and certificates in self._unverified:
+                urllib3.disable_warnings(exceptions.InsecureRequestWarning)
+                options["ssl_context"].check_hostname = False
+                options["ssl_context"].verify_mode = ssl.CERT_NONE
         if proxy:
             parts = urlsplit(proxy)
             if parts.scheme not in {"http", "https"} or not parts.hostname:
@@ -245,6 +255,30 @@ def failure(error: Exception, url: str) -> Broken | errors.RegistryError:
     # Asked last: urllib3 calls every failed connection a time-out as well.
     late = isinstance(error, exceptions.TimeoutError)
     return Broken(f"{host}: {'no answer in time' if late else error}")
+
+
+def redirected(where: str, url: str, location: str, count: int) -> str:
+    """Return where a redirect leads: never down from https, nor to anything but a host.
+
+    Raises:
+        errors.RegistryError: it is refused.
+    """
+    if count > MAX_REDIRECTS:
+        raise errors.RegistryError(
+            f"{where}: the registry redirects more than {MAX_REDIRECTS} times"
+        )
+    try:
+        target = urljoin(url, location)
+        parts = urlsplit(target)
+        fine = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.username is None
+        _ = parts.port  # an absurd port raises here
+    except ValueError:
+        fine = False
+    if not fine or (url.startswith("https:") and not target.startswith("https:")):
+        raise errors.RegistryError(
+            f"{where}: the registry redirects to {location[:200]!r}, which is refused"
+        )
+    return target
 
 
 def check_encoding(response: urllib3.BaseHTTPResponse, where: str) -> None:

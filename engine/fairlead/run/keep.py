@@ -106,6 +106,8 @@ def _may_be_kept(request: launch_request.Request, config: settings.Config) -> bo
         return False
     if request.name or request.save:  # what is kept of them decides
         return False
+    if request.volumes and (config.forbidden_mounts or config.allowed_mounts):
+        return False  # where a source leads, anybody may change
     step = request.step
     if step is not None and (step.script or step.multi_prog):
         return False

@@ -92,6 +92,7 @@ def _ready(
     progress: log.Progress | None,
     broker: int,
 ) -> Ready:
+    asked, request = request, _ruled(request, config)
     name = meaning.of(request.reference, config, request.cwd)
     image, mounts = _image(name, config, store, progress, broker)
     if any(volume.kind == "image" for volume in request.volumes):
@@ -117,11 +118,21 @@ def _ready(
         *texts[:2],
     )
     node = facts.read(request.environ, candidates)
-    more, may_be_kept = _edits(request, image, config, files)
+    more, may_be_kept = _edits(asked, image, config, files)
     plan = launch_plan.make(source, request, node, brought, more)
     if brought.mount >= 0:
         mounts = (*mounts, brought.mount)
     return Ready(plan, mounts, image, node, name, brought.shared, may_be_kept)
+
+
+def _ruled(request: launch_request.Request, config: settings.Config) -> launch_request.Request:
+    """Return a request with what the site adds to it; raises for what the site forbids."""
+    limits = config.forbidden_mounts or config.allowed_mounts
+    if not (config.locked or config.site_mounts or (limits and request.volumes)):
+        return request
+    from fairlead.run import rules
+
+    return rules.request(request, config)
 
 
 def wish(
@@ -139,21 +150,25 @@ def _edits(
     config: settings.Config,
     files: view.View,
 ) -> tuple[plan_edits.Edits, bool]:
-    """Return what GPUs, the devices that were asked for, and the site's hooks bring.
+    """Return what the site's variables, GPUs, devices and the site's hooks bring.
 
     And whether a plan with it may be kept: a kept one is made by C, which looks at no device and
     runs no hook.
     """
     found = plan_edits.NONE
+    if config.site_env:
+        from fairlead.run import rules
+
+        found = rules.variables(config, request.environ, image.config.env)
     may_be_kept = not request.devices
     wanted = wish(request, image, config)
     if wanted is not None and any(map(os.path.exists, (*facts.GPU_PLACES, *config.cdi_dirs))):
         from fairlead.run import gpu as run_gpu
 
         may_be_kept = False
-        found = run_gpu.edits(wanted, request.environ, config, files)
+        found = plan_edits.joined(found, run_gpu.edits(wanted, request.environ, config, files))
     elif wanted is not None:
-        found = gpu.absent(wanted)
+        found = plan_edits.joined(found, gpu.absent(wanted))
     if request.devices:
         from fairlead.run import devices
 

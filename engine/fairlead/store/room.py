@@ -24,8 +24,9 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from fairlead import errors, log
-from fairlead.config import Config, size_bytes
+from fairlead.config import Config
 from fairlead.image.manifest import Descriptor
+from fairlead.keys import size_bytes
 from fairlead.store.layout import Store
 
 GROWTH = 2.5

@@ -47,7 +47,7 @@ def demands(
         errors.ConfigError: a policy, or a key that it names, cannot be read.
     """
     policy.check_registry(ref, config)
-    found = policy.required(ref, kind_of(ref), config, environ, site=site)
+    found = policy.required(ref, lambda: kind_of(ref), config, environ, site=site)
     policy.refuse(ref, found)
     return Demands(found, _name(found) if found else "")
 
@@ -147,5 +147,5 @@ def _name(found: tuple[Requirement, ...]) -> str:
 
 def key_files(ref: Reference, config: Config, environ: Mapping[str, str]) -> tuple[str, ...]:
     """Return the key files that an image's policy names, for a plan's basis."""
-    found = policy.required(ref, kind_of(ref), config, environ)
+    found = policy.required(ref, lambda: kind_of(ref), config, environ)
     return tuple(path for demand in found for path in demand.key_paths)
