@@ -147,6 +147,14 @@ SETTINGS: dict[str, Setting] = {
         "let auto put an OpenMPI of another major release into the container, where every symbol "
         "that the image's programs use is there",
     ),
+    "mpi_glibc": Setting(
+        "bind",
+        "FAIRLEAD_MPI_GLIBC",
+        "how the host's MPI runs on an image's older glibc: bind, and where that cannot be, the "
+        "image's own MPI; or swap: where that cannot be, the host's glibc over the image's, which "
+        "breaks some of its programs",
+        ("bind", "swap"),
+    ),
     "mpi_world_check": Setting(
         True,
         "FAIRLEAD_MPI_WORLD_CHECK",
@@ -206,6 +214,7 @@ class Config(NamedTuple):
     mpi_profile: str
     mpi_prefixes: tuple[str, ...]
     mpi_cross_major: bool
+    mpi_glibc: str
     mpi_world_check: bool
     mpi_preflight: bool
     mpi_cma_check: bool

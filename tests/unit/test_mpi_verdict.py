@@ -357,3 +357,32 @@ def test_installation_that_cannot_be_bound_is_refused_with_the_symbol():
     verdict = inject.decide("host", OLDER, [host()], glibc=LOST)
     assert verdict.refused == "host OpenMPI 4.1.4: nothing offers frob@GLIBC_2.40"
     assert inject.decide("auto", OLDER, [host()], glibc=LOST).choice == "image"
+
+
+SWAPPED = {"id": LOST["id"]._replace(swap="the host's glibc stands there")}
+UNSWAPPED = {"id": LOST["id"]._replace(no_swap="the host's glibc has no libnsl.so.1")}
+
+
+def test_hosts_glibc_takes_the_images_place_only_where_that_was_allowed():
+    for mode in ("auto", "host"):
+        assert inject.decide(mode, OLDER, [host()], glibc=SWAPPED).choice == "image"
+        verdict = inject.decide(mode, OLDER, [host()], glibc=SWAPPED, swap=True)
+        assert (verdict.choice, verdict.swap) == ("host", True)
+        assert verdict.warnings == ("the host's glibc stands there",)
+        assert verdict.reasons[1] == ("the host's OpenMPI 4.1.4: nothing offers frob@GLIBC_2.40")
+
+
+def test_glibc_that_can_be_bound_to_is_never_swapped():
+    for glibc in (BOUND, {}):
+        verdict = inject.decide("auto", OLDER, [host()], glibc=glibc, swap=True)
+        assert not verdict.swap
+        assert verdict.warnings == ()
+
+
+def test_why_there_is_no_swap_is_said_where_one_was_allowed():
+    refused = inject.decide("host", OLDER, [host()], glibc=UNSWAPPED, swap=True).refused
+    assert refused == (
+        "host OpenMPI 4.1.4: nothing offers frob@GLIBC_2.40; the host's glibc has no libnsl.so.1"
+    )
+    refused = inject.decide("host", OLDER, [host()], glibc=UNSWAPPED).refused
+    assert refused == "host OpenMPI 4.1.4: nothing offers frob@GLIBC_2.40"

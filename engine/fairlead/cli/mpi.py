@@ -362,7 +362,12 @@ def _examined(arguments: argparse.Namespace, config: settings.Config) -> _Explai
         for profile in inject.asks_more(known, have)
     }
     said, verdict = explain.verdicts(
-        known, have, classes, cross_major=config.mpi_cross_major, glibc=glibc
+        known,
+        have,
+        classes,
+        cross_major=config.mpi_cross_major,
+        glibc=glibc,
+        swap=config.mpi_glibc == "swap",
     )
     lines += [*said, *_injected(verdict, known, image.rootfs)]
     return _Explained(image, known, notes, app, classes, verdict, tuple(lines))

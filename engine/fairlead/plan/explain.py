@@ -239,6 +239,7 @@ def verdicts(
     *,
     cross_major: bool = False,
     glibc: Mapping[str, inject.Glibc] | None = None,
+    swap: bool = False,
 ) -> tuple[tuple[Line, ...], inject.Verdict]:
     """Return what each mode decides for a rank and why, and the verdict of ``auto``.
 
@@ -248,11 +249,12 @@ def verdicts(
         classes: from ``wanted``.
         cross_major: as for ``inject.decide``.
         glibc: as for ``inject.decide``.
+        swap: as for ``inject.decide``.
     """
     have = tuple(profiles)
-    auto = inject.decide("auto", index, have, cross_major=cross_major, glibc=glibc)
+    auto = inject.decide("auto", index, have, cross_major=cross_major, glibc=glibc, swap=swap)
     lines = [Line("auto", reason) for reason in (*auto.reasons, *auto.warnings)]
-    asked = inject.decide("host", index, have, cross_major=cross_major, glibc=glibc)
+    asked = inject.decide("host", index, have, cross_major=cross_major, glibc=glibc, swap=swap)
     if asked.refused:
         lines.append(Line("host", f"refused: {asked.refused}"))
     elif asked.profiles != auto.profiles:

@@ -8,6 +8,8 @@ Rules:
 - The image's glibc stays. What the host's files ask of it and it lacks is the glibc verdict's
   business (``Glibc``); without one, every version must be defined there, and the reason names the
   library, the version and a symbol.
+- Where nothing can stand in for what it lacks, the host's glibc may take its place if that was
+  allowed (the setting ``mpi_glibc``), with a warning.
 - Every symbol that the image's programs use must be in the host's libraries, and every data object
   that they copy must have the same size; if not, both modes refuse by name, before the launch.
 - Not proven, and so for ``host`` only, with a warning: another major release of OpenMPI (``auto``
@@ -77,6 +79,7 @@ class Verdict(NamedTuple):
         reasons: lines that explain the choice, the deciding one first; for ``explain`` and the log.
         refused: why ``host`` cannot be done, for errors.MpiError; empty otherwise.
         warnings: what the user should know although it was done.
+        swap: the host's glibc takes the place of the image's.
     """
 
     choice: str
@@ -84,6 +87,7 @@ class Verdict(NamedTuple):
     reasons: tuple[str, ...]
     refused: str = ""
     warnings: tuple[str, ...] = ()
+    swap: bool = False
 
 
 class Glibc(NamedTuple):
@@ -93,10 +97,14 @@ class Glibc(NamedTuple):
         action: ``nothing`` is missing, ``down-bind`` (what is missing can be had), ``impossible``.
         reasons: in words, the deciding one first: counts and versions, or the names that are in
             the way.
+        swap: what is to be said if the host's glibc takes the image's place; empty: it cannot,
+        no_swap: for this reason.
     """
 
     action: str
     reasons: tuple[str, ...] = ()
+    swap: str = ""
+    no_swap: str = ""
 
 
 class Kept(NamedTuple):
@@ -122,6 +130,7 @@ def decide(
     *,
     cross_major: bool = False,
     glibc: Mapping[str, Glibc] | None = None,
+    swap: bool = False,
 ) -> Verdict:
     """Return whose MPI runs.
 
@@ -132,7 +141,9 @@ def decide(
         cross_major: ``auto`` takes an OpenMPI of another major release.
         glibc: identity of a profile → how it runs on the image's glibc, for those that
             ``asks_more`` names. Without it, what the image's glibc lacks is an obstacle.
+        swap: the host's glibc may take the place of the image's.
     """
+    answers = _swapped(glibc or {}) if swap else glibc or {}
     own = _own(index)
     if mode == "image":
         return Verdict(
@@ -148,7 +159,7 @@ def decide(
     sheet = _Sheet([], [], [], [])
     for abi_class in classes(index):
         candidate = by_class.get(abi_class)
-        obstacle = _obstacle(index, abi_class, by_class, sheet.chosen, glibc or {})
+        obstacle = _obstacle(index, abi_class, by_class, sheet.chosen, answers)
         doubt = "" if obstacle or not candidate else _doubt(index, abi_class, candidate)
         opted = mode == "host" or (cross_major and _crosses(index, abi_class, candidate))
         if obstacle or not candidate or (doubt and not opted):
@@ -158,14 +169,29 @@ def decide(
         if doubt:
             sheet.warnings.append(f"{doubt}; programs may fail")
         sheet.chosen.append(candidate)
-        sheet.reasons.extend(_replaced(index, abi_class, candidate, glibc or {}))
+        sheet.reasons.extend(_replaced(index, abi_class, candidate, answers))
     if sheet.chosen:
         sheet.reasons.sort(key=lambda reason: not reason.startswith("the host's"))
-        return Verdict("host", tuple(sheet.chosen), tuple(sheet.reasons), "", tuple(sheet.warnings))
+        said = {answers[item.identity].swap for item in sheet.chosen if item.identity in answers}
+        warnings = (*sorted(said - {""}), *sheet.warnings)
+        chosen, reasons = tuple(sheet.chosen), tuple(sheet.reasons)
+        return Verdict("host", chosen, reasons, "", warnings, swap=bool(said - {""}))
     refused = "; ".join(dict.fromkeys(sheet.refusals)) or "the image has no C library of MPI"
     choice = "image" if index.libraries else "none"
     reasons = tuple(sheet.reasons or [refused])
     return Verdict(choice, (), reasons, refused if mode == "host" else "")
+
+
+def _swapped(glibc: Mapping[str, Glibc]) -> dict[str, Glibc]:
+    """Return the answers with the swap in place of what is impossible, or why there is none."""
+    return {
+        identity: answer._replace(action="swap", reasons=answer.reasons[:1])
+        if answer.swap
+        else answer._replace(reasons=(*answer.reasons[:1], answer.no_swap))
+        if answer.no_swap
+        else answer
+        for identity, answer in glibc.items()
+    }
 
 
 class _Sheet(NamedTuple):

@@ -15,13 +15,13 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from fairlead import glibc, log
-from fairlead.glibc import binding, versions
+from fairlead.glibc import binding, swap, versions
 from fairlead.host import elf, ldso, mpi
 from fairlead.host.index import Index
 from fairlead.host.mpi import Profile
 from fairlead.plan import inject
 
-FORMAT = 1  # of the kept file, and of what down-binding can do: raise it when either changes
+FORMAT = 2  # of the kept file, and of what down-binding can do: raise it when either changes
 IMPLEMENTATIONS = os.path.join(os.path.dirname(glibc.__file__), "libfairlead-glibc.so")
 
 
@@ -37,11 +37,19 @@ class Fit(NamedTuple):
         return {item.soname: item.name for item in self.kept if item.source != "image"}
 
 
-def work_out(image: ldso.Loader, profiles: Sequence[Profile], index: Index) -> tuple[Fit, ...]:
+def work_out(
+    image: ldso.Loader, profiles: Sequence[Profile], index: Index, glibc: ldso.Loader | None = None
+) -> tuple[Fit, ...]:
     """Return how the installations that go into a container fit into an image's tree.
 
     One decision about glibc for all of them: the library that stands in for a newer glibc has one
     SONAME, and a process loads the first that it meets.
+
+    Args:
+        image: its tree.
+        profiles: the installations.
+        index: of the image.
+        glibc: the root whose glibc they will run on, if it is not the image's.
 
     Raises:
         elf.ElfError, OSError: a file of the host, or the image's glibc, cannot be read.
@@ -57,7 +65,7 @@ def work_out(image: ldso.Loader, profiles: Sequence[Profile], index: Index) -> t
     with elf.Reader(IMPLEMENTATIONS) as reader:
         offers = binding.offers(reader)
     needs = versions.read_needs((name, path) for path, name in files.items())
-    decision = binding.plan(needs, versions.read(image), offers)
+    decision = binding.plan(needs, versions.read(glibc or image), offers)
     return tuple(Fit(items, decision) for items in kept)
 
 
@@ -98,8 +106,9 @@ def cached(path: str) -> inject.Glibc | None:
     """Return what ``keep`` kept, None if there is nothing or it is damaged."""
     try:
         with open(path, "rb") as file:
-            action, reasons = json.loads(file.read())
-        return inject.Glibc(str(action), tuple(str(reason) for reason in reasons))
+            action, reasons, *swapping = json.loads(file.read())
+        words = tuple(str(reason) for reason in reasons)
+        return inject.Glibc(str(action), words, *map(str, swapping))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, TypeError) as error:
@@ -113,9 +122,15 @@ def keep(rootfs: str, profile: Profile, index: Index, path: str) -> None:
     Raises:
         OSError: it cannot be written.
     """
+    image = ldso.Loader(rootfs)
     try:
-        (found,) = work_out(ldso.Loader(rootfs), (profile,), index)
+        (found,) = work_out(image, (profile,), index)
         answer = inject.Glibc(found.decision.action, found.decision.reasons)
     except elf.ElfError as error:
         answer = inject.Glibc("impossible", (str(error),))
+    if answer.action == "impossible":
+        try:
+            answer = answer._replace(swap=swap.plan(image, ldso.Loader()).warning)
+        except elf.ElfError as error:
+            answer = answer._replace(no_swap=str(error))
     mpi.write(path, answer)

@@ -129,7 +129,12 @@ def _verdict(
         for profile in inject.asks_more(found, offered)
     }
     verdict = inject.decide(
-        request.mpi, found, offered, cross_major=config.mpi_cross_major, glibc=glibc
+        request.mpi,
+        found,
+        offered,
+        cross_major=config.mpi_cross_major,
+        glibc=glibc,
+        swap=config.mpi_glibc == "swap",
     )
     if request.mpi == "host" and verdict.refused:
         raise errors.MpiError(f"the host's MPI cannot run in {image}: {verdict.refused}")
@@ -156,6 +161,8 @@ def _staged(
     if verdict.choice != "host":
         return verdict, None
     target = f"{files.place}/mpi-{fairlead.__version__}-{stage.key(verdict)}"
+    if verdict.swap:  # a user's setting, and nothing for others
+        shared = None
     staged = _of_all(shared, verdict) if shared else None
     staged = staged or stage.ready(target, verdict)
     if staged is None and shared and _made_for_all(shared, verdict):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from typing import NamedTuple
 
-from fairlead.glibc import polyfill
+from fairlead.glibc import polyfill, swap
 from fairlead.glibc.binding import Decision
 from fairlead.host import elf, ldso, plugins
 from fairlead.host.index import Index
@@ -121,7 +121,10 @@ def plan(verdict: inject.Verdict, index: Index, rootfs: str) -> Layout:
         OSError: a host file cannot be read.
     """
     sheet = _Sheet(ldso.Loader(rootfs))
-    fits = fit.work_out(sheet.image, verdict.profiles, index)
+    host = ldso.Loader() if verdict.swap else None
+    fits = fit.work_out(sheet.image, verdict.profiles, index, host)
+    if host:
+        _host_glibc(sheet, host)
     for profile, found in zip(verdict.profiles, fits, strict=True):
         sheet.report += [
             f"{item.soname}: {_WHOSE[item.source]}: {item.reason}"
@@ -135,6 +138,25 @@ def plan(verdict: inject.Verdict, index: Index, rootfs: str) -> Layout:
         _replace_mpi(sheet, profile, index)
         _replace_others(sheet, profile, index, found)
     return Layout(tuple(sheet.entries.values()), sheet.rewriting, sheet.made, tuple(sheet.report))
+
+
+def _host_glibc(sheet: _Sheet, host: ldso.Loader) -> None:
+    """Put the host's glibc in place of the image's.
+
+    Raises:
+        elf.ElfError: it cannot be.
+    """
+    found = swap.plan(sheet.image, host)
+    reason = f"the host's {found.host} for the image's {found.image}"
+    sheet.report.append(f"{reason}: {len(found.files)} files")
+    for path, source in found.files:
+        sheet.file(path, source, reason)
+    if found.modules:
+        place = sheet.image.place(found.modules)
+        sheet.opaque(place, f"gconv modules of {found.host}: none of the image's")
+        for name in swap.module_files(found.modules):
+            source = os.path.realpath(f"{found.modules}/{name}")
+            sheet.file(f"{place}/{name}", source, f"gconv modules of {found.host}")
 
 
 def _libraries(sheet: _Sheet, profile: Profile, found: fit.Fit) -> None:

@@ -93,7 +93,8 @@ class Entry(NamedTuple):
 
 def key(verdict: inject.Verdict) -> str:
     """Return what a staged directory's name must hold besides the image and engine version."""
-    return "-".join(profile.identity for profile in verdict.profiles)
+    swap = ("swap",) if verdict.swap else ()
+    return "-".join((*(profile.identity for profile in verdict.profiles), *swap))
 
 
 def compose(verdict: inject.Verdict, index: Index, rootfs: str, target: str) -> Staged:
