@@ -79,7 +79,8 @@ def test_host_mpi_runs_on_the_hosts_glibc_with_a_warning(unbindable):
     result = launch(unbindable, "--mpi=pmix", "-n2", "./hello_mpi", FAIRLEAD_MPI_GLIBC="swap")
     shown = output(result)
     assert shown.count("Open MPI v4.1.4, the host's MPI: /.fairlead/mpi/openmpi-4/lib/") == 2
-    assert result.stderr.splitlines() == [WARNING]
+    assert result.stderr.count("fairlead: ") - result.stderr.count("fairlead: pulling") == 1
+    assert WARNING in result.stderr.splitlines()
 
 
 def test_what_breaks_in_the_container_and_what_does_not(unbindable):
