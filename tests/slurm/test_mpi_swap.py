@@ -24,7 +24,8 @@ WHY = (
 )
 WARNING = (
     "fairlead: the host's GLIBC_2.36 stands over the image's GLIBC_2.31 (mpi_glibc = \"swap\"): in "
-    "the container ldd, linking programs, locales, iconv and the image's NSS modules may fail"
+    "the container ldd and linking programs fail, locales and modules of iconv and NSS that are the "
+    "image's may"
 )
 LOOK = """
 getconf GNU_LIBC_VERSION
@@ -78,7 +79,8 @@ def test_host_mpi_runs_on_the_hosts_glibc_with_a_warning(unbindable):
     result = launch(unbindable, "--mpi=pmix", "-n2", "./hello_mpi", FAIRLEAD_MPI_GLIBC="swap")
     shown = output(result)
     assert shown.count("Open MPI v4.1.4, the host's MPI: /.fairlead/mpi/openmpi-4/lib/") == 2
-    assert result.stderr.splitlines() == [WARNING]
+    assert result.stderr.count("fairlead: ") - result.stderr.count("fairlead: pulling") == 1
+    assert WARNING in result.stderr.splitlines()
 
 
 def test_what_breaks_in_the_container_and_what_does_not(unbindable):

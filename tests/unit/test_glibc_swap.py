@@ -47,7 +47,8 @@ def test_every_file_of_the_images_glibc_is_replaced_where_it_really_lies(tmp_pat
     )
     assert found.warning == (
         "the host's GLIBC_2.36 stands over the image's GLIBC_2.31 (mpi_glibc = \"swap\"): in the "
-        "container ldd, linking programs, locales, iconv and the image's NSS modules may fail"
+        "container ldd and linking programs fail, locales and modules of iconv and NSS that are the "
+        "image's may"
     )
 
 

@@ -48,8 +48,8 @@ class Swap(NamedTuple):
         """What the user should know at each launch."""
         return (
             f"the host's {self.host} stands over the image's {self.image} (mpi_glibc = \"swap\"): "
-            "in the container ldd, linking programs, locales, iconv and the image's NSS modules "
-            "may fail"
+            "in the container ldd and linking programs fail, locales and modules of iconv and NSS "
+            "that are the image's may"
         )
 
 
