@@ -186,7 +186,8 @@ def check(
     if not os.path.isfile(source):
         log.warning(f"{source}: not installed, so that nothing checks MPI's world")
         return None
-    return world.World(source, step.tasks, step.node_index, injected, preload, musl)
+    end = f"{step.job_id}.{step.step_id}"
+    return world.World(source, step.tasks, step.node_index, end, injected, preload, musl)
 
 
 def copying(
