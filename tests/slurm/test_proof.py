@@ -99,6 +99,43 @@ def test_one_task_is_no_lost_world():
     assert "rank 0 of 1" in output(result)
 
 
+def test_server_that_the_client_cannot_find_is_named():
+    """The variables of the task decide; another server than the step's would give other ones."""
+    others = "for name in ${!PMIX_SERVER_URI*}; do unset $name; done; export PMIX_SERVER_URI9=x"
+    script = f"{others}; exec fairlead plan --mpi=host {MPI} /opt/demo/hello_mpi"
+    result = srun("--mpi=pmix", "-n2", "bash", "-c", script)
+    assert result.returncode == 125
+    lines = set(error_lines(result))
+    assert lines == {
+        "fairlead: error [mpi]: OpenMPI 4.1.4: its OpenPMIx 4.2.2rc2 looks for PMIX_SERVER_URI, PMIX_SERVER_URI2, "
+        "PMIX_SERVER_URI21, PMIX_SERVER_URI3, PMIX_SERVER_URI4, PMIX_SERVER_URI41, the step's PMIx server 4.2.2rc2 "
+        "gives PMIX_SERVER_URI9: its ranks would not find it (use an MPI whose PMIx is of the server's time)"
+    }
+
+
+CHOICES = {
+    "psec": (
+        "none",
+        "PMIX_MCA_psec=none and the step's PMIx server, which offers munge,native, have no security module in common "
+        "(unset PMIX_MCA_psec)",
+    ),
+    "gds": (
+        "ds21",
+        "PMIX_MCA_gds=ds21 leaves out hash, without which no PMIx client starts (the step's server offers "
+        "ds21,ds12,hash) (unset PMIX_MCA_gds)",
+    ),
+}
+
+
+@pytest.mark.parametrize("framework", CHOICES)
+def test_choice_of_the_job_that_parts_client_and_server_is_said(framework):
+    value, why = CHOICES[framework]
+    variables = {f"PMIX_MCA_{framework}": value}
+    result = srun("--mpi=pmix", "-n2", "true", container=MPI, **variables)
+    assert output(result) == ""
+    assert f"fairlead: {why}" in result.stderr.splitlines()
+
+
 # -- the world -------------------------------------------------------------------------------------
 
 

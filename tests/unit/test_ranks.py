@@ -112,3 +112,19 @@ def test_world_check_goes_into_steps_of_several_tasks_under_pmi(config, monkeypa
     assert check(PMI2, 3).tasks == 3
     assert check(PMIX, 1) is check({}) is None
     assert check(PMIX, config=config._replace(mpi_world_check=False)) is None
+
+
+def test_client_that_does_not_know_the_servers_ways_is_refused(config):
+    old = OPENMPI._replace(abilities=("pmix", "OpenPMIx 1.2.5", "PMIX_SERVER_URI"))
+    step = {**PMIX, "PMIX_SERVER_URI4": "x", "PMIX_VERSION": "4.2.2"}
+    found = ranks.outlook(request(step), config, (old,))
+    ((names, verdict),) = found.refusals
+    assert names == OPENMPI.names
+    assert verdict.outcome == "fails"
+    assert found.notes == (f"{verdict.reason} ({verdict.remedy})",)
+    assert (
+        found.report[0]
+        == "OpenMPI 4.1.4: its client is OpenPMIx 1.2.5, the step's PMIx server 4.2.2"
+    )
+    known = OPENMPI._replace(abilities=("pmix", "PMIX_SERVER_URI4"))
+    assert ranks.outlook(request(step), config, (known,)).refusals == ()

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from fairlead import log
-from fairlead.host import elf, family, ldso, mpi, plugins, relocation, trace, witness
+from fairlead.host import elf, family, ldso, mpi, plugins, pmix, relocation, trace, witness
 
 MAX_CANDIDATES = 256
 MAX_GENERATIONS = 4  # plugins bring libraries, which have plugins: OpenMPI → PMIx → munge
@@ -281,6 +281,7 @@ def _profile(
         identity=identity,
         label=f"{library.product}-{library.version}".rstrip("-"),
         analysis=identity,
+        client=_client(files),
     )
 
 
@@ -316,6 +317,12 @@ def _pmi(files: Iterable[str]) -> tuple[str, ...]:
                 if name not in found and reader.contains(*mark)
             }
     return tuple(sorted(found))
+
+
+def _client(files: Iterable[str]) -> tuple[str, ...]:
+    """Return what is known of the PMIx client among some files."""
+    own = [path for path in files if pmix.is_client(os.path.basename(path))]
+    return tuple(sorted({item for path in own for item in pmix.abilities(path)}))
 
 
 def _glibc_needs(files: Iterable[str]) -> tuple[mpi.Need, ...]:

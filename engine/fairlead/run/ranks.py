@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from fairlead import config as settings
 from fairlead import errors, log
-from fairlead.host import cma
+from fairlead.host import cma, witness
 from fairlead.plan import bootstrap, proof, world
 from fairlead.plan import request as launch_request
 
@@ -90,7 +90,8 @@ def candidates(
         main = next((item for item in own if item.role in ("c", "open_mpi")), None)
         if profile:
             names = tuple(dict.fromkeys((*names, *(soname for _, soname, _ in profile.libraries))))
-            found.append(Candidate(profile.family, profile.version, profile.pmi, names))
+            can = (*profile.pmi, *profile.client)
+            found.append(Candidate(profile.family, profile.version, can, names))
         elif main:
             found.append(Candidate(main.family, main.version, abilities.get(main.path, ()), names))
     return tuple(found)
@@ -114,6 +115,14 @@ def outlook(
     for item in found:
         verdict = bootstrap.verdict(item.family, item.version, item.abilities, started)
         name = f"{bootstrap.NAMES.get(item.family, item.family)} {item.version}"
+        if started == "pmix" and not verdict.reason:
+            offered = witness.named(environ, bootstrap.ADDRESS)
+            release = environ.get("PMIX_VERSION", "")
+            met = bootstrap.address(name, item.abilities, offered, release)
+            verdict = met if met.reason else verdict
+            known = bootstrap.client(item.abilities)
+            if known and release:
+                report.append(f"{name}: its client is {known}, the step's PMIx server {release}")
         if started != "none":
             report.append(f"{name} in a step started with {started}: {verdict.outcome}")
         if verdict.reason:
