@@ -107,22 +107,28 @@ def test_server_that_the_client_cannot_find_is_named():
     assert result.returncode == 125
     lines = set(error_lines(result))
     assert lines == {
-        "fairlead: error [mpi]: OpenMPI 4.1.4: its OpenPMIx 4.2.2rc2 looks for PMIX_SERVER_URI, PMIX_SERVER_URI2, "
-        "PMIX_SERVER_URI21, PMIX_SERVER_URI3, PMIX_SERVER_URI4, PMIX_SERVER_URI41, the step's PMIx server 4.2.2rc2 "
-        "gives PMIX_SERVER_URI9: its ranks would not find it (use an MPI whose PMIx is of the server's time)"
+        (
+            "fairlead: error [mpi]: OpenMPI 4.1.4: its OpenPMIx 4.2.2rc2 looks for PMIX_SERVER_URI, PMIX_SERVER_URI2, "
+            "PMIX_SERVER_URI21, PMIX_SERVER_URI3, PMIX_SERVER_URI4, PMIX_SERVER_URI41, the step's PMIx server 4.2.2rc2 "
+            "gives PMIX_SERVER_URI9: its ranks would not find it (use an MPI whose PMIx is of the server's time)"
+        )
     }
 
 
 CHOICES = {
     "psec": (
         "none",
-        "PMIX_MCA_psec=none and the step's PMIx server, which offers munge,native, have no security module in common "
-        "(unset PMIX_MCA_psec)",
+        (
+            "PMIX_MCA_psec=none and the step's PMIx server, which offers munge,native, have no security module in common "
+            "(unset PMIX_MCA_psec)"
+        ),
     ),
     "gds": (
         "ds21",
-        "PMIX_MCA_gds=ds21 leaves out hash, without which no PMIx client starts (the step's server offers "
-        "ds21,ds12,hash) (unset PMIX_MCA_gds)",
+        (
+            "PMIX_MCA_gds=ds21 leaves out hash, without which no PMIx client starts (the step's server offers "
+            "ds21,ds12,hash) (unset PMIX_MCA_gds)"
+        ),
     ),
 }
 
