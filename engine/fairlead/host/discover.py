@@ -294,7 +294,7 @@ def _needed(loader: ldso.Loader, parts: _Parts) -> tuple[tuple[str, str], ...]:
     return tuple(
         (name, found.real)
         for name, found in sorted(parts.closure.libraries.items())
-        if name in wanted and name not in ldso.GLIBC
+        if name in wanted and name not in ldso.GLIBC and not name.startswith(plugins.DRIVERS)
     )
 
 
