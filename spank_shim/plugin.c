@@ -6,6 +6,7 @@
  *   remote.c   slurmstepd               root until user_init, then the user
  *   container.c slurmstepd's task       the container from a kept plan, else from the engine
  *   engine.c   slurmstepd's task        starts the Python engine, once per node and step
+ *   lost_world.c slurmstepd             ends a step of which some ranks have lost their MPI world
  *   broker_*.c fairlead-broker          root, while a container is built: mounts its layers and what it writes to
  *   enter.c    fairlead-enter           the small program that each task becomes before the application
  *
@@ -14,6 +15,7 @@
 
 #include "arguments.h"
 #include "client.h"
+#include "lost_world.h"
 #include "options.h"
 #include "remote.h"
 #include "slurm_api.h"
@@ -84,5 +86,12 @@ EXPORT int slurm_spank_task_init(spank_t spank, int argc, char *argv[])
 {
 	(void)argc, (void)argv;
 	remote_task_init(spank);
+	return 0;
+}
+
+EXPORT int slurm_spank_task_exit(spank_t spank, int argc, char *argv[])
+{
+	(void)argc, (void)argv;
+	lost_world_task_exit(spank);
 	return 0;
 }

@@ -25,6 +25,7 @@
 #include "broker_start.h"
 #include "container.h"
 #include "exec.h"
+#include "lost_world.h"
 #include "namespace.h"
 #include "options.h"
 #include "seal.h"
@@ -125,6 +126,7 @@ void remote_user_init(spank_t spank)
 	pthread_mutexattr_destroy(&attributes);
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, parked) < 0)
 		remember("socket pair", errno);
+	lost_world_listen(spank);
 }
 
 static void on_term(int signal)

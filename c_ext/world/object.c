@@ -139,7 +139,7 @@ struct search {
 	const char *name;
 	const void *caller;
 	struct object caller_object, found;
-	int passed, own;
+	int passed, before;
 	void *address, *preferred;
 	int (*visit)(const struct object *, void *);
 	void *data;
@@ -220,7 +220,7 @@ static int find_each(struct dl_phdr_info *info, size_t size, void *data)
 
 	(void)size;
 	if (info->dlpi_addr == own_base())
-		return 0;
+		return search->before;
 	describe(info, &object);
 	search->address = object_symbol(&object, search->name);
 	if (!search->address)
@@ -240,6 +240,13 @@ void *object_first(const char *name)
 int object_each(const char *name, int (*visit)(const struct object *object, void *data), void *data)
 {
 	struct search search = { .name = name, .visit = visit, .data = data };
+
+	return dl_iterate_phdr ? dl_iterate_phdr(find_each, &search) : 0;
+}
+
+int object_each_before(const char *name, int (*visit)(const struct object *object, void *data), void *data)
+{
+	struct search search = { .name = name, .visit = visit, .data = data, .before = 1 };
 
 	return dl_iterate_phdr ? dl_iterate_phdr(find_each, &search) : 0;
 }

@@ -30,4 +30,7 @@ void *object_first(const char *name);
 /* Call back for every object that defines a name, this library left out, until it returns other than 0. */
 int object_each(const char *name, int (*visit)(const struct object *object, void *data), void *data);
 
+/* Likewise for those that were loaded before this library, whose definitions come before its own. */
+int object_each_before(const char *name, int (*visit)(const struct object *object, void *data), void *data);
+
 #endif

@@ -6,8 +6,11 @@
 #define FAIRLEAD_WORLD_SYSTEM_H
 
 #include <fcntl.h>
+#include <signal.h>
 #include <stddef.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/un.h>
 #include <time.h>
 
 static inline long system_call(long number, long a, long b, long c, long d)
@@ -75,6 +78,19 @@ static inline long system_resolve(const char *path, char *text, size_t size)
 	system_call(SYS_close, fd, 0, 0, 0);
 	text[n < 0 ? 0 : n] = '\0';
 	return n;
+}
+
+/* handler must not return. Source: the kernel's struct sigaction, on both machines; x86_64 insists on a restorer. */
+static inline void system_on_signal(int number, void (*handler)(int))
+{
+	struct {
+		void (*handler)(int);
+		unsigned long flags;
+		void (*restorer)(int);
+		unsigned long mask;
+	} action = { handler, 0x04000000, handler, 0 };
+
+	system_call(SYS_rt_sigaction, number, (long)&action, 0, sizeof(action.mask));
 }
 
 static inline void system_sleep_ms(long ms)

@@ -6,34 +6,30 @@
  * the same thing N times and end with 0. An MPI that cannot meet the step's PMI server is not even called: only here is it
  * certain which one an interpreter has loaded.
  *
- *   /.fairlead/world/step   "tasks N", "node K", "library PREFIX", of this step on this node; "refuse PATH... TAB WHY":
- *                           an MPI that is known not to meet this PMI, and why (plan/world.py)
+ *   /.fairlead/world/step   "tasks N", "node K", "library PREFIX", "end NAME", of this step on this node; "refuse PATH... TAB
+ *                           WHY": an MPI that is known not to meet this PMI, and why (plan/world.py)
  *   /.fairlead/world/said   made by the one process of the node that speaks
  *
- * No other function of MPI is touched. What is not seen: an MPI linked into the program itself, and MPI_Session_init,
- * which has no world. */
+ * A program of sessions has no MPI_COMM_WORLD, but the process set mpi://WORLD, whose size is the same.
+ *
+ * Other ranks may have found their world and wait there for this one, so the step must end: NAME is a socket (in the
+ * abstract name space) of slurmstepd's, who hears that an exit status of 125 is ours and not the program's.
+ *
+ * No other function of MPI is touched. What is not seen: an MPI linked into the program itself. */
 #include "object.h"
+#include "step.h"
 #include "system.h"
 
-#ifndef PLACE /* tests have one of their own */
-#define PLACE "/.fairlead/world/"
-#endif
 #define EXPORT __attribute__((visibility("default")))
 #define STATUS 125
-
-extern char **environ __attribute__((weak));
+/* As remote.c in the plugin does it. */
+#ifndef SPEAK_AFTER_MS
+#define SPEAK_AFTER_MS 3000
+#endif
+#define SPEAK_TURN_MS 50
+#define SPEAK_LAST_MS 33000
 
 enum family { UNKNOWN, OPENMPI, MPICH, ABI };
-
-/* What is known before MPI_Init: afterwards MPI has set variables of its own. */
-struct step {
-	long tasks, node;
-	char library[256];
-	const char *started; /* SLURM_MPI_TYPE */
-	int has_pmi;
-	int refuses; /* some line of text does */
-	char text[4096];
-};
 
 struct line {
 	char text[1024];
@@ -60,71 +56,6 @@ static void add_number(struct line *line, long number)
 		digits[--at] = (char)('0' + number % 10);
 	while (number /= 10);
 	add(line, digits + at);
-}
-
-static const char *variable(const char *name)
-{
-	size_t length = 0;
-
-	while (name[length])
-		length++;
-	for (char **at = environ; at && *at; at++)
-		if (text_begins(*at, name) && (*at)[length] == '=')
-			return *at + length + 1;
-	return NULL;
-}
-
-static long number(const char *text)
-{
-	long value = 0;
-
-	for (; text && *text >= '0' && *text <= '9' && value < 100000000; text++)
-		value = 10 * value + (*text - '0');
-	return value;
-}
-
-static void take_line(struct step *step, const char *text)
-{
-	size_t at = 0;
-
-	if (text_begins(text, "tasks "))
-		step->tasks = number(text + 6);
-	else if (text_begins(text, "node "))
-		step->node = number(text + 5);
-	else if (text_begins(text, "refuse "))
-		step->refuses = 1;
-	else if (text_begins(text, "library "))
-		for (text += 8; *text && *text != '\n' && at < sizeof(step->library) - 1; text++)
-			step->library[at++] = *text;
-	if (at)
-		step->library[at] = '\0';
-}
-
-/* How many ranks this process's world should have; 0: nothing is expected, by nobody's word. */
-static void expect(struct step *ret)
-{
-	const char *space = variable("PMIX_NAMESPACE"), *of_mpirun = variable("OMPI_COMM_WORLD_SIZE");
-	const char *size = variable("PMI_SIZE");
-
-	ret->tasks = ret->node = 0;
-	ret->library[0] = '\0';
-	ret->refuses = 0;
-	if (system_read_file(PLACE "step", ret->text, sizeof(ret->text)) <= 0)
-		return;
-	for (const char *at = ret->text; *at; at++)
-		if (at == ret->text || at[-1] == '\n')
-			take_line(ret, at);
-	ret->started = variable("SLURM_MPI_TYPE");
-	ret->has_pmi = space || variable("PMI_FD") || variable("PMI_RANK");
-	/* Another launcher inside the step (mpirun), MPI_Comm_spawn, a heterogeneous step: their worlds have other sizes. */
-	if (of_mpirun)
-		ret->tasks = number(of_mpirun);
-	else if (size && !space)
-		ret->tasks = number(size);
-	if (variable("PMI_SPAWNED") || variable("SLURM_HET_SIZE") || (space && !text_begins(space, "slurm.pmix.")))
-		ret->tasks = 0;
-	if (of_mpirun || variable("HYDI_CONTROL_FD") || !ret->tasks)
-		ret->refuses = 0;
 }
 
 static enum family family_of(const struct object *library)
@@ -155,14 +86,43 @@ static long world_size(const struct object *library, enum family family, void *c
 	return failed ? 0 : size;
 }
 
-/* One process of the node speaks, of the first node at once. */
+/* Tell slurmstepd that the status with which this process will end is ours. */
+static void tell(const char *name)
+{
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	long fd, length = 0;
+
+	while (name[length] && length < (long)sizeof(address.sun_path) - 1)
+		length++;
+	for (long i = 0; i < length; i++)
+		address.sun_path[i + 1] = name[i];
+	fd = length ? system_call(SYS_socket, AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, 0) : -1;
+	if (fd < 0)
+		return;
+	length += (long)offsetof(struct sockaddr_un, sun_path) + 1;
+	if (system_call(SYS_connect, fd, (long)&address, length, 0) == 0)
+		system_call(SYS_write, fd, (long)"", 1, 0);
+	system_call(SYS_close, fd, 0, 0, 0);
+}
+
+static void on_term(int number)
+{
+	(void)number;
+	system_exit(STATUS);
+}
+
+/* One process of the node speaks, of the first node at once; the others give it the time to end the step first. */
 static _Noreturn void fail(const struct step *step, struct line *line)
 {
+	long wait_ms = SPEAK_AFTER_MS + step->node * SPEAK_TURN_MS;
+
+	system_on_signal(SIGTERM, on_term); /* with which another rank ends the step: the status stays ours */
 	if (system_create(PLACE "said") >= 0) {
 		if (step->node > 0)
-			system_sleep_ms(1000);
+			system_sleep_ms(wait_ms > SPEAK_LAST_MS ? SPEAK_LAST_MS : wait_ms);
 		line->text[line->used++] = '\n';
 		system_call(SYS_write, 2, (long)line->text, (long)line->used, 0);
+		tell(step->end);
 	} else {
 		system_sleep_ms(300); /* where the first bad exit ends the step, not before the line is out */
 	}
@@ -187,6 +147,12 @@ static void why_split(struct line *line, const struct step *step, enum family fa
 	add(line, ", or set FAIRLEAD_MPI_WORLD_CHECK=0 if this is meant)");
 }
 
+static int is_any(const struct object *object, void *data)
+{
+	(void)object, (void)data;
+	return 2; /* where the visit ends at this library itself, it says 1 */
+}
+
 static int is_foreign(const struct object *object, void *data)
 {
 	const char *prefix = ((const struct step *)data)->library;
@@ -204,21 +170,10 @@ static int is_foreign(const struct object *object, void *data)
 	fail(data, &line);
 }
 
-static void check(const struct step *step, const void *caller)
+static void judge(const struct step *step, const struct object *library, enum family family, long size, const char *end)
 {
-	struct object library = { .soname = "" };
 	struct line line = { .used = 0 };
-	enum family family;
-	void *comm_size;
-	long size;
 
-	if (!step->tasks || __atomic_exchange_n(&checked, 1, __ATOMIC_ACQ_REL))
-		return;
-	if (*step->library)
-		object_each("PMPI_Init", is_foreign, (void *)step);
-	comm_size = object_next("PMPI_Comm_size", caller, &library);
-	family = comm_size ? family_of(&library) : UNKNOWN;
-	size = family == UNKNOWN ? 0 : world_size(&library, family, comm_size);
 	if (!size || size == step->tasks)
 		return;
 	add(&line, "fairlead: error [mpi]: ");
@@ -227,33 +182,13 @@ static void check(const struct step *step, const void *caller)
 	add_number(&line, size);
 	add(&line, ": ");
 	why_split(&line, step, family);
-	if (size == 1) { /* alone, so that nobody is waited for; it removes the files of this world */
-		int (*finalize)(void) = (int (*)(void))object_symbol(&library, "PMPI_Finalize");
+	if (size == 1 && end) { /* alone, so that nobody is waited for; it removes the files of this world */
+		int (*finalize)(void) = (int (*)(void))object_symbol(library, end);
 
 		if (finalize)
 			finalize();
 	}
 	fail(step, &line);
-}
-
-/* Whether a line's words name a path; where they end with a tab, that is returned, too. */
-static int names(const char *words, const char *path, const char **ret_tab)
-{
-	int found = 0;
-
-	while (*words && *words != '\t' && *words != '\n') {
-		const char *rest = path;
-
-		while (*rest && *words == *rest)
-			words++, rest++;
-		found |= !*rest && (*words == ' ' || *words == '\t');
-		while (*words && *words != ' ' && *words != '\t' && *words != '\n')
-			words++;
-		while (*words == ' ')
-			words++;
-	}
-	*ret_tab = *words == '\t' ? words : NULL;
-	return found;
 }
 
 /* Before MPI_Init: what would stop there, with words that do not say why, or compute alone. The engine has warned of it on the
@@ -263,28 +198,84 @@ static void refuse(const struct step *step, const char *function, const void *ca
 	struct object library = { .path = "" };
 	struct line line = { .used = 0 };
 	char path[1024], why[sizeof(line.text)];
-	const char *tab;
-	size_t used = 0;
 
 	if (!step->refuses || !object_next(function, caller, &library) ||
-	    system_resolve(library.path, path, sizeof(path)) <= 0)
+	    system_resolve(library.path, path, sizeof(path)) <= 0 || !step_refuses(step, path, why, sizeof(why)))
 		return;
-	for (const char *at = step->text; *at; at++) {
-		if ((at != step->text && at[-1] != '\n') || !text_begins(at, "refuse ") || !names(at + 7, path, &tab) || !tab)
-			continue;
-		for (tab++; *tab && *tab != '\n' && used < sizeof(why) - 1; tab++)
-			why[used++] = *tab;
-		why[used] = '\0';
-		add(&line, "fairlead: error [mpi]: ");
-		add(&line, system_resolve("/proc/self/exe", path, sizeof(path)) > 0 ? path : "the program");
-		add(&line, ": ");
-		add(&line, why);
-		if (step->node > 0) {
-			system_sleep_ms(300);
-			system_exit(STATUS);
-		}
-		fail(step, &line);
+	add(&line, "fairlead: error [mpi]: ");
+	add(&line, system_resolve("/proc/self/exe", path, sizeof(path)) > 0 ? path : "the program");
+	add(&line, ": ");
+	add(&line, why);
+	if (step->node > 0) {
+		system_sleep_ms(300);
+		system_exit(STATUS);
 	}
+	fail(step, &line);
+}
+
+/* Whether this is the call after which the world is looked at, and by which library. */
+static enum family begin(const struct step *step, const char *name, const void *caller, struct object *ret, void **function)
+{
+	if (!step->tasks || __atomic_exchange_n(&checked, 1, __ATOMIC_ACQ_REL))
+		return UNKNOWN;
+	if (*step->library)
+		object_each("PMPI_Init", is_foreign, (void *)step);
+	*function = object_next(name, caller, ret);
+	return *function ? family_of(ret) : UNKNOWN;
+}
+
+static void check(const struct step *step, const void *caller)
+{
+	struct object library = { .soname = "" };
+	void *comm_size;
+	enum family family = begin(step, "PMPI_Comm_size", caller, &library, &comm_size);
+
+	if (family != UNKNOWN)
+		judge(step, &library, family, world_size(&library, family, comm_size), "PMPI_Finalize");
+}
+
+/* MPICH's handles are numbers, the others' are pointers; a session and a group of either fit into a pointer. */
+static long set_size(const struct object *library, enum family family, void *session, void *from_set)
+{
+	int (*group_size)(void *, int *) = (int (*)(void *, int *))object_symbol(library, "PMPI_Group_size");
+	int (*group_free)(void **) = (int (*)(void **))object_symbol(library, "PMPI_Group_free");
+	void *group = NULL;
+	int size = 0;
+
+	if (family == MPICH)
+		session = (void *)(intptr_t)*(int *)session;
+	else
+		session = *(void **)session;
+	if (!group_size || !group_free ||
+	    ((int (*)(void *, const char *, void **))from_set)(session, "mpi://WORLD", &group))
+		return 0;
+	if (group_size(group, &size))
+		size = 0;
+	group_free(&group);
+	return size;
+}
+
+static void check_session(const struct step *step, const void *caller, void *session)
+{
+	struct object library = { .soname = "" };
+	void *from_set;
+	enum family family = begin(step, "PMPI_Group_from_session_pset", caller, &library, &from_set);
+
+	if (family != UNKNOWN)
+		judge(step, &library, family, set_size(&library, family, session, from_set), NULL);
+}
+
+/* What LD_PRELOAD puts before this library is called instead of it: an MPI there is seen now or never. */
+__attribute__((constructor)) static void start(int argc, char **argv, char **envp)
+{
+	struct step step;
+
+	(void)argc, (void)argv;
+	if (object_each_before("PMPI_Init", is_any, NULL) != 2)
+		return;
+	step_expect(&step, envp);
+	if (step.tasks && *step.library)
+		object_each_before("PMPI_Init", is_foreign, &step);
 }
 
 static _Noreturn void absent(const char *name)
@@ -316,7 +307,7 @@ static void *next(const char *name, const void *caller)
 		struct step step;                                                                 \
 		int result;                                                                       \
                                                                                                   \
-		expect(&step);                                                                    \
+		step_expect(&step, NULL);                                                         \
 		refuse(&step, #name, caller);                                                     \
 		result = ((int (*)(int *, char ***))next(#name, caller))(argc, argv);             \
 		if (!result)                                                                      \
@@ -332,12 +323,28 @@ static void *next(const char *name, const void *caller)
 		struct step step;                                                                           \
 		int result;                                                                                 \
                                                                                                             \
-		expect(&step);                                                                              \
+		step_expect(&step, NULL);                                                                   \
 		refuse(&step, #name, caller);                                                               \
 		result = ((int (*)(int *, char ***, int, int *))next(#name, caller))(argc, argv, required,   \
 										     provided);             \
 		if (!result)                                                                                \
 			check(&step, caller);                                                               \
+		return result;                                                                              \
+	}
+
+#define INIT_SESSION_C(name)                                                                                \
+	EXPORT int name(void *info, void *handler, void *session);                                          \
+	int name(void *info, void *handler, void *session)                                                  \
+	{                                                                                                   \
+		const void *caller = __builtin_return_address(0);                                           \
+		struct step step;                                                                           \
+		int result;                                                                                 \
+                                                                                                            \
+		step_expect(&step, NULL);                                                                              \
+		refuse(&step, #name, caller);                                                                          \
+		result = ((int (*)(void *, void *, void *))next(#name, caller))(info, handler, session);    \
+		if (!result)                                                                                \
+			check_session(&step, caller, session);                                              \
 		return result;                                                                              \
 	}
 
@@ -349,7 +356,7 @@ static void *next(const char *name, const void *caller)
 		const void *caller = __builtin_return_address(0);                   \
 		struct step step;                                                   \
                                                                                     \
-		expect(&step);                                                      \
+		step_expect(&step, NULL);                                           \
 		refuse(&step, #name, caller);                                       \
 		((void (*)(int *))next(#name, caller))(error);                      \
 		if (!error || !*error)                                              \
@@ -363,7 +370,7 @@ static void *next(const char *name, const void *caller)
 		const void *caller = __builtin_return_address(0);                                  \
 		struct step step;                                                                  \
                                                                                                    \
-		expect(&step);                                                                     \
+		step_expect(&step, NULL);                                                          \
 		refuse(&step, #name, caller);                                                      \
 		((void (*)(int *, int *, int *))next(#name, caller))(required, provided, error);   \
 		if (!error || !*error)                                                             \
@@ -375,6 +382,8 @@ INIT_C(MPI_Init)
 INIT_C(PMPI_Init)
 INIT_THREAD_C(MPI_Init_thread)
 INIT_THREAD_C(PMPI_Init_thread)
+INIT_SESSION_C(MPI_Session_init)
+INIT_SESSION_C(PMPI_Session_init)
 INIT_FORTRAN(mpi_init_)
 INIT_FORTRAN(pmpi_init_)
 INIT_THREAD_FORTRAN(mpi_init_thread_)

@@ -1,6 +1,7 @@
 """The world check's own rules, with libraries that say what a world is; real MPI is in tests/slurm."""
 
 import os
+import socket
 import subprocess
 
 import pytest
@@ -23,6 +24,7 @@ OPENMPI = (
 LIBRARY = """
 #include <stdlib.h>
 #include <stdio.h>
+#include <string.h>
 {more}
 int PMPI_Init(int *a, char ***b) {{ setenv("OMPI_COMM_WORLD_SIZE", "1", 1); return 0; }}
 int MPI_Init(int *a, char ***b) {{ return PMPI_Init(a, b); }}
@@ -31,6 +33,12 @@ int PMPI_Init_thread(int *a, char ***b, int c, int *d) {{ *d = c; return 0; }}
 void mpi_init_(int *e) {{ *e = PMPI_Init(0, 0); }}
 void mpi_init_thread_(int *r, int *p, int *e) {{ *p = *r; *e = 0; }}
 int PMPI_Comm_size({handle} c, int *s) {{ *s = atoi(getenv("WORLD")); return !({right}); }}
+int PMPI_Session_init({handle} i, {handle} e, {handle} *s) {{ *s = ({handle})7; return 0; }}
+int MPI_Session_init({handle} i, {handle} e, {handle} *s) {{ return PMPI_Session_init(i, e, s); }}
+int PMPI_Group_from_session_pset({handle} s, const char *n, {handle} *g)
+{{ *g = ({handle})9; return s != ({handle})7 || strcmp(n, "mpi://WORLD"); }}
+int PMPI_Group_size({handle} g, int *s) {{ *s = atoi(getenv("WORLD")); return g != ({handle})9; }}
+int PMPI_Group_free({handle} *g) {{ *g = 0; return 0; }}
 int PMPI_Finalize(void) {{ puts("finalized"); fflush(stdout); return 0; }}
 """
 CALLS = {
@@ -65,7 +73,7 @@ class Bed:
     def __init__(self, place):
         self.place = place
         self.check = place / "check.so"
-        sources = [f"{SOURCES}/world.c", f"{SOURCES}/object.c"]
+        sources = [f"{SOURCES}/{name}.c" for name in ("world", "step", "object")]
         words = ["gcc", "-o", self.check, *FLAGS, f'-DPLACE="{place}/"', *sources]
         subprocess.run(words, check=True)
 
@@ -153,6 +161,72 @@ def test_another_mpi_than_the_refused_one_starts(bed, words, variables):
     step = f"{words.format(library=library)}\ntasks 2\nnode 0"
     result = bed.run(bed.program(library), world=2, step=step, **variables)
     assert (result.returncode, result.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("family", [MPICH, OPENMPI, ABI], ids=["mpich", "openmpi", "abi"])
+def test_set_of_all_processes_is_the_world_of_a_program_of_sessions(bed, family):
+    handle = family[2]
+    source = (
+        f"int MPI_Session_init({handle}, {handle}, {handle} *);"
+        f" int main(void) {{ {handle} s; return MPI_Session_init(0, 0, &s) || s != ({handle})7; }}"
+    )
+    flags = (bed.library(family), f"-Wl,-rpath,{bed.place}")
+    program = compiled(bed.place / "program", source, *flags)
+    assert bed.run(program, world=2).returncode == 0
+    result = bed.run(program, world=1)
+    assert result.returncode == 125
+    assert "2 ranks were started, but MPI made worlds of 1: " in result.stderr
+
+
+def test_mpi_without_sessions_is_not_asked_for_their_size(bed):
+    """A library of MPI 4 has all of it; whatever else is there, nothing is certain and nothing is said."""
+    library = compiled(
+        bed.place / "libmpich.so.12",
+        'const char MPIR_Version_string[] = "4"; int MPI_Session_init(int i, int e, int *s) { return 0; }',
+        *("-shared", "-fPIC", "-Wl,-soname,libmpich.so.12"),
+    )
+    source = "int MPI_Session_init(int, int, int *); int main(void) { int s; return MPI_Session_init(0, 0, &s); }"
+    program = compiled(bed.place / "program", source, library, f"-Wl,-rpath,{bed.place}")
+    assert bed.run(program, world=1).returncode == 0
+
+
+def test_library_that_comes_before_the_check_is_named_when_the_program_starts(bed):
+    """Its MPI_Init is called instead of ours."""
+    program = bed.program(bed.library(MPICH))
+    os.mkdir(bed.place / "other")
+    own = compiled(
+        bed.place / "other/libmpich.so.12",
+        "#include <stdlib.h>\n" + CALLS["MPI_Init"].split(";")[0] + ";"
+        "int PMPI_Init(int *a, char ***b) { return 0; } int MPI_Init(int *a, char ***b) { return 0; }"
+        "int PMPI_Comm_size(int c, int *s) { return 0; }",
+        *("-shared", "-fPIC", "-Wl,-soname,libmpich.so.12"),
+    )
+    told = "library /.fairlead/mpi/\ntasks 2\nnode 0"
+    result = bed.run(program, step=told, preload=(own,))
+    assert result.returncode == 125
+    assert f"{own} is mapped" in result.stderr
+    ours = told.replace("/.fairlead/mpi/", f"{bed.place}/other/")
+    assert bed.run(program, step=ours, preload=(own,)).returncode == 0
+    assert bed.run(program, step="tasks 2\nnode 0", preload=(own,)).returncode == 0
+    # Of another launcher inside the step nothing is expected; the environment is known that early.
+    result = bed.run(program, step=told, preload=(own,), SLURM_HET_SIZE="2")
+    assert result.returncode == 0
+
+
+def test_who_started_the_step_hears_whose_the_status_is(bed):
+    program = bed.program(bed.library(MPICH))
+    name = f"fairlead-test.{os.getpid()}"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as heard:
+        heard.bind(f"\0{name}")
+        heard.setblocking(False)
+        step = f"tasks 2\nend {name}\nnode 0"
+        assert bed.run(program, world=2, step=step).returncode == 0
+        with pytest.raises(BlockingIOError):
+            heard.recv(8)
+        assert bed.run(program, world=1, step=step).returncode == 125
+        assert heard.recv(8) == b"\0"
+    os.unlink(bed.place / "said")
+    assert bed.run(program, world=1, step=step).returncode == 125, "nobody listens"
 
 
 def test_split_world_is_not_waited_for(bed):

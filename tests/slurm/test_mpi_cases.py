@@ -259,8 +259,61 @@ LIBRARY = {
 }
 
 
+# What can be run of the way to the wire without a fabric: UCX's and libfabric's TCP and shared memory, chosen by name, so
+# that a provider or module which does not load is an error.
+WIRES = {
+    "ucx-tcp": ("mpich", {"UCX_TLS": "tcp,self"}),
+    "ucx-shm": ("mpich", {"UCX_TLS": "sysv,cma,self"}),
+    "openmpi-ucx": (
+        "openmpi",
+        {
+            "OMPI_MCA_pml": "ucx",
+            "OMPI_MCA_pml_ucx_tls": "any",
+            "OMPI_MCA_pml_ucx_devices": "any",
+            "UCX_TLS": "tcp,self",
+        },
+    ),
+    "openmpi-libfabric": (
+        "openmpi",
+        {
+            "OMPI_MCA_pml": "cm",
+            "OMPI_MCA_mtl": "ofi",
+            "OMPI_MCA_mtl_ofi_provider_include": "tcp;ofi_rxm",
+            "FI_PROVIDER": "tcp",
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("suite", ["bullseye", "bookworm"])
+@pytest.mark.parametrize("wire", WIRES)
+def test_transports_of_the_host_load_in_the_image(suite, wire):
+    family, variables = WIRES[wire]
+    options = (f"--mpi={mpi_cells.FITTING_PMI[family]}", "-n2", "-N1", "--container-mpi=host")
+    container = f"{REGISTRY}/demo/mpi-{suite}-{family}:1"
+    shown = output(srun(*options, "/opt/mpi/c", container=container, **variables))
+    ranks = [match.groupdict() for match in mpi_judge.RANK.finditer(shown)]
+    assert [(rank["size"], rank["sum"], rank["ring"], rank["own"]) for rank in ranks] == [
+        ("2", "ok", "ok", "0")
+    ] * 2, shown
+
+
+@pytest.mark.parametrize(
+    ("family", "variables"),
+    [
+        ("mpich", {"UCX_TLS": "rc"}),
+        ("openmpi", {"OMPI_MCA_pml": "cm", "OMPI_MCA_mtl": "ofi", "FI_PROVIDER": "verbs"}),
+    ],
+)
+def test_choice_of_a_transport_reaches_the_hosts_library(family, variables):
+    """There is no fabric here, so that the choice of one fails: else the test above would show nothing."""
+    options = (f"--mpi={mpi_cells.FITTING_PMI[family]}", "-n2", "-N1", "--container-mpi=host")
+    result = srun(*options, "/opt/mpi/c", container=image(family), **variables)
+    assert result.returncode not in (0, 125)
+
+
 @pytest.fixture(scope="module")
-def host(tmp_path_factory):
+def host():
     """Installations of the host that lack something: MPICH without Fortran; one with five functions."""
     place = f"/var/tmp/fairlead-host-{os.getpid()}"
     for name in ("no-fortran", "old"):

@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import signal
 import subprocess
 import time
 
@@ -98,15 +99,63 @@ def test_one_task_is_no_lost_world():
     assert "rank 0 of 1" in output(result)
 
 
+def test_server_that_the_client_cannot_find_is_named():
+    """The variables of the task decide; another server than the step's would give other ones."""
+    others = "for name in ${!PMIX_SERVER_URI*}; do unset $name; done; export PMIX_SERVER_URI9=x"
+    script = f"{others}; exec fairlead plan --mpi=host {MPI} /opt/demo/hello_mpi"
+    result = srun("--mpi=pmix", "-n2", "bash", "-c", script)
+    assert result.returncode == 125
+    lines = set(error_lines(result))
+    assert lines == {
+        (
+            "fairlead: error [mpi]: OpenMPI 4.1.4: its OpenPMIx 4.2.2rc2 looks for PMIX_SERVER_URI, PMIX_SERVER_URI2, "
+            "PMIX_SERVER_URI21, PMIX_SERVER_URI3, PMIX_SERVER_URI4, PMIX_SERVER_URI41, the step's PMIx server 4.2.2rc2 "
+            "gives PMIX_SERVER_URI9: its ranks would not find it (use an MPI whose PMIx is of the server's time)"
+        )
+    }
+
+
+CHOICES = {
+    "psec": (
+        "none",
+        (
+            "PMIX_MCA_psec=none and the step's PMIx server, which offers munge,native, have no security module in common "
+            "(unset PMIX_MCA_psec)"
+        ),
+    ),
+    "gds": (
+        "ds21",
+        (
+            "PMIX_MCA_gds=ds21 leaves out hash, without which no PMIx client starts (the step's server offers "
+            "ds21,ds12,hash) (unset PMIX_MCA_gds)"
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("framework", CHOICES)
+def test_choice_of_the_job_that_parts_client_and_server_is_said(framework):
+    value, why = CHOICES[framework]
+    variables = {f"PMIX_MCA_{framework}": value}
+    result = srun("--mpi=pmix", "-n2", "true", container=MPI, **variables)
+    assert output(result) == ""
+    assert f"fairlead: {why}" in result.stderr.splitlines()
+
+
 # -- the world -------------------------------------------------------------------------------------
 
 
-def worlds_of_one(result, tasks):
-    assert result.returncode == 125, result.stderr
+def worlds_of_one(result, tasks, status=(125,)):
+    assert result.returncode in status, result.stderr
     assert "size" not in result.stdout
     (line,) = error_lines(result)
     assert f"{tasks} ranks were started, but MPI made worlds of 1" in line
     return line
+
+
+def partly_lost(result, tasks):
+    """srun's status is the highest: that of a rank which had to be ended."""
+    worlds_of_one(result, tasks, (128 + signal.SIGTERM, 128 + signal.SIGKILL))
 
 
 def test_wrapper_that_clears_the_environment_ends_the_step(size):
@@ -121,10 +170,60 @@ def test_forged_singletons_end_the_step(size):
     worlds_of_one(srun("--mpi=pmi2", "-n2", "sh", "-c", script, container=MPICH, cwd=PLACE), 2)
 
 
-def test_singletons_on_two_nodes_end_the_step(size):
-    result = srun("--mpi=pmi2", "-N2", "-n4", "env", "-i", size, container=MPICH, cwd=PLACE)
+def test_singletons_on_several_nodes_end_the_step_with_one_line(size):
+    result = srun("--mpi=pmi2", "-N4", "-n4", "env", "-i", size, container=MPICH, cwd=PLACE)
+    worlds_of_one(result, 4)
+
+
+@pytest.mark.parametrize("lost", ["0", "3"], ids=["first node", "last node"])
+def test_one_rank_that_loses_its_world_ends_the_step(size, lost):
+    """The others wait for it in MPI_Init; a task on another node ends as well."""
+    script = f'[ "$SLURM_PROCID" = {lost} ] && exec env -i {size}; exec {size}'
+    options = ("--mpi=pmi2", "-N2", "-n4", "--ntasks-per-node=2")
+    result = srun(*options, "sh", "-c", script, container=MPICH, cwd=PLACE, timeout=60)
+    partly_lost(result, 4)
+
+
+def test_ranks_that_do_not_yield_to_a_signal_end_with_the_step(size):
+    waits = "trap '' TERM; while :; do sleep 1; done"
+    script = f'[ "$SLURM_PROCID" = 0 ] && exec env -i {size}; {waits}'
+    result = srun("--mpi=pmi2", "-n2", "sh", "-c", script, container=MPICH, cwd=PLACE, timeout=90)
+    partly_lost(result, 2)
+
+
+def test_a_programs_own_125_ends_nothing():
+    script = '[ "$SLURM_PROCID" = 0 ] && exit 125; sleep 3; echo went on'
+    result = srun("--mpi=pmi2", "-N2", "-n4", "sh", "-c", script, container=MPICH)
     assert result.returncode == 125
-    assert 1 <= len(error_lines(result)) <= 2
+    assert result.stdout.count("went on") == 3
+
+
+SESSION = """
+#include <mpi.h>
+#include <stdio.h>
+int main(void)
+{
+	MPI_Session session;
+	MPI_Group group;
+	int size;
+	MPI_Session_init(MPI_INFO_NULL, MPI_ERRORS_ARE_FATAL, &session);
+	MPI_Group_from_session_pset(session, "mpi://WORLD", &group);
+	MPI_Group_size(group, &size);
+	printf("size %d\\n", size);
+	MPI_Group_free(&group);
+	MPI_Session_finalize(&session);
+	return 0;
+}
+"""
+
+
+def test_program_of_sessions_is_checked(programs):
+    """It has no MPI_COMM_WORLD."""
+    program = build(programs, "session", SESSION)
+    words = ("--mpi=pmi2", "-n2")
+    shown = output(srun(*words, program, container=MPICH, cwd=PLACE))
+    assert shown == "size 2\nsize 2\n"
+    worlds_of_one(srun(*words, "env", "-i", program, container=MPICH, cwd=PLACE), 2)
 
 
 def test_fortran_is_checked(programs):

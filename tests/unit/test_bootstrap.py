@@ -120,3 +120,34 @@ def test_security_that_client_and_server_share(offered, munge, chosen, outcome):
 def test_data_store_needs_hash(chosen, outcome):
     assert bootstrap.storage("ds21,ds12,hash", chosen).outcome == outcome
     assert bootstrap.storage("", None).outcome == "unknown"
+
+
+SERVER = tuple(f"PMIX_SERVER_URI{way}" for way in ("2", "21", "3", "4", "41"))  # PMIx 4.2.2
+
+
+@pytest.mark.parametrize(
+    ("abilities", "offered", "outcome"),
+    [
+        (("OpenPMIx 4.2.2", "PMIX_SERVER_URI", "PMIX_SERVER_URI4"), SERVER, "ok"),
+        (("PMIX_SERVER_URI", "PMIX_SERVER_URI2"), SERVER, "ok"),
+        (("OpenPMIx 7.0.0", "PMIX_SERVER_URI%s"), SERVER, "unknown"),
+        ((), SERVER, "unknown"),
+        (("PMIX_SERVER_URI2",), (), "unknown"),
+        (("PMIX_SERVER_URI",), SERVER, "fails"),  # PMIx 1
+        (("PMIX_SERVER_URI3",), ("PMIX_SERVER_URI9",), "fails"),
+    ],
+)
+def test_client_finds_a_server_that_it_knows_the_way_to(abilities, offered, outcome):
+    assert bootstrap.address("OpenMPI 4.1.4", abilities, offered, "4.2.2").outcome == outcome
+
+
+def test_skew_is_named_with_both_releases():
+    found = bootstrap.address(
+        "OpenMPI 2.1.1", ("OpenPMIx 1.2.5", "PMIX_SERVER_URI"), SERVER[:2], "4.2.2rc2"
+    )
+    assert found.reason == (
+        "OpenMPI 2.1.1: its OpenPMIx 1.2.5 looks for PMIX_SERVER_URI, the step's PMIx server 4.2.2rc2 gives "
+        "PMIX_SERVER_URI2, PMIX_SERVER_URI21: its ranks would not find it"
+    )
+    found = bootstrap.address("OpenMPI 4", ("PMIX_SERVER_URI",), SERVER[:1], "")
+    assert "its PMIx client looks for PMIX_SERVER_URI, the step's PMIx server gives" in found.reason

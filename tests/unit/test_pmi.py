@@ -1,10 +1,13 @@
 """What an image's MPI can speak to Slurm is seen in its files, once."""
 
+import os
+import re
+import shutil
 import subprocess
 
 import pytest
 
-from fairlead.host import index, pmi
+from fairlead.host import index, pmi, pmix
 
 LIBRARY = index.Library(
     "/usr/lib/libmpi.so.40", "libmpi.so.40", "c", "openmpi", "openmpi-4", "4.1.4", "glibc"
@@ -77,3 +80,29 @@ def test_what_another_process_wrote_stays(rootfs, tmp_path, monkeypatch):
 def test_damaged_notes_are_none(tmp_path, text):
     (tmp_path / "pmi.json").write_text(text)
     assert pmi.cached(str(tmp_path / "pmi.json")) is None
+
+
+def test_pmix_client_says_its_release_and_what_it_looks_for(rootfs, tmp_path):
+    """Debian's own, which lies in a directory of its own."""
+    library(rootfs, LIBRARY.path, "PMIx_Init")
+    shutil.copy(os.path.realpath("/usr/lib/x86_64-linux-gnu/libpmix.so.2"), rootfs / "usr/lib/x.so")
+    there = EMPTY._replace(
+        libraries=(LIBRARY,), libraries_found=(("libpmix.so.2", "/usr/lib/x.so"),)
+    )
+    ((_, clients),) = pmi.load(str(rootfs), there, str(tmp_path / "pmi.json"))
+    assert clients[0] == "pmix"
+    assert re.match(r"OpenPMIx \d+\.\d+\.\d+", clients[1])
+    assert {"PMIX_SERVER_URI2", "PMIX_SERVER_URI4"} <= set(clients[2:])
+    assert all(re.fullmatch(r"PMIX_SERVER_URI\d*", name) for name in clients[2:])
+
+
+@pytest.mark.parametrize("content", [b"", b"\x7fELF nonsense", b"PMIX_SERVER_URI4\0" * 9])
+def test_damaged_client_says_nothing(tmp_path, content):
+    (tmp_path / "libpmix.so.2").write_bytes(content)
+    assert pmix.abilities(str(tmp_path / "libpmix.so.2")) == ()
+
+
+def test_plugin_of_openmpi_may_be_a_client():
+    assert pmix.is_client("mca_pmix_pmix3x.so")
+    assert pmix.is_client("libpmix.so.2.6.2")
+    assert not pmix.is_client("libmpi.so.40")

@@ -109,15 +109,18 @@ def test_hostile_output_is_only_read(text):
     proof.check("/app", proof.parse(text))
 
 
-WORLD = world.World("/opt/x.so", 4, 1, True, "/usr/lib/theirs.so", False)
+WORLD = world.World("/opt/x.so", 4, 1, "7.2", True, "/usr/lib/theirs.so", False)
 
 
 def test_preload_file_keeps_the_images_own_first():
     made = {mount.destination: mount for mount in world.step_mounts(WORLD)}
     assert made["/etc/ld.so.preload"].source == f"/usr/lib/theirs.so\n{world.LIBRARY}\n"
     step = made[f"{world.PLACE}/step"]
-    assert step.source == "library /.fairlead/mpi/\ntasks 4\nnode 1"
-    expanded = step.template.replace("${SLURM_STEP_NUM_TASKS}", "4").replace("${SLURM_NODEID}", "1")
+    assert step.source == "library /.fairlead/mpi/\ntasks 4\nend fairlead.7.2.1\nnode 1"
+    numbers = {"STEP_NUM_TASKS": 4, "NODEID": 1, "JOB_ID": 7, "STEP_ID": 2}
+    expanded = step.template
+    for name, number in numbers.items():
+        expanded = expanded.replace(f"${{SLURM_{name}}}", str(number))
     assert expanded == step.source
     assert not step.source.endswith("/"), "a template would lose it"
     assert world.variables(WORLD) == ()

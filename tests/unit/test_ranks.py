@@ -158,3 +158,19 @@ def test_library_of_the_standards_abi_starts_as_its_makers_do(config):
     found = ranks.candidates(EMPTY._replace(libraries=(own,)), (host,), {})
     ((_, verdict),) = ranks.outlook(request(PMI2), config, found).refusals
     assert verdict.reason.startswith("OpenMPI 6.0.0 speaks PMIx only")
+
+
+def test_client_that_does_not_know_the_servers_ways_is_refused(config):
+    old = OPENMPI._replace(abilities=("pmix", "OpenPMIx 1.2.5", "PMIX_SERVER_URI"))
+    step = {**PMIX, "PMIX_SERVER_URI4": "x", "PMIX_VERSION": "4.2.2"}
+    found = ranks.outlook(request(step), config, (old,))
+    ((names, verdict),) = found.refusals
+    assert names == OPENMPI.names
+    assert verdict.outcome == "fails"
+    assert found.notes == (f"{verdict.reason} ({verdict.remedy})",)
+    assert (
+        found.report[0]
+        == "OpenMPI 4.1.4: its client is OpenPMIx 1.2.5, the step's PMIx server 4.2.2"
+    )
+    known = OPENMPI._replace(abilities=("pmix", "PMIX_SERVER_URI4"))
+    assert ranks.outlook(request(step), config, (known,)).refusals == ()

@@ -235,6 +235,8 @@ def _profile_lines(profile: mpi.Profile) -> list[explain.Line]:
         line("prefix", f"{profile.prefix}, found by {profile.found_by}"),
         line("pmi", ", ".join(profile.pmi) or "none"),
     ]
+    if profile.client:
+        lines.append(line("pmix", ", ".join(profile.client)))
     lines += [line("library", f"{role}: {name} {path}") for role, name, path in profile.libraries]
     lines.append(line("closure", f"{len(files)} files, {size_text(_size(profile))}"))
     for item in profile.plugin_dirs:

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from fairlead import log
-from fairlead.host import elf, family, ldso, mpi, plugins, pmi, relocation, trace, witness
+from fairlead.host import elf, family, ldso, mpi, plugins, pmi, pmix, relocation, trace, witness
 
 MAX_CANDIDATES = 256
 MAX_GENERATIONS = 4  # plugins bring libraries, which have plugins: OpenMPI → PMIx → munge
@@ -278,6 +278,7 @@ def _profile(
         identity=identity,
         label=f"{library.product}-{library.version}".rstrip("-"),
         analysis=identity,
+        client=_client(files),
     )
 
 
@@ -290,7 +291,7 @@ def _needed(loader: ldso.Loader, parts: _Parts) -> tuple[tuple[str, str], ...]:
     return tuple(
         (name, found.real)
         for name, found in sorted(parts.closure.libraries.items())
-        if name in wanted and name not in ldso.GLIBC
+        if name in wanted and name not in ldso.GLIBC and not name.startswith(plugins.DRIVERS)
     )
 
 
@@ -313,6 +314,12 @@ def _pmi(files: Iterable[str]) -> tuple[str, ...]:
                 if name not in found and reader.contains(*mark)
             }
     return tuple(sorted(found))
+
+
+def _client(files: Iterable[str]) -> tuple[str, ...]:
+    """Return what is known of the PMIx client among some files."""
+    own = [path for path in files if pmix.is_client(os.path.basename(path))]
+    return tuple(sorted({item for path in own for item in pmix.abilities(path)}))
 
 
 def _glibc_needs(files: Iterable[str]) -> tuple[mpi.Need, ...]:

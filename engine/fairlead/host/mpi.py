@@ -123,7 +123,8 @@ class Profile(NamedTuple):
     thousand small ones cost a warm launch a millisecond); ``env`` what must be set for it;
     ``identity`` changes when any file does. ``prefix`` is where it lies, ``found_by`` what led
     there, ``own`` as in ``Place``. ``data`` are files that a trace saw it read (``host.trace``),
-    and ``analysis`` names the state of the installation that a trace is of.
+    and ``analysis`` names the state of the installation that a trace is of. ``client``
+    is what is known of its PMIx client (``host.pmix``).
     """
 
     name: str
@@ -146,6 +147,7 @@ class Profile(NamedTuple):
     own: bool = False
     data: tuple[str, ...] = ()
     analysis: str = ""
+    client: tuple[str, ...] = ()
 
 
 def choice(config: settings.Config) -> Choice:

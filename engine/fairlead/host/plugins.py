@@ -44,6 +44,9 @@ _JUNK = (
     "libgtk-",
     "libQt",
 )
+# The user's half of a kernel's module: it must be this kernel's and the only one in a process, so
+# what brings GPUs into a container brings it; what asks for it finds that or is not loaded.
+DRIVERS = ("libcuda.so.", "libnvidia-ml.so.")
 # Names under which libraries keep their files when it is not the library's own name.
 _FAMILY_WORDS = {
     "openmpi": ("openmpi", "ompi", "pmix", "prte"),

@@ -2,7 +2,7 @@
 
 Rules:
 - Looked for once per image, beside its index: the libraries and OpenMPI's plugins are searched for
-  what only a client has in it.
+  what only a client has in it; of a PMIx client also what ``host.pmix`` finds.
 - Hostile input: the bounded ELF reader, paths of the index only, no symbolic link followed.
 """
 
@@ -62,7 +62,19 @@ def _clients(rootfs: str, path: str, index: Index) -> tuple[str, ...]:
     found = {name for file in (path, *private) for name in _of_file(rootfs + file)}
     if any(os.path.lexists(f"{rootfs}{directory}/{at}/mca_pmix_s2.so") for at in _PLUGINS):
         found.add("pmi2")
-    return tuple(sorted(found))
+    return (*sorted(found), *_pmix(rootfs, directory, index))
+
+
+def _pmix(rootfs: str, directory: str, index: Index) -> tuple[str, ...]:
+    """Return what is known of the PMIx client that the loader finds, or that lies beside MPI."""
+    from fairlead.host import pmix
+
+    names = dict(index.libraries_found)
+    beside = [path for path, soname in index.private if pmix.is_client(soname)]
+    beside += [f"{at}/libpmix.so.2" for at, found in index.neighbours if "libpmix.so.2" in found]
+    own = [path for path in beside if os.path.dirname(path) == directory]
+    path = own[0] if own else names.get("libpmix.so.2", "")
+    return pmix.abilities(rootfs + path) if path else ()
 
 
 def _of_file(path: str) -> set[str]:

@@ -144,6 +144,39 @@ def without_pmi() -> tuple[tuple[tuple[str, ...], Verdict], ...]:
     )
 
 
+ADDRESS = "PMIX_SERVER_URI"  # begins the names of the variables with a server's address
+
+
+def address(name: str, abilities: Iterable[str], offered: Iterable[str], server: str) -> Verdict:
+    """Return whether an MPI's PMIx client will find the step's server.
+
+    Args:
+        name: of the MPI, for the message.
+        abilities: what is known of its client (``host.pmix``).
+        offered: the variables in which the server gives its address; none: not known.
+        server: its release (``PMIX_VERSION``), empty if unknown.
+    """
+    known = {item for item in abilities if item.startswith(ADDRESS)}
+    there = set(offered)
+    # From 6 on a client makes the names from whatever the server says it can.
+    if not known or not there or any(item.endswith("%s") for item in known):
+        return Verdict(UNKNOWN)
+    if known & there:
+        return Verdict(GOOD)
+    wants = f"its {client(abilities) or 'PMIx client'} looks for {', '.join(sorted(known))}"
+    gives = f"the step's PMIx server {server}".rstrip() + f" gives {', '.join(sorted(there))}"
+    return Verdict(
+        FAILS,
+        f"{name}: {wants}, {gives}: its ranks would not find it",
+        "use an MPI whose PMIx is of the server's time",
+    )
+
+
+def client(abilities: Iterable[str]) -> str:
+    """Return the release of a PMIx client, empty if it is not known."""
+    return next((item for item in abilities if item.startswith("OpenPMIx ")), "")
+
+
 def security(offered: str, *, munge: bool, chosen: str | None) -> Verdict:
     """Return whether a PMIx client will agree with the step's server on who it is.
 

@@ -33,6 +33,8 @@ class World(NamedTuple):
         library: the check's own file on the host.
         tasks: of the step.
         node: index of this node in the step.
+        end: the step's job and number, ``JOB.STEP``, for the socket on which slurmstepd hears that
+            a rank has lost its world (``spank_shim/lost_world.h``).
         injected: every libmpi must be the host's.
         preload: the image's /etc/ld.so.preload.
         musl: the image's programs run on musl.
@@ -42,6 +44,7 @@ class World(NamedTuple):
     library: str
     tasks: int
     node: int
+    end: str
     injected: bool
     preload: str
     musl: bool
@@ -52,8 +55,9 @@ def step_mounts(world: World) -> list[mounts.Mount]:
     """Return what is mounted for the check."""
     # First, because a template loses a slash at its end.
     library = _refusals(world) + (f"library {INJECTED}\n" if world.injected else "")
-    told = f"{library}tasks {world.tasks}\nnode {world.node}"
-    template = f"{library}tasks ${{SLURM_STEP_NUM_TASKS}}\nnode ${{SLURM_NODEID}}"
+    told = f"{library}tasks {world.tasks}\nend fairlead.{world.end}.{world.node}\nnode {world.node}"
+    end = "fairlead.${SLURM_JOB_ID}.${SLURM_STEP_ID}.${SLURM_NODEID}"
+    template = f"{library}tasks ${{SLURM_STEP_NUM_TASKS}}\nend {end}\nnode ${{SLURM_NODEID}}"
     size = ("mode=0700", "size=64k", "nr_inodes=16")
     made = [
         mounts.Mount(PLACE, "tmpfs", "tmpfs", size, _WHY),

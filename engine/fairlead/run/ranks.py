@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from fairlead import config as settings
 from fairlead import errors, log
-from fairlead.host import cma
+from fairlead.host import cma, witness
 from fairlead.plan import bootstrap, proof, world
 from fairlead.plan import request as launch_request
 
@@ -97,7 +97,8 @@ def candidates(
             paths = [f"{world.INJECTED}{abi_class}/lib/{soname}" for soname in sonames]
             names = tuple(dict.fromkeys((*names, *sonames, *paths)))
             product = profile.label.partition("-")[0] or profile.family
-            found.append(Candidate(product, profile.version, profile.pmi, names))
+            can = (*profile.pmi, *profile.client)
+            found.append(Candidate(product, profile.version, can, names))
         elif main:
             names = (*names, *(item.path for item in own))
             product, clients = main.product or main.family, abilities.get(main.path, ())
@@ -123,6 +124,14 @@ def outlook(
     for item in found:
         verdict = bootstrap.verdict(item.family, item.version, item.abilities, started)
         name = f"{bootstrap.NAMES.get(item.family, item.family)} {item.version}"
+        if started == "pmix" and not verdict.reason:
+            offered = witness.named(environ, bootstrap.ADDRESS)
+            release = environ.get("PMIX_VERSION", "")
+            met = bootstrap.address(name, item.abilities, offered, release)
+            verdict = met if met.reason else verdict
+            known = bootstrap.client(item.abilities)
+            if known and release:
+                report.append(f"{name}: its client is {known}, the step's PMIx server {release}")
         if started != "none":
             report.append(f"{name} in a step started with {started}: {verdict.outcome}")
         if verdict.reason:
@@ -196,11 +205,12 @@ def check(
     if not os.path.isfile(source):
         log.warning(f"{source}: not installed, so that nothing checks MPI's world")
         return None
+    end = f"{step.job_id}.{step.step_id}"
     refused = tuple(
         (tuple(name for name in names if name.startswith("/")), f"{found.reason} ({found.remedy})")
         for names, found in refusals
     )
-    return world.World(source, step.tasks, step.node_index, injected, preload, musl, refused)
+    return world.World(source, step.tasks, step.node_index, end, injected, preload, musl, refused)
 
 
 def copying(
