@@ -84,7 +84,7 @@ def test_damaged_notes_are_none(tmp_path, text):
 
 def test_pmix_client_says_its_release_and_what_it_looks_for(rootfs, tmp_path):
     """Debian's own, which lies in a directory of its own."""
-    library(rootfs, LIBRARY.path, "PMIx_Init")
+    library(rootfs, LIBRARY.path, "PMIX_SERVER_URI")
     shutil.copy(os.path.realpath("/usr/lib/x86_64-linux-gnu/libpmix.so.2"), rootfs / "usr/lib/x.so")
     there = EMPTY._replace(
         libraries=(LIBRARY,), libraries_found=(("libpmix.so.2", "/usr/lib/x.so"),)
