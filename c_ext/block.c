@@ -58,12 +58,14 @@ static int has_its_strings(const struct block_record *record)
 	case OP_WORD:
 		return record->count >= 1;
 	case OP_TMPFS:
-	case OP_BIND:
 	case OP_DEVICE:
+		return record->count == 2 || record->count == 3;
+	case OP_BIND:
 	case OP_FILE:
 	case OP_SYMLINK:
 	case OP_COMMAND:
 	case OP_ENV_SET:
+	case OP_ENV_TASK:
 	case OP_CHECK_FILE:
 	case OP_CHECK_SAME:
 		return record->count == 2;
@@ -96,4 +98,14 @@ int block_next(struct block_cursor *cursor, struct block_record *ret_record)
 		return 0;
 	cursor->left--;
 	return 1;
+}
+
+uint32_t block_root_flags(const void *data, size_t size)
+{
+	struct block_cursor cursor;
+	struct block_record record;
+
+	if (block_open(&cursor, data, size) < 0 || block_next(&cursor, &record) != 1 || record.op != OP_ROOT)
+		return 0;
+	return record.flags;
 }

@@ -24,15 +24,16 @@
 
 enum block_op {
 	/* compose.c, in the order in which they appear */
-	OP_ROOT = 1,     /* lower directories, topmost first; ROOT_READONLY */
-	OP_TMPFS = 2,    /* target, mount options */
+	OP_ROOT = 1,     /* lower directories, topmost first; ROOT_* */
+	OP_TMPFS = 2,    /* target, mount options, and a file system's type where it is another of the kernel's own */
 	OP_BIND = 3,     /* source, target */
 	OP_DEVICE = 4,   /* source, target, and "block" for a block device; flags = major << 20 | minor, checked */
 	OP_FILE = 5,     /* target, content: a generated read-only file */
 	OP_SYMLINK = 6,  /* link's content, link's path; an existing path stays */
 	OP_COMMAND = 7,  /* command, PATH: must be found and executable once the root stands */
 	OP_UPPER = 8,    /* right after OP_ROOT: how much the container may write to its root, as tmpfs wants it; or, to write
-			  * to a mount that came with the block, the size that the broker was asked for and "mount:N" */
+			  * to a mount that came with the block, the size that the broker was asked for and "mount:N"; or, to
+			  * keep it, an empty string, a directory of the user's, and the container's name */
 
 	/* enter.c */
 	OP_WORKDIR = 16,     /* path */
@@ -54,6 +55,10 @@ enum block_op {
 
 enum block_flag {
 	ROOT_READONLY = 1 << 0,
+	ROOT_REMAP = 1 << 1, /* the user is uid 0 inside */
+	ROOT_NET = 1 << 2,   /* namespaces of its own, beside user and mount */
+	ROOT_IPC = 1 << 3,
+	ROOT_UTS = 1 << 4,
 
 	BIND_READONLY = 1 << 0,
 	BIND_OPTIONAL = 1 << 1,  /* no error when the source does not exist */
@@ -88,6 +93,9 @@ struct block_cursor {
 
 /* Check the whole block and point the cursor at its first record; 0 or -EBADMSG. */
 int block_open(struct block_cursor *ret_cursor, const void *data, size_t size);
+
+/* The flags of the block's root, before it is built; 0 for what is no block with a root. */
+uint32_t block_root_flags(const void *data, size_t size);
 
 /* Read the next record: 1, 0 at the end. The strings point into the block. */
 int block_next(struct block_cursor *cursor, struct block_record *ret_record);

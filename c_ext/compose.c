@@ -132,10 +132,11 @@ static int execute(struct container *container, const struct block_record *recor
 
 	switch (record->op) {
 	case OP_TMPFS:
-		fd = detached_tmpfs(record->string[1], record->flags);
+		fd = detached_new(record->count > 2 ? record->string[2] : "tmpfs", record->string[1], record->flags);
 		if (fd < 0)
 			return report_set(report, STEP_MOUNT, -fd, target);
-		mountpoint_allow(container, fd);
+		if (record->count < 3)
+			mountpoint_allow(container, fd);
 		return attach(container, fd, target, record->flags, report);
 	case OP_BIND:
 		return clone < 0 ? 0 : attach(container, clone, record->string[1], record->flags, report);
@@ -176,10 +177,14 @@ static struct root_upper upper_of(struct block_cursor cursor)
 
 	if (!block_next(&cursor, &record) || !block_next(&cursor, &record) || record.op != OP_UPPER)
 		return upper;
-	if (record.count > 1)
+	if (record.count > 2) {
+		upper.place = record.string[1];
+		upper.name = record.string[2];
+	} else if (record.count > 1) {
 		upper.mount = record.string[1];
-	else
+	} else {
 		upper.size = record.string[0];
+	}
 	return upper;
 }
 
@@ -236,7 +241,7 @@ int compose_build(const void *block, size_t size, const int *mounts, unsigned in
 	mask = umask(0022); /* mount points and generated files; the application keeps the user's */
 	report->err = 0;
 	upper = upper_of(start);
-	bare = !changes && needs_no_overlay(start, &record, &given, clones);
+	bare = !changes && !upper.place && needs_no_overlay(start, &record, &given, clones);
 	err = root_mount(&record, &given, &upper, bare, ret, report);
 	for (unsigned int i = 1; !err && block_next(&cursor, &record); i++)
 		err = execute(ret, &record, clones[i], i, report);

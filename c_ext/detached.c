@@ -104,13 +104,13 @@ int detached_device(const struct block_record *record, struct report *report)
 	return tree < 0 ? report_set(report, STEP_SOURCE, err, path) : tree;
 }
 
-int detached_tmpfs(const char *options, uint32_t flags)
+int detached_new(const char *type, const char *options, uint32_t flags)
 {
 	char copy[256], *rest = copy, *option, *value;
 	int fs, mount_fd = -1, err = 0;
 
 	snprintf(copy, sizeof(copy), "%s", options);
-	fs = (int)syscall(SYS_fsopen, "tmpfs", FSOPEN_CLOEXEC);
+	fs = (int)syscall(SYS_fsopen, type, FSOPEN_CLOEXEC);
 	if (fs < 0)
 		return -errno;
 	while (!err && (option = strsep(&rest, ","))) {

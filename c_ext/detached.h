@@ -14,8 +14,8 @@ int detached_source(const struct block_record *record, struct report *report);
 /* The device of an OP_DEVICE: only one of the expected kind and number. */
 int detached_device(const struct block_record *record, struct report *report);
 
-/* A new tmpfs with mount options as in OP_TMPFS; flags: BIND_*. */
-int detached_tmpfs(const char *options, uint32_t flags);
+/* A new file system (tmpfs, or another without a device) with mount options as in OP_TMPFS; flags: BIND_*. */
+int detached_new(const char *type, const char *options, uint32_t flags);
 
 /* A read-only file with this content, kept in the stage under a number that no other has. */
 int detached_file(int stage, unsigned int number, const char *content, struct report *report);

@@ -2,18 +2,23 @@
 #include "namespace.h"
 
 #include <errno.h>
-#include <linux/capability.h>
 #include <fcntl.h>
+#include <linux/capability.h>
+#include <net/if.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
+
+#include "block.h"
 
 enum { THREADS_END_MS = 500 };
 
@@ -51,16 +56,49 @@ int namespace_end_with(pid_t parent)
 	return getppid() == parent ? 0 : -ESRCH; /* who had ended before the call sends no signal */
 }
 
+static const struct {
+	uint32_t flag;
+	int clone;
+	enum channel_fd fd;
+	const char *path;
+} further[] = {
+	{ ROOT_NET, CLONE_NEWNET, CHANNEL_NETNS, "/proc/self/ns/net" },
+	{ ROOT_IPC, CLONE_NEWIPC, CHANNEL_IPCNS, "/proc/self/ns/ipc" },
+	{ ROOT_UTS, CLONE_NEWUTS, CHANNEL_UTSNS, "/proc/self/ns/uts" },
+};
+
+/* A new network has one interface, and it is down: programs that talk to themselves want it up. */
+static int raise_loopback(void)
+{
+	struct ifreq request = { .ifr_name = "lo", .ifr_flags = IFF_UP | IFF_RUNNING };
+	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0), err = 0;
+
+	if (fd < 0)
+		return errno == EAFNOSUPPORT ? 0 : -errno;
+	if (ioctl(fd, SIOCSIFFLAGS, &request) < 0)
+		err = -errno;
+	close(fd);
+	return err;
+}
+
 int namespace_create(struct report *report)
+{
+	return namespace_create_as(0, report);
+}
+
+int namespace_create_as(uint32_t flags, struct report *report)
 {
 	uid_t uid = geteuid();
 	gid_t gid = getegid();
+	int clone = CLONE_NEWUSER | CLONE_NEWNS, err;
 	char map[64];
-	int err;
+
+	for (size_t i = 0; i < sizeof(further) / sizeof(*further); i++)
+		clone |= flags & further[i].flag ? further[i].clone : 0;
 
 	/* A process that changed its uid is not dumpable, and its /proc/self files then belong to root. */
 	prctl(PR_SET_DUMPABLE, 1, 0, 0, 0);
-	err = unshare_alone(CLONE_NEWUSER | CLONE_NEWNS);
+	err = unshare_alone(clone);
 	if (err < 0)
 		return report_set(report, STEP_USERNS, -err, "unshare(CLONE_NEWUSER|CLONE_NEWNS)");
 
@@ -68,12 +106,12 @@ int namespace_create(struct report *report)
 	err = write_file("/proc/self/setgroups", "deny");
 	if (err < 0)
 		return report_set(report, STEP_USERNS, -err, "/proc/self/setgroups");
-	/* uid -> uid, not uid -> 0: PMIx servers refuse or hang on clients whose uid differs from the job's. */
-	snprintf(map, sizeof(map), "%u %u 1\n", uid, uid);
+	/* uid -> uid unless asked: PMIx servers refuse or hang on clients whose uid differs from the job's. */
+	snprintf(map, sizeof(map), "%u %u 1\n", flags & ROOT_REMAP ? 0 : uid, uid);
 	err = write_file("/proc/self/uid_map", map);
 	if (err < 0)
 		return report_set(report, STEP_USERNS, -err, "/proc/self/uid_map");
-	snprintf(map, sizeof(map), "%u %u 1\n", gid, gid);
+	snprintf(map, sizeof(map), "%u %u 1\n", flags & ROOT_REMAP ? 0 : gid, gid);
 	err = write_file("/proc/self/gid_map", map);
 	if (err < 0)
 		return report_set(report, STEP_USERNS, -err, "/proc/self/gid_map");
@@ -82,6 +120,37 @@ int namespace_create(struct report *report)
 	 * below a bound directory appears inside as well; nothing goes the other way. */
 	if (mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL) < 0)
 		return report_set(report, STEP_USERNS, errno, "make / a recursive slave");
+	err = flags & ROOT_NET ? raise_loopback() : 0;
+	return err ? report_set(report, STEP_USERNS, -err, "loopback interface") : 0;
+}
+
+int namespace_open(uint32_t flags, int ret_fds[CHANNEL_FDS])
+{
+	int err = 0;
+
+	for (int i = 0; i < CHANNEL_FDS; i++)
+		ret_fds[i] = -1;
+	ret_fds[CHANNEL_USERNS] = open("/proc/self/ns/user", O_RDONLY | O_CLOEXEC);
+	ret_fds[CHANNEL_MNTNS] = open("/proc/self/ns/mnt", O_RDONLY | O_CLOEXEC);
+	if (ret_fds[CHANNEL_USERNS] < 0 || ret_fds[CHANNEL_MNTNS] < 0)
+		err = -errno;
+	for (size_t i = 0; !err && i < sizeof(further) / sizeof(*further); i++) {
+		if (!(flags & further[i].flag))
+			continue;
+		ret_fds[further[i].fd] = open(further[i].path, O_RDONLY | O_CLOEXEC);
+		err = ret_fds[further[i].fd] < 0 ? -errno : 0;
+	}
+	for (int i = 0; err && i < CHANNEL_FDS; i++)
+		if (ret_fds[i] >= 0)
+			close(ret_fds[i]);
+	return err;
+}
+
+int namespace_join_further(const int fds[CHANNEL_FDS], struct report *report)
+{
+	for (size_t i = 0; i < sizeof(further) / sizeof(*further); i++)
+		if (fds[further[i].fd] >= 0 && setns(fds[further[i].fd], further[i].clone) < 0)
+			return report_set(report, STEP_JOIN, errno, further[i].path);
 	return 0;
 }
 

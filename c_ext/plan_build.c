@@ -11,6 +11,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "block.h"
 #include "compose.h"
 #include "namespace.h"
 
@@ -42,16 +43,17 @@ static int memory_file(const void *data, size_t size)
 /* The child; its exit status says nothing, the message does. */
 static void build(const struct plan *plan, const int *mounts, unsigned int mount_count, int socket)
 {
+	uint32_t flags = block_root_flags(plan->block, plan->block_size);
 	int fds[CHANNEL_FDS];
 	struct report report;
 
-	fds[CHANNEL_BLOCK] = memory_file(plan->block, plan->block_size);
-	if (fds[CHANNEL_BLOCK] < 0 || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 || namespace_create(&report) < 0)
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 || namespace_create_as(flags, &report) < 0)
 		return;
 	/* Now: behind the pivot /proc is the container's. */
-	fds[CHANNEL_USERNS] = open("/proc/self/ns/user", O_RDONLY | O_CLOEXEC);
-	fds[CHANNEL_MNTNS] = open("/proc/self/ns/mnt", O_RDONLY | O_CLOEXEC);
-	if (fds[CHANNEL_USERNS] < 0 || fds[CHANNEL_MNTNS] < 0)
+	if (namespace_open(flags, fds) < 0)
+		return;
+	fds[CHANNEL_BLOCK] = memory_file(plan->block, plan->block_size);
+	if (fds[CHANNEL_BLOCK] < 0)
 		return;
 	if (compose_root(plan->block, plan->block_size, mounts, mount_count, &report) < 0)
 		return;

@@ -20,7 +20,7 @@
  * disk. Credentials are files, named by these. */
 static const char *const read_by_engine[] = { "HOME", "XDG_CONFIG_HOME", "XDG_RUNTIME_DIR", "DOCKER_CONFIG",
 					      "REGISTRY_AUTH_FILE", "CONTAINERS_REGISTRIES_CONF",
-					      "SLURMD_NODENAME" };
+					      "ENROOT_CONFIG_PATH", "SLURMD_NODENAME" };
 
 static const char *const installation[] = { "libexec/fairlead/engine.py", "libexec/fairlead/fairlead-enter",
 					    "lib/fairlead/spank_fairlead.so", "bin/fairlead",

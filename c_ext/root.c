@@ -129,12 +129,16 @@ static int mount_stage(const char *size, struct report *report)
 
 /* Where upper and work directory go: into the stage, or on the mount that came for them, in a directory that is new: an
  * earlier attempt of this step, whose task was killed, may have left one. */
-static int place_upper(const struct root_upper *upper, const struct root_mounts *mounts, int stage, char *ret_prefix,
-		       size_t size, struct report *report)
+static int place_upper(const struct root_upper *upper, const struct root_mounts *mounts, int stage, int place,
+		       char *ret_prefix, size_t size, struct report *report)
 {
 	int fd, err;
 
 	*ret_prefix = '\0';
+	if (upper->place) {
+		snprintf(ret_prefix, size, "/proc/self/fd/%d/", place);
+		return 0;
+	}
 	if (!upper->mount)
 		return 0;
 	fd = mount_fd(mounts, upper->mount, report);
@@ -152,14 +156,14 @@ static int place_upper(const struct root_upper *upper, const struct root_mounts 
 	return report_set(report, STEP_STAGE, err ? -err : EEXIST, "writable directory on disk");
 }
 
-static int make_folders(int stage, const char *prefix, struct report *report)
+static int make_folders(int stage, const char *prefix, int kept, struct report *report)
 {
 	static const char *const folders[] = { "upper", "work" };
 	char name[64];
 
 	for (unsigned int i = 0; i < sizeof(folders) / sizeof(*folders); i++) {
 		snprintf(name, sizeof(name), "%s%s", prefix, folders[i]);
-		if (mkdirat(stage, name, 0755) < 0)
+		if (mkdirat(stage, name, 0755) < 0 && !(kept && errno == EEXIST))
 			return report_set(report, STEP_STAGE, errno, *prefix ? "writable directory on disk" : "tmpfs over /tmp");
 	}
 	return mkdirat(stage, LAYER_DIR, 0755) < 0 ? report_set(report, STEP_STAGE, errno, "tmpfs over /tmp") : 0;
@@ -169,21 +173,24 @@ static int mount_overlay(const struct block_record *record, const struct root_mo
 			 const struct root_upper *upper, int stage, const int *lowers, struct report *report)
 {
 	const char *image = record->string[record->count - 1];
-	char options[PATH_MAX], prefix[32];
+	char options[PATH_MAX], source[PATH_MAX], prefix[32];
 	int err;
 
-	err = place_upper(upper, mounts, stage, prefix, sizeof(prefix), report);
+	/* The descriptor of the place stands after those of the lower layers. */
+	err = place_upper(upper, mounts, stage, lowers[record->count], prefix, sizeof(prefix), report);
 	if (!err)
-		err = make_folders(stage, prefix, report);
+		err = make_folders(stage, prefix, upper->place != NULL, report);
 	if (err)
 		return err;
 	/* volatile: what a program syncs in its root need not reach a disk, since it ends with the container. */
 	snprintf(options, sizeof(options), "userxattr,%supperdir=%supper,workdir=%swork,lowerdir=",
-		 *prefix ? "volatile," : "", prefix, prefix);
+		 upper->mount ? "volatile," : "", prefix, prefix);
 	err = name_lowers(record, mounts, stage, lowers, options, sizeof(options), report);
 	/* The image as the mount's source: mountinfo shows it, and the lower directories only as descriptors, to whoever
-	 * wants to know whether a tree of a store is in use (store/layers.py). */
-	if (!err && mount(mount_number(image) < 0 ? image : "overlay", "root", "overlay", MS_NOSUID | MS_NODEV, options) < 0)
+	 * wants to know whether a tree of a store is in use (store/layers.py), and the container's name (host/running.py). */
+	snprintf(source, sizeof(source), "%s%s%s", mount_number(image) < 0 ? image : "overlay", upper->name ? "#" : "",
+		 upper->name ? upper->name : "");
+	if (!err && mount(source, "root", "overlay", MS_NOSUID | MS_NODEV, options) < 0)
 		err = report_set(report, STEP_OVERLAY, errno, record->string[record->count - 1]);
 	return err;
 }
@@ -251,15 +258,19 @@ int root_mount(const struct block_record *record, const struct root_mounts *moun
 
 	if (!lowers)
 		return report_set(report, STEP_STAGE, ENOMEM, "layers");
-	for (unsigned int i = 0; i < record->count; i++)
+	for (unsigned int i = 0; i <= record->count; i++)
 		lowers[i] = -1;
 	err = check_mounts(record, mounts, upper, report);
 	if (!err)
 		err = open_lowers(record, lowers, report);
+	if (!err && upper->place) {
+		lowers[record->count] = open(upper->place, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+		err = lowers[record->count] < 0 ? report_set(report, STEP_LAYER, errno, upper->place) : 0;
+	}
 	if (!err)
 		err = mount_on_stage(record, mounts, upper, bare, lowers, ret, report);
 	/* Each is a way to a directory of the host: none may be open when the root has been entered. */
-	for (unsigned int i = 0; i < record->count; i++)
+	for (unsigned int i = 0; i <= record->count; i++)
 		if (lowers[i] >= 0)
 			close(lowers[i]);
 	free(lowers);

@@ -19,10 +19,12 @@ struct root_mounts {
 	unsigned int count;
 };
 
-/* What may be written: in memory or on a mount that came. */
+/* What may be written: in memory, on a mount that came, or in a directory that keeps it for the next container. */
 struct root_upper {
 	const char *size;  /* of the memory, as tmpfs's option wants it; NULL: tmpfs's own default, half of it */
 	const char *mount; /* "mount:N", an empty file system that belongs to the user; NULL: memory */
+	const char *place; /* a directory of the user's, or NULL */
+	const char *name;  /* of the container that it belongs to: stands in the root's mount source, after a '#' */
 };
 
 /* Mount stage and root for an OP_ROOT record and open both in ret. bare: the one lower layer is the root itself,

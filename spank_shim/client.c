@@ -134,19 +134,35 @@ static const char *container_option(void)
 	return value ? value : getenv("SLURM_CONTAINER"); /* set by Slurm since client_init: explicit, too */
 }
 
+/* An environment file in the place of an image. */
+static const char *of_file(const char *name)
+{
+	static char reference[OPTION_MAX + 8]; /* one that is too long is refused later, not cut */
+
+	snprintf(reference, sizeof(reference), "edf:%s", name);
+	return reference;
+}
+
 /* What this command says itself, by the option of whichever name; NULL: nothing. Sets the style that goes with it. */
 static const char *own_reference(void)
 {
 	const char *image = options_given("image"), *value = container_option(), *variable = getenv(own_variable());
+	const char *file = options_given("environment");
 
 	if (value && !*value)
 		refuse("error [reference]: --container: empty, as from an unset variable (write none to run on the host)");
 	/* Slurm hands over its variable as if it were the option; what was typed beats it. */
-	if (image && value && variable && strcmp(value, variable) == 0)
+	if ((image || file) && value && variable && strcmp(value, variable) == 0)
 		value = NULL;
 	if (image && value)
 		refuse("error [usage]: --container-image: given together with --container (give one)");
-	style = image ? STYLE_PYXIS : NULL;
+	style = image || file ? STYLE_PYXIS : NULL;
+	if (file && (image || value))
+		setenv(VARIABLE_ENVIRONMENT, file, 1);
+	else if (file || image || value)
+		unsetenv(VARIABLE_ENVIRONMENT); /* of the job around this command */
+	if (file && !image && !value)
+		return of_file(file);
 	return image ? image : value;
 }
 

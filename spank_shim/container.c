@@ -29,7 +29,7 @@ static int begins(const char *text, const char *with)
 	return strncmp(text, with, strlen(with)) == 0;
 }
 
-/* A tag may mean another image at every launch; a batch script and --multi-prog are not worth a second form. */
+/* A tag may mean another image at every launch; what an environment file means, the engine knows. A batch script and --multi-prog are not worth a second form. */
 static int may_be_kept(const struct engine_request *request)
 {
 	const char *fact = NULL;
@@ -38,7 +38,7 @@ static int may_be_kept(const struct engine_request *request)
 	while ((fact = next_fact(request, fact))) {
 		if (begins(fact, "script=") || begins(fact, "multi_prog="))
 			return 0;
-		frozen |= begins(fact, "ref=") && strstr(fact, "@sha");
+		frozen |= begins(fact, "ref=") && (strstr(fact, "@sha") || strstr(fact, "edf:") || strstr(fact, ".toml"));
 	}
 	return frozen && geteuid() != 0 && plan_key_wanted(request->environment);
 }

@@ -26,7 +26,7 @@ enum { SOCKET, REQUEST, BROKER, KEY, FDS, FIRST_FD = 3 }; /* run/step.py: 3, 4, 
 /* Of the job's environment the engine itself needs these: whose credentials, which proxy, which certificates. */
 static const char *const kept[] = {
 	"HOME=", "USER=", "LOGNAME=", "XDG_CONFIG_HOME=", "XDG_RUNTIME_DIR=", "DOCKER_CONFIG=", "REGISTRY_AUTH_FILE=",
-	"CONTAINERS_REGISTRIES_CONF=",
+	"CONTAINERS_REGISTRIES_CONF=", "ENROOT_CONFIG_PATH=",
 	"SSL_CERT_FILE=", "SSL_CERT_DIR=", "HTTP_PROXY=", "HTTPS_PROXY=", "NO_PROXY=", "ALL_PROXY=", "http_proxy=",
 	"https_proxy=", "no_proxy=", "all_proxy=", "FAIRLEAD_",
 };

@@ -4,7 +4,7 @@
  * step's container, drops what the application must not have and executes it. Linked statically: with --multi-prog on
  * old Slurm it starts inside the image, whose C library may be any.
  *
- *   _FAIRLEAD_ENTER=USERNS:MNTNS:BLOCK   inherited descriptors; -1:-1 when the task has joined already
+ *   _FAIRLEAD_ENTER=N:N:N:N:N:N   inherited descriptors in the order of enum channel_fd; -1: none, or joined already
  *   _FAIRLEAD_COMMAND=WORD               the command, where Slurm could only replace argv[0] */
 #include <errno.h>
 #include <stdio.h>
@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "block.h"
+#include "channel.h"
 #include "exec.h"
 #include "namespace.h"
 #include "seal.h"
@@ -48,17 +49,18 @@ static void *map_block(int fd, size_t *ret_size)
 int main(int argc, char *argv[])
 {
 	const char *numbers = getenv("_FAIRLEAD_ENTER"), *command = getenv("_FAIRLEAD_COMMAND"), *opened;
-	int userns, mntns, block_fd;
+	int fds[CHANNEL_FDS];
 	struct report report = { 0 };
 	size_t size;
 	void *block;
 
-	if (!numbers || sscanf(numbers, "%d:%d:%d", &userns, &mntns, &block_fd) != 3)
+	if (!numbers || sscanf(numbers, "%d:%d:%d:%d:%d:%d", &fds[0], &fds[1], &fds[2], &fds[3], &fds[4], &fds[5]) != CHANNEL_FDS)
 		refuse("error [slurm]: fairlead-enter is started by the Slurm plugin only (use fairlead run)", 125);
-	block = map_block(block_fd, &size);
+	block = map_block(fds[CHANNEL_BLOCK], &size);
 	if (!block)
 		refuse("error [slurm]: the step's launch block cannot be read", 125);
-	if (userns >= 0 && namespace_join(userns, mntns, &report) < 0)
+	if (fds[CHANNEL_USERNS] >= 0 && (namespace_join(fds[CHANNEL_USERNS], fds[CHANNEL_MNTNS], &report) < 0 ||
+					 namespace_join_further(fds, &report) < 0))
 		refuse_report(&report);
 
 	/* Slurm 23.02.5 and later put us before the words; older ones replaced the first word by us. */

@@ -29,13 +29,15 @@
 #define PYTHON FAIRLEAD_PREFIX "/venv/bin/python"
 #define SCRIPT FAIRLEAD_PREFIX "/venv/bin/fairlead"
 
-/* Whether these words may name a launch whose plan is kept: `run` with a digest somewhere; the engine looks closer. */
+/* Whether these words may name a launch whose plan is kept: `run` with a digest or an environment file somewhere; the
+ * engine looks closer. */
 static int may_be_kept(int argc, char *argv[])
 {
 	int frozen = 0;
 
 	for (int i = 2; i < argc; i++)
-		frozen |= strstr(argv[i], "@sha") != NULL;
+		frozen |= strstr(argv[i], "@sha") || strstr(argv[i], ".toml") || strstr(argv[i], "edf:") ||
+			  strncmp(argv[i], "--e", 3) == 0; /* --environment, --edf, or an abbreviation */
 	return argc > 2 && strcmp(argv[1], "run") == 0 && frozen && geteuid() != 0 && plan_key_wanted(environ);
 }
 
@@ -109,7 +111,8 @@ static void try_plan(const char *key, size_t key_size)
 	if (words && !plan.image && !plan.upper) /* those are the broker's */
 		err = plan_build(&plan, NULL, 0, fds);
 	/* One step or none: who is in the user namespace and not in the mount namespace could not go back. */
-	if (!err && namespace_join(fds[CHANNEL_USERNS], fds[CHANNEL_MNTNS], &report) < 0) {
+	if (!err && (namespace_join(fds[CHANNEL_USERNS], fds[CHANNEL_MNTNS], &report) < 0 ||
+		     namespace_join_further(fds, &report) < 0)) {
 		dprintf(STDERR_FILENO, "fairlead: error [namespace]: cannot enter the container: %s: %s\n", report.detail,
 			strerror(report.err));
 		_exit(125);

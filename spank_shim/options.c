@@ -33,6 +33,10 @@ static const struct entry table[] = {
 	{ "container-image", "[USER@][REGISTRY#]IMAGE[:TAG]|PATH",
 	  "[fairlead] run in this image, as under pyxis: a registry's, or a squashfs file when it begins with . or /",
 	  "image", NULL, "PYXIS_CONTAINER_IMAGE", NULL, PYXIS | APART | ALONE | CHECKED },
+	{ "environment", "NAME|PATH",
+	  "[fairlead] run in what this environment file (EDF) describes: a name in EDF_PATH, or a path",
+	  "environment", NULL, NULL, NULL, APART | ALONE },
+	{ "edf", "NAME|PATH", "[fairlead] the same as --environment", "environment", NULL, NULL, NULL, APART | ALONE },
 	{ "container-mounts", "SRC[:DST[:FLAGS]][,...]",
 	  WITH "mount SRC of the host at DST; flags are joined by +, e.g. ro+noexec; tmpfs:DST; umount:DST", "mounts", NULL,
 	  "PYXIS_CONTAINER_MOUNTS", NULL, PYXIS | LIST | CHECKED },
@@ -67,6 +71,13 @@ static const struct entry table[] = {
 	{ "container-mpi", "auto|host|image",
 	  WITH "whose MPI library runs; auto (default) takes the host's where it is proven to fit, else the image's", "mpi",
 	  NULL, "FAIRLEAD_MPI", "auto, host, image", 0 },
+	{ "container-device", "HOST[:CONTAINER][:rwm]|CDI[,...]",
+	  WITH "give it a device of the host, by path or by CDI name (vendor.com/class=name)", "device", NULL, NULL, NULL,
+	  LIST | CHECKED },
+	{ "container-gpu", "auto|all|none", WITH "which GPUs it gets; auto (default): the job's", "gpu", NULL, "FAIRLEAD_GPU",
+	  "auto, all, none", 0 },
+	{ "container-annotation", "NAME=VALUE[,...]", WITH "say something by which the site's hooks may be chosen",
+	  "annotation", NULL, NULL, NULL, LIST | CHECKED },
 	{ "container-batch", NULL,
 	  "[fairlead] sbatch: run the batch script itself inside; with --container it runs on the host by default, and its "
 	  "sruns inherit the container", "batch", "1", NULL, NULL, 0 },
@@ -314,6 +325,7 @@ void options_facts(FILE *out, char *const *environment)
 {
 	add_fact(out, environment, "ref");
 	add_fact(out, environment, "style");
+	add_fact(out, environment, "environment");
 	for (size_t i = 0; i < COUNT; i++)
 		if (!(table[i].flags & APART) && first_of(table[i].key) == i)
 			add_fact(out, environment, table[i].key);

@@ -24,6 +24,8 @@
 #define VARIABLE_REFERENCE VARIABLE_PREFIX "REF"
 /* Whose meaning the options have: "pyxis" when pyxis's own named the image. */
 #define VARIABLE_STYLE VARIABLE_PREFIX "STYLE"
+/* The environment file that lies under an image that was named beside it. */
+#define VARIABLE_ENVIRONMENT VARIABLE_PREFIX "ENVIRONMENT"
 #define VARIABLE_WORKDIR VARIABLE_PREFIX "WORKDIR"
 #define VARIABLE_BATCH VARIABLE_PREFIX "BATCH"
 #define STYLE_PYXIS "pyxis"

@@ -337,7 +337,7 @@ static void get_container(spank_t spank, const struct facts *facts, int fds[CHAN
  * joins here, TaskProlog runs inside, and the sealed command finds fairlead-enter in the container. */
 static void hand_over(spank_t spank, const struct facts *facts, char **argv, int fds[CHANNEL_FDS])
 {
-	char helper[OPTION_MAX + 64], numbers[64];
+	char helper[OPTION_MAX + 64], numbers[96];
 	struct report report;
 	int err;
 
@@ -356,15 +356,16 @@ static void hand_over(spank_t spank, const struct facts *facts, char **argv, int
 	}
 	if (err == -ENOSYS && facts->multi_prog) {
 		if (namespace_join(fds[CHANNEL_USERNS], fds[CHANNEL_MNTNS], &report) < 0 ||
-		    exec_drop_privileges(&report) < 0)
+		    namespace_join_further(fds, &report) < 0 || exec_drop_privileges(&report) < 0)
 			refuse(125, "error [namespace]: cannot join the container: %s: %s", report.detail,
 			       strerror(report.err));
-		fds[CHANNEL_USERNS] = fds[CHANNEL_MNTNS] = -1;
+		for (int i = 0; i < CHANNEL_FDS; i++)
+			fds[i] = i == CHANNEL_BLOCK ? fds[i] : -1;
 	}
 	for (int i = 0; i < CHANNEL_FDS; i++)
 		if (fds[i] >= 0 && fcntl(fds[i], F_SETFD, 0) < 0)
 			refuse(125, "error [slurm]: descriptor: %s", strerror(errno));
-	snprintf(numbers, sizeof(numbers), "%d:%d:%d", fds[CHANNEL_USERNS], fds[CHANNEL_MNTNS], fds[CHANNEL_BLOCK]);
+	snprintf(numbers, sizeof(numbers), "%d:%d:%d:%d:%d:%d", fds[0], fds[1], fds[2], fds[3], fds[4], fds[5]);
 	if (spank_setenv(spank, "_FAIRLEAD_ENTER", numbers, 1) != ESPANK_SUCCESS)
 		refuse(125, "error [slurm]: cannot set the task's environment");
 }

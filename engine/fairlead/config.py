@@ -217,6 +217,13 @@ SETTINGS: dict[str, Setting] = {
         "is free on the disk; empty: half of the memory, a tenth of the disk",
         form=_SIZE,
     ),
+    "gpu": Setting(
+        "auto",
+        "FAIRLEAD_GPU",
+        "which GPUs a container gets: auto (those of the job, by Slurm's variables or by "
+        "NVIDIA_VISIBLE_DEVICES of job or image), all that you may open, none",
+        ("auto", "all", "none"),
+    ),
     "cdi_dirs": Setting(
         ("/etc/cdi", "/var/run/cdi"),
         "",
@@ -303,6 +310,7 @@ class Config(NamedTuple):
     writable: bool
     upper: str
     upper_size: str
+    gpu: str
     cdi_dirs: tuple[str, ...]
     hooks_dirs: tuple[str, ...]
     site_mounts: tuple[str, ...]

@@ -70,6 +70,13 @@ class ConfigError(Error):
     remedy = "correct the file named"
 
 
+class EdfError(Error):
+    """An environment file (EDF) cannot be found or read, or holds a wrong key or value."""
+
+    code = "edf"
+    remedy = "see fairlead edf check"
+
+
 class ReferenceError(Error):  # noqa: A001 - the field's own word; the builtin concerns weak references only
     """An image reference does not follow the grammar."""
 

@@ -74,31 +74,39 @@ def end_with(parent: int) -> bool:
     return bool(lib.namespace_end_with(parent) == 0)
 
 
-def create_namespace() -> tuple[int, int]:
+def create_namespace(block: bytes = b"") -> tuple[int, ...]:
     """Move this process, which must have one thread only, into a new user and mount namespace.
 
+    And, where the launch block's root asks for them, into others.
+
     Returns:
-        Descriptors of the user and of the mount namespace, close-on-exec.
+        Descriptors in the order of ``channel.h``, close-on-exec; -1 for what there is none of, as
+        always for the block.
 
     Raises:
         Failure: with step ``userns``.
 
     Source: user_namespaces(7); slurm.md "Pitfalls".
     """
-    report = ffi.new("struct report *")
-    _report(lib.namespace_create(report), report)
-    flags = os.O_RDONLY | os.O_CLOEXEC
-    return os.open("/proc/self/ns/user", flags), os.open("/proc/self/ns/mnt", flags)
+    report, fds = ffi.new("struct report *"), ffi.new("int[]", lib.CHANNEL_FDS)
+    flags = lib.block_root_flags(block, len(block))
+    _report(lib.namespace_create_as(flags, report), report)
+    check(lib.namespace_open(flags, fds), "/proc/self/ns")
+    return tuple(fds)
 
 
-def join_namespace(user_fd: int, mount_fd: int) -> None:
+def join_namespace(fds: tuple[int, ...]) -> None:
     """Move this process, which must have one thread only, into a container's namespaces.
+
+    Args:
+        fds: in the order of ``channel.h``; -1 for what there is none of.
 
     Raises:
         Failure: with step ``join``.
     """
     report = ffi.new("struct report *")
-    _report(lib.namespace_join(user_fd, mount_fd, report), report)
+    _report(lib.namespace_join(fds[0], fds[1], report), report)
+    _report(lib.namespace_join_further(ffi.new("int[]", list(fds)), report), report)
 
 
 def compose_root(block: bytes, mounts: tuple[int, ...] = ()) -> None:
@@ -215,7 +223,7 @@ def cma_test() -> int:
 # -- channel ---------------------------------------------------------------------------------------
 
 
-def send_outcome(socket_fd: int, status: int, text: str, fds: tuple[int, int, int] | None) -> None:
+def send_outcome(socket_fd: int, status: int, text: str, fds: tuple[int, ...] | None) -> None:
     """Send the engine's one message to the task that started it (``channel.h``)."""
     array = ffi.new("int[]", list(fds)) if fds else ffi.NULL
     line = text.encode(errors="surrogateescape")[:2000]

@@ -159,6 +159,8 @@ class FaultyRegistry:
         self.realm: str | None = None  # instead of our own
         self.token_uses = -1  # requests that a token is good for
         self.tokens: dict[str, int] = {}
+        self.uploads: dict[str, bytes] = {}
+        self.mounts = True
         self.told_digest = True
         self._faults: list[_Planned] = []
         self._lock = threading.Lock()
@@ -235,10 +237,43 @@ class FaultyRegistry:
         parts = path.split("/")
         if len(parts) < 5 or parts[1] != "v2":
             return Answer(404, {"Content-Type": "text/plain"}, b"404 page not found")
+        if request.method in {"POST", "PATCH", "PUT"} or parts[-2] == "uploads":
+            return self._upload(request, parts)
         repository, kind, name = "/".join(parts[2:-2]), parts[-2], parts[-1]
         if kind == "manifests":
             return self._manifest(repository, name)
         return self._blob(name, request.headers.get("range"), request.headers.get("if-range"))
+
+    def _upload(self, request: Request, parts: list[str]) -> Answer:
+        """The write half: sessions by number, each piece only where the one before ended."""
+        repository = "/".join(parts[2 : parts.index("blobs")]) if "blobs" in parts else ""
+        if parts[-2] == "manifests":
+            kind = request.headers.get("content-type", "")
+            for name in (parts[-1], digest_of(request.body)):
+                self.manifests["/".join(parts[2:-2]), name] = (kind, request.body)
+            return Answer(201, {})
+        query = parse_qs(urlsplit(request.path).query)
+        if request.method == "POST":
+            if query.get("mount", [""])[0] in self.blobs and self.mounts:
+                return Answer(201, {})
+            number = str(len(self.uploads))
+            self.uploads[number] = b""
+            return Answer(202, {"Location": f"/v2/{repository}/blobs/uploads/{number}?_state=x"})
+        number = parts[-1]
+        headers = {"Location": f"/v2/{repository}/blobs/uploads/{number}?_state=y"}
+        if request.method == "PATCH":
+            first = int(request.headers["content-range"].partition("-")[0])
+            if first != len(self.uploads[number]):
+                return Answer(416, headers)
+            self.uploads[number] += request.body
+        if request.method == "PUT":
+            (digest,) = query["digest"]
+            if digest_of(self.uploads[number]) != digest:
+                return said(400, "DIGEST_INVALID", "digest did not match")(Answer(400, {}))
+            self.blobs[digest] = self.uploads.pop(number)
+            return Answer(201, {})
+        headers["Range"] = f"0-{max(0, len(self.uploads[number]) - 1)}"
+        return Answer(202 if request.method == "PATCH" else 204, headers)
 
     def _manifest(self, repository: str, name: str) -> Answer:
         if (repository, name) not in self.manifests:
@@ -346,7 +381,7 @@ class _Handler(BaseHTTPRequestHandler):
         with contextlib.suppress(BrokenPipeError, ConnectionResetError, ssl.SSLError):
             self._send(answer)
 
-    do_GET = do_HEAD = do_POST = _serve  # noqa: N815
+    do_GET = do_HEAD = do_POST = do_PATCH = do_PUT = _serve  # noqa: N815
 
     def _send(self, answer: Answer) -> None:
         if answer.cut_at is not None and answer.cut_at < 0:

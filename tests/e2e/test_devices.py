@@ -54,17 +54,17 @@ def test_path_that_cannot_be_had_is_refused_by_name(user: User, site: Site, imag
         "(check the name, and that the job was given the device)"
     )
     assert line(user, "--device", "/etc/passwd:/dev/x", image, "true") == (
-        "fairlead: error [device]: /etc/passwd: is no device (asked for by --device) "
+        "fairlead: error [device]: /etc/passwd: is no device (asked for by its path) "
         "(check the name, and that the job was given the device)"
     )
     assert line(user, "--device", "/dev/null:r", image, "true") == (
         "fairlead: error [device]: /dev/null: you may read and write it, which a container cannot "
-        "narrow to 'r' (asked for by --device) (ask for rw)"
+        "narrow to 'r' (asked for by its path) (ask for rw)"
     )
     node = f"{user.place}/node"
     os.mknod(node, stat.S_IFCHR | 0o600, os.makedev(1, 1))
     assert line(user, "--device", f"{node}:/dev/mem", image, "true") == (
-        f"fairlead: error [device]: {node}: you may not open it (asked for by --device) "
+        f"fairlead: error [device]: {node}: you may not open it (asked for by its path) "
         "(check its owner and mode, and that the job was given the device)"
     )
 

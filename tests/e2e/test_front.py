@@ -289,3 +289,19 @@ def test_what_an_env_file_says_is_read_each_time(fairlead: Installation, image: 
     for value in "12":
         file.write_text(f"A={value}\n")
         assert fairlead.run(*command)[1] == f"{value}\n"
+
+
+def test_environment_file_is_kept_until_it_changes(fairlead: Installation, image: str) -> None:
+    folder = Path(f"{fairlead.place}/home")
+    (folder / "base.toml").write_text('[env]\nB = "${FROM:-none}"\n')
+    (folder / "x.toml").write_text(f'image = "{image}"\nbase_environment = "./base.toml"\n')
+    words = ("run", "x.toml", "sh", "-c", "echo $B")
+    assert twice(fairlead, *words)[1] == "image\n"
+    (folder / "base.toml").write_text('[env]\nB = "${MINE:-none}"\n')
+    assert twice(fairlead, *words)[1] == "none\n"
+    assert fairlead.run(*words, MINE="1")[1] == "1\n"
+    assert fairlead.starts() == 1
+    assert fairlead.run("run", "--environment", "./x", *words[2:])[1] == "none\n"
+    assert fairlead.starts() == 1
+    assert fairlead.run("run", "--environment", "./x", *words[2:])[1] == "none\n"
+    assert fairlead.starts() == 0

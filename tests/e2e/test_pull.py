@@ -362,6 +362,17 @@ def test_login_from_a_file_opens_a_private_registry(bench, private_registry, rep
     assert (Path(bench.pull(f"{private_registry}/{repository}:1").rootfs) / "etc/name").exists()
 
 
+def test_login_of_enroot_opens_a_private_registry(bench, private_registry, repository):
+    login = "Basic " + base64.b64encode(b"alice:open sesame").decode()
+    push(private_registry, repository, "1", image([layer(BASE)]), login=login)
+    host = private_registry.rpartition(":")[0]
+    (bench.home / ".credentials").write_text(f'machine {host} login alice password "open sesame"\n')
+    bench.environ["ENROOT_CONFIG_PATH"] = str(bench.home)
+    assert (Path(bench.pull(f"{private_registry}/{repository}:1").rootfs) / "etc/name").exists()
+    line = bench.line("pull", f"eve@{private_registry}#{repository}:1")
+    assert "the registry wants a login" in line
+
+
 def test_line_for_an_artifact(bench, faulty):
     config = {
         "mediaType": "application/vnd.cncf.helm.config.v1+json",

@@ -395,3 +395,130 @@ def test_a_readonly_root_that_has_every_mount_point_needs_no_overlay(contained, 
     refused = contained("touch", "/etc/new", request=request)
     assert "Read-only" in refused.stderr
     assert "resolv" in contained("ls", "/etc", request=request).stdout
+
+
+def volumes(*asked, **more):
+    return {"request": {"volumes": asked, **more}}
+
+
+def test_volume_that_a_link_of_the_image_leads_into_the_kernels_trees_is_refused(
+    contained, place, tree
+):
+    """runc CVE-2025-52881: what the engine reads of /proc, and the application, stays the kernel's."""
+    os.symlink("/proc", os.path.join(tree, "data"))
+    os.symlink("sys/class", os.path.join(tree, "other"))
+    source = os.path.join(place, "source")
+    os.mkdir(source)
+    own(source)
+    for target in ("/data/sys", "/data", "/other"):
+        result = contained("true", **volumes([source, target]))
+        assert result.returncode == 125
+        assert result.stderr == (
+            f"error [mount]: {target}: the image has a symbolic link in place of this directory "
+            "(rebuild the image)\n"
+        )
+
+
+@pytest.mark.parametrize("source", ["/proc/self/fd/0", "/proc/self/cwd", "/proc/self/root/etc"])
+def test_volume_that_the_engine_holds_open_is_refused(contained, source):
+    result = contained("true", **volumes([source, "/x"]))
+    assert result.returncode == 125
+    assert (
+        f"error [mount]: cannot mount {source}: Too many levels of symbolic links" in result.stderr
+    )
+
+
+def test_volume_whose_target_is_swapped_meanwhile_leaves_the_host_as_it_was(contained, place, tree):
+    """runc CVE-2021-30465: the image's directory becomes a link to the host and back, all the time."""
+    outside, source, target = (
+        os.path.join(place, name) for name in ("outside", "source", "tree/data")
+    )
+    for path in (outside, source, target):
+        os.mkdir(path)
+        own(path)
+    swap = f"while :; do mv {target} {target}.1; ln -s ../../../../../..{outside} {target}; rm {target}; mv {target}.1 {target}; done"
+    swapper = subprocess.Popen(["sh", "-c", swap], preexec_fn=drop, stderr=subprocess.DEVNULL)
+    try:
+        for _ in range(8):
+            result = contained("true", **volumes([source, "/data/deep"]))
+            assert result.returncode in (0, 125), result.stderr
+    finally:
+        swapper.kill()
+        swapper.wait()
+    assert os.listdir(outside) == []
+
+
+def test_volumes_with_odd_names_are_those_paths(contained, place):
+    """pyxis's own past: names that an fstab would have read otherwise."""
+    names = ["a b", "tab\there", "#x", "\\040y", "c:d", "e,f", "g=h", "$HOME"]
+    names.remove("tab\there")  # a control character, which is refused (tests/unit/test_pyxis.py)
+    asked = []
+    for name in names:
+        source = os.path.join(place, name)
+        os.mkdir(source)
+        own(source)
+        asked.append([source, f"/in/{name}"])
+    assert output(contained("ls", "-1", "/in", **volumes(*asked))).split("\n")[:-1] == sorted(names)
+
+
+def test_kinds_and_flags_of_volumes(contained, place):
+    source = os.path.join(place, "source")
+    os.mkdir(source)
+    own(source)
+    asked = volumes(
+        [source, "/ro", ["ro", "noexec"]],
+        [source, "/private", ["private"]],
+        [source, "/never", ["runbindable", "rbind"]],
+        ["tmpfs", "/t", ["size=1m", "noexec"], "tmpfs"],
+        ["umount", "/dev/shm", [], "umount"],
+    )
+    seen = {
+        fields[4]: (set(fields[5].split(",")), fields[6])
+        for fields in map(
+            str.split, output(contained("cat", "/proc/self/mountinfo", **asked)).splitlines()
+        )
+    }
+    assert {"ro", "noexec", "nosuid", "nodev"} <= seen["/ro"][0]
+    assert seen["/private"][1] == "-"
+    assert seen["/never"][1] == "unbindable"
+    assert {"noexec", "nosuid", "nodev"} <= seen["/t"][0]
+    assert "/dev/shm" not in seen
+
+
+def test_root_inside_is_the_user_with_no_right_more(contained, place):
+    shown = output(
+        contained(
+            "sh",
+            "-c",
+            "id -u; id -g; echo $HOME; touch ~/by-root; grep Cap /proc/self/status",
+            request={"remap_root": True},
+        )
+    ).split()
+    assert shown[:3] == ["0", "0", "/root"]
+    assert all(int(word, 16) == 0 for word in shown[3:] if not word.startswith("Cap"))
+
+
+def test_namespaces_of_its_own_are_asked_for_one_by_one(contained):
+    kinds = ("net", "ipc", "uts")
+    links = [f"/proc/self/ns/{kind}" for kind in kinds]
+    host = [os.readlink(link) for link in links]
+    for kind in kinds:
+        script = "for link; do readlink $link; done"
+        command = ("sh", "-c", script, "sh", *links)
+        shown = output(contained(*command, request={"unshare": [kind]})).split()
+        differs = [
+            name for name, one, other in zip(kinds, shown, host, strict=True) if one != other
+        ]
+        assert differs == [kind]
+
+
+def test_network_of_its_own_is_a_loopback_that_is_up(contained):
+    shown = output(
+        contained(
+            "sh",
+            "-c",
+            "ls /sys/class/net; cat /sys/class/net/lo/flags",
+            request={"unshare": ["net"]},
+        )
+    )
+    assert shown.split() == ["lo", "0x9"]

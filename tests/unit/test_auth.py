@@ -7,9 +7,11 @@ import json
 import os
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as some
 
 from fairlead import errors
-from fairlead.image import auth
+from fairlead.image import auth, netrc
 
 
 def entry(user, password="pw"):
@@ -208,3 +210,74 @@ def test_helper_with_a_path_is_refused(home, name):
     write(home / ".docker/config.json", {"credsStore": name})
     with pytest.raises(errors.ConfigError, match="not a name"):
         found(home)
+
+
+# -- enroot's .credentials -------------------------------------------------------------------------
+
+NETRC = """\
+# comment
+machine r.io login ada password "pass \\"word#1"
+machine r.io login bob password b#2
+machine auth.docker.io
+  login hub
+  password secret
+machine authn.nvidia.com login $oauthtoken password nv
+macdef init
+machine evil.io login x password y
+
+machine gcr.io login token password $(gcloud auth print-access-token)
+machine r.io:5000 login port password p
+machine half.io login only
+default login any password one
+"""
+
+
+@pytest.mark.parametrize(
+    ("registry", "user", "login"),
+    [
+        ("r.io", None, ("ada", 'pass "word#1')),
+        ("r.io", "bob", ("bob", "b#2")),
+        ("r.io", "eve", None),
+        ("r.io:5000", None, ("port", "p")),
+        ("r.io:6000", None, ("ada", 'pass "word#1')),
+        ("docker.io", None, ("hub", "secret")),
+        ("nvcr.io", None, ("$oauthtoken", "nv")),
+        ("evil.io", None, None),
+        ("gcr.io", None, None),
+        ("half.io", None, None),
+        ("other.io", None, None),
+    ],
+)
+def test_enroot_login(home, capfd, registry, user, login):
+    path = home / ".config/enroot/.credentials"
+    write(path, NETRC)
+    got = found(home, registry, user=user)
+    assert (got and (got.username, got.password)) == login
+    said = capfd.readouterr().err
+    if registry == "gcr.io":
+        assert said == (
+            f"fairlead: warning: {path}:11: holds $(...), which is not run; going on without a "
+            "login for gcr.io (fairlead login keeps one)\n"
+        )
+    else:
+        assert said == ""
+
+
+def test_enroot_login_is_the_last_and_enroot_config_path_leads_to_it(home):
+    write(home / "e/.credentials", "machine r.io login enroot password x")
+    assert found(home, ENROOT_CONFIG_PATH=f"{home}/e").username == "enroot"
+    write(home / ".docker/config.json", {"auths": {"r.io": entry("docker")}})
+    assert found(home, ENROOT_CONFIG_PATH=f"{home}/e").username == "docker"
+
+
+def test_enroot_file_that_is_none_is_an_error_and_shows_no_secret(home):
+    (home / ".config/enroot/.credentials").mkdir(parents=True)
+    with pytest.raises(errors.ConfigError) as caught:
+        found(home)
+    assert caught.value.message == f"{home}/.config/enroot/.credentials: is not a regular file"
+    assert "secret" not in repr(list(netrc.parse(NETRC)))
+
+
+@given(some.text(max_size=100))
+def test_any_text_is_a_netrc_file(text):
+    assert all(isinstance(login.line, int) for login in netrc.parse(text))

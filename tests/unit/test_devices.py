@@ -258,7 +258,7 @@ def test_device_asked_for_twice_is_bound_once():
     ("text", "says"),
     [
         ("/dev/nosuch", "/dev/nosuch: No such file or directory"),
-        ("/etc/passwd:/dev/x", "/etc/passwd: is no device (asked for by --device)"),
+        ("/etc/passwd:/dev/x", "/etc/passwd: is no device (asked for by its path)"),
     ],
 )
 def test_path_that_is_no_device_is_refused(text, says):

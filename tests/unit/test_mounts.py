@@ -27,6 +27,15 @@ def test_home_can_be_left_out():
     assert "/home/ada" not in destinations(plans.make(request_=plans.request(mount_home=False)))
 
 
+def test_home_that_is_left_out_does_not_come_in_as_the_jobs_directory():
+    facts = plans.FACTS._replace(directories=plans.PLACES | {"/home/ada/run"})
+    for cwd in ("/home/ada", "/home/ada/run"):
+        request = plans.request(cwd=cwd, mount_home=False)
+        plan = plans.make(facts_=facts, request_=request)
+        assert not [path for path in destinations(plan) if path.startswith("/home")]
+        assert plan.workdir == "/"
+
+
 def test_cwd_below_home_is_not_bound_twice():
     facts = plans.FACTS._replace(directories=plans.PLACES | {"/home/ada/run"})
     plan = plans.make(facts_=facts, request_=plans.request(cwd="/home/ada/run"))

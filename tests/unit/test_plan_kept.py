@@ -306,6 +306,46 @@ def test_plan_without_a_hook_is_made_anew_when_the_hooks_change(node, hooked, ch
     assert node.find() is None
 
 
+@pytest.mark.parametrize("change", ["driver appears", "specifications appear", "other job"])
+def test_plan_without_a_gpu_is_made_anew_when_there_is_one(node, monkeypatch, change):
+    """A job that has GPUs by Slurm's word, on a node without a driver: kept, with its note."""
+    places = tuple(str(node.tmp / f"gpu{number}") for number in range(2))
+    monkeypatch.setattr(facts, "GPU_PLACES", places)
+    node.site.write_text(f'cdi_dirs = ["{node.tmp}/cdi"]\n')
+    node.job["SLURM_JOB_GPUS"] = "0"
+    start, ready, request, config = node.decide()
+    assert ready.plan.notes
+    assert kept((start, ready, request, config))
+    assert node.find() is not None
+    if change == "driver appears":
+        touch(places[1])
+    elif change == "specifications appear":
+        os.mkdir(node.tmp / "cdi")
+    else:
+        del node.job["SLURM_JOB_GPUS"]
+    assert node.find() is None
+
+
+def test_launch_that_looked_for_gpus_is_not_kept(node, monkeypatch):
+    import fairlead.host.gpu  # noqa: F401 - it takes its places from the tuple that is changed next
+
+    place = str(node.tmp / "gpu")
+    monkeypatch.setattr(facts, "GPU_PLACES", (place,))
+    touch(place)
+    assert node.keep()
+    node.job["SLURM_JOB_GPUS"] = "0"
+    assert not node.keep()
+
+
+def test_device_of_a_fast_network_that_appears(node, monkeypatch):
+    folder = node.tmp / "infiniband"
+    monkeypatch.setattr(facts, "FABRIC_DIRECTORY", str(folder))
+    assert node.keep()
+    assert node.find() is not None
+    folder.mkdir()
+    assert node.find() is None
+
+
 def test_home_that_vanishes(node, monkeypatch):
     user = facts.user()._replace(home=str(node.tmp / "home"))
     monkeypatch.setattr(facts, "user", lambda: user)

@@ -255,6 +255,13 @@ def test_pyxis_own_image_option_brings_its_other_meanings():
     assert (plain.remap_pytorch, styled.remap_pytorch) == (False, True)
 
 
+def test_under_pyxis_the_working_directory_is_the_images_or_the_root():
+    styled = applied(style="pyxis")
+    assert plans.make(request_=styled).workdir == "/"
+    assert plans.make(request_=styled, workdir="/w").workdir == "/w"
+    assert plans.make(request_=applied()).workdir == CWD
+
+
 def test_the_sites_entrypoint_default_is_for_pyxis_style_only():
     assert not applied(execute_entrypoint="1").use_entrypoint
     assert applied(style="pyxis", execute_entrypoint="1").use_entrypoint

@@ -36,8 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, config: settings.Config) -> int:
     """Write the bundle; a failure leaves no half of one."""
-    config = run_verb.configured(arguments, config)
-    request = run_verb.request_from(arguments, config)
+    request, config = run_verb.launch_from(arguments, config)
     where = os.path.abspath(arguments.directory)
     if request.upper == "disk":
         raise errors.UpperError('a bundle has a root of its own: upper = "disk" has no meaning')

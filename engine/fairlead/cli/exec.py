@@ -66,7 +66,7 @@ def run(arguments: argparse.Namespace, config: settings.Config) -> int:
     kept = {"TERM": term} if term else {}
     environ = {k: v for k, v in process.environ.items() if k not in _NOT_OURS} | kept | dict(asked)
     entry = block.compile_entry(arguments.workdir or process.cwd)
-    namespace.join(process.user_fd, process.mount_fd)
+    namespace.join(process.fds)
     os.environ.clear()
     os.environ.update(environ)
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)

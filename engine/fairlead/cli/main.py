@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import sys
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import fairlead
 from fairlead import config as settings
@@ -24,13 +24,19 @@ VERBS = {
     "doctor": "say what works on this node, what does not, and why",
     "inspect": "show an image's configuration and layers",
     "plan": "show what a launch would do, and why, without doing it",
+    "edf": "check and show environment files (EDF)",
     "ps": "list your running containers on this node",
     "exec": "run a command in a running container",
+    "commit": "save a named container as an image or a file",
+    "push": "copy an image to a registry or an OCI layout",
+    "export": "write a root file system to a squashfs or tar file",
+    "import": "make an image of a root file system",
     "bundle": "write a launch as an OCI bundle for crun, runc and youki",
     "login": "log in to a registry",
     "logout": "forget the login of a registry",
     "completion": "print the completion script of bash, zsh or fish",
     "config": "show every setting with its value and origin, or check the files",
+    "migrate": "say what a script or configuration of another engine becomes",
     "mpi": "show the host's MPI, an image's, and whose will run",
 }
 
@@ -38,6 +44,7 @@ EPILOG = """\
 An image is named as everywhere: [REGISTRY/]NAME[:TAG][@sha256:...], e.g. ubuntu:24.04, or
 REGISTRY#NAME. Images on this machine: the PATH of a squashfs or SIF file or of a root directory,
 oci:PATH[:TAG], oci-archive:PATH[:TAG], docker-archive:PATH[:NAME], containers-storage:NAME.
+An environment file names image, mounts and variables: PATH.toml, or edf:NAME (see fairlead edf).
 Under Slurm: srun --container=IMAGE ./app (see srun --help).
 Settings: /etc/fairlead/fairlead.toml and fairlead.d/*.toml, ~/.config/fairlead/fairlead.toml,
 FAIRLEAD_* variables; fairlead config shows them.
@@ -53,14 +60,19 @@ class _Parser(argparse.ArgumentParser):
         raise errors.UsageError(message, hint=f"see {self.prog} --help")
 
 
+def _module(verb: str) -> Any:
+    # No module can be called as a keyword of the language is.
+    return importlib.import_module(f"fairlead.cli.{'import_' if verb == 'import' else verb}")
+
+
 def description(verb: str) -> str:
     """Return what a verb's module says of itself."""
-    return importlib.import_module(f"fairlead.cli.{verb}").__doc__ or ""
+    return _module(verb).__doc__ or ""
 
 
 def parser_for(verb: str) -> argparse.ArgumentParser:
     """Return the parser of one verb."""
-    module = importlib.import_module(f"fairlead.cli.{verb}")
+    module = _module(verb)
     parser = _Parser(
         prog=f"fairlead {verb}",
         description=description(verb).split("\n\n")[0],
@@ -102,7 +114,7 @@ def _dispatch(argv: list[str]) -> int:
     arguments = parser_for(verb).parse_args(argv[1:])
     if arguments.verbose:
         log.set_verbose(True)
-    module = importlib.import_module(f"fairlead.cli.{verb}")
+    module = _module(verb)
     status: int = module.run(arguments, settings.load())
     return status
 

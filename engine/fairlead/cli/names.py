@@ -10,13 +10,21 @@ from fairlead.store import meaning
 
 
 def parse(text: str, config: settings.Config) -> reference.Reference:
-    """Return the reference that text names.
+    """Return the reference that text names, or that the environment file does that it names.
 
     Raises:
+        errors.EdfError: the environment file cannot be had, or something is wrong with it.
         errors.ReferenceError: text breaks the grammar, or is a relative path where there is no
             working directory.
         errors.Error: a short name has no one meaning.
     """
+    name = reference.environment(text)
+    if name is not None:
+        from fairlead.plan import request as launch
+        from fairlead.run import environment
+
+        asked = launch.Request("", (), os.environ, directory())
+        text = environment.applied(asked, config, name, frozenset())[0].reference
     return meaning.of(text, config, directory())
 
 

@@ -22,13 +22,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--json", action="store_true", help="OCI runtime-spec config.json, with reasons"
     )
-    run_verb.add_arguments(parser)
+    run_verb.add_options(parser)
+    parser.add_argument("reference", metavar="IMAGE", help="image reference")
+    run_verb.add_command(parser)
 
 
 def run(arguments: argparse.Namespace, config: settings.Config) -> int:
     """Print the plan."""
-    config = run_verb.configured(arguments, config)
-    request = run_verb.request_from(arguments, config)
+    request, config = run_verb.launch_from(arguments, config)
     plan = prepare.prepare(request, config).plan
     if arguments.json:
         document = {"config": oci.config(plan, request.environ), "reasons": reasons(plan)}

@@ -15,7 +15,9 @@ import signal
 from fairlead import config as settings
 from fairlead import log
 from fairlead.cli import names, words
-from fairlead.host import witness
+from fairlead.host import running, witness
+from fairlead.image import reference
+from fairlead.plan import longmount, pyxis
 from fairlead.plan import request as launch
 from fairlead.run import block, namespace, proof, upper
 from fairlead.run import launch as prepare
@@ -29,9 +31,26 @@ examples:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options that ``run`` and ``plan`` share."""
+    """Declare the options."""
     add_options(parser)
-    parser.add_argument("reference", metavar="IMAGE", help="image reference")
+    parser.add_argument(
+        "-n",
+        "--name",
+        default="",
+        metavar="NAME[:MODE]",
+        help="keep what is written to the root for the next container of this name; "
+        "MODE: auto (default), create, exec, no_exec",
+    )
+    parser.add_argument(
+        "--environment",
+        "--edf",
+        metavar="NAME|PATH",
+        help="environment file (EDF) that names image, mounts and variables; all words that follow "
+        "are the command (for the image's own: fairlead run edf:NAME)",
+    )
+    parser.add_argument(
+        "reference", metavar="IMAGE", help="image reference, or an environment file (x.toml)"
+    )
     add_command(parser)
 
 
@@ -48,6 +67,7 @@ def add_command(parser: argparse.ArgumentParser) -> None:
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Declare what says how to launch."""
     add = parser.add_argument
+    parser.set_defaults(environment=None)
     words.add_arguments(parser)
     add("-w", "--workdir", metavar="DIR", help="working directory inside")
     add("--entrypoint", metavar="COMMAND", help="replace the image's entrypoint; empty: none")
@@ -75,8 +95,32 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--rm", action="store_true", help="accepted as by podman; nothing is ever left behind")
 
 
-def request_from(arguments: argparse.Namespace, config: settings.Config) -> launch.Request:
-    """Return the request for a command line."""
+def launch_from(
+    arguments: argparse.Namespace, config: settings.Config
+) -> tuple[launch.Request, settings.Config]:
+    """Return the request for a command line, and the settings with its options on top."""
+    config = _configured(arguments, config)
+    name = arguments.environment
+    if name is None:
+        name = reference.environment(arguments.reference)
+        arguments.reference = "" if name is not None else arguments.reference
+    else:
+        arguments.command = [arguments.reference, *arguments.command]
+        arguments.reference = ""
+    request = _request(arguments, config)
+    if name is None:
+        return request, config
+    from fairlead.run import environment
+
+    options = {"workdir": arguments.workdir, "entrypoint": arguments.entrypoint}
+    told = frozenset(key for key, value in options.items() if value is not None)
+    request, config = environment.applied(request, config, name, told)
+    return launch.check(request), config
+
+
+def _request(arguments: argparse.Namespace, config: settings.Config) -> launch.Request:
+    """Return what the words of a command line ask for."""
+    words.refuse(arguments)
     environ = witness.Environment(os.environ)
     command = tuple(arguments.command)
     if command[:1] == ("--",):
@@ -97,18 +141,21 @@ def request_from(arguments: argparse.Namespace, config: settings.Config) -> laun
             volumes=(
                 *(words.volume(text, cwd) for text in arguments.volume),
                 *(words.tmpfs(text) for text in arguments.tmpfs),
+                *(longmount.parse(text, cwd) for text in arguments.mount),
             ),
             devices=tuple(arguments.device),
+            gpu=arguments.gpu or "",
             annotations=tuple(words.annotation(text) for text in arguments.annotation),
             mount_home=config.mount_home,
             writable=config.writable,
             upper=config.upper,
             upper_size=config.upper_size,
+            name=pyxis.container_name(getattr(arguments, "name", ""), "--name"),
         )
     )
 
 
-def configured(arguments: argparse.Namespace, config: settings.Config) -> settings.Config:
+def _configured(arguments: argparse.Namespace, config: settings.Config) -> settings.Config:
     """Return the settings with the command line's on top.
 
     Outside Slurm a local image is used without asking the registry, as podman does.
@@ -118,8 +165,8 @@ def configured(arguments: argparse.Namespace, config: settings.Config) -> settin
     return config.override(
         settings.COMMAND_LINE,
         pull=pull,
-        mpi=arguments.mpi,
-        mpi_profile=arguments.mpi_profile,
+        mpi=arguments.mpi or ("host" if arguments.mpi_type else None),
+        mpi_profile=arguments.mpi_profile or arguments.mpi_type,
         writable=False if arguments.read_only else None,
         mount_home=False if arguments.no_home else None,
     )
@@ -135,15 +182,19 @@ def run(arguments: argparse.Namespace, config: settings.Config) -> int:
 
         start = basis.begin(os.environ)
         config = settings.load()  # once more, now that its files were looked at
-    config = configured(arguments, config)
-    request = request_from(arguments, config)
-    upper.check(request, broker=-1)
+    request, config = launch_from(arguments, config)
+    if not request.name:
+        upper.check(request, broker=-1)
     ready = prepare.prepare(request, config, progress(request.reference))
     pending = keep.begin(key, start, ready, request, config) if start else None
     plan = ready.plan
     launch_block = block.compile_plan(plan)
-    namespace.enter(launch_block, hooks=prepare.hooks(ready, request))
-    proven = proof.prove(plan, launch_block)
+    if ready.named and ready.named.joins:
+        namespace.join(running.open_process(ready.named.joins).fds)
+        proven = proof.Proven()
+    else:
+        namespace.enter(launch_block, hooks=prepare.hooks(ready, request))
+        proven = proof.prove(plan, launch_block)
     for note in (*plan.notes, *proven.notes):
         log.note(note)
     if pending:

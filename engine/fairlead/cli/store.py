@@ -18,6 +18,7 @@ from typing import NamedTuple
 from fairlead import config as settings
 from fairlead import errors, log
 from fairlead.cli.images import size_text
+from fairlead.run import named
 from fairlead.shared import check as shared_check
 from fairlead.shared import gc as shared_gc
 from fairlead.shared import place
@@ -180,6 +181,8 @@ def _check(view: _View, arguments: argparse.Namespace, config: settings.Config) 
 
 def _gc(view: _View, arguments: argparse.Namespace, config: settings.Config) -> int:
     dry = arguments.dry_run
+    if view.kind == "user" and not dry:
+        named.forget_ended(view.store)
     done = view.collect(_wanted(view, arguments, config), dry, _progress("gc"))
     if arguments.json:
         table = {

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from fairlead import errors
 from fairlead.plan import request as launch
@@ -51,12 +51,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="an empty directory in memory, e.g. /scratch:size=1g,mode=700",
     )
     add(
+        "--mount",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE,...",
+        help="the same in the long syntax: type=bind,source=SRC,destination=DST[,readonly], or "
+        "type=tmpfs,destination=DST",
+    )
+    add(
         "--device",
         action="append",
         default=[],
         metavar="DEVICE",
         help="HOST[:CONTAINER][:rwm], or a CDI device as vendor.com/class=name",
     )
+    add("--gpu", choices=launch.GPU_MODES, help="which GPUs it gets (default: auto, the job's)")
     add(
         "--annotation",
         action="append",
@@ -64,6 +73,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=VALUE",
         help="by which the site's hooks may be chosen",
     )
+    _add_sarus(add)
+
+
+def _add_sarus(add: Callable[..., object]) -> None:
+    """Declare what scripts for Sarus say and nothing else needs."""
+    add("-m", dest="mpi", action="store_const", const="host", help="as Sarus: --mpi=host")
+    add("--mpi-type", metavar="NAME", help="as Sarus: --mpi=host --mpi-profile=NAME")
+    add("--glibc", action="store_true", help="accepted as by Sarus; done whenever it is needed")
+    add("--init", action="store_true", help="accepted as by podman; orphans are the host's init's")
+    add("--pid", metavar="host", help="accepted as by podman; ranks share the host's pid namespace")
+    add("--ssh", action="store_true", help="refused: nothing listens in a container")
+
+
+def refuse(arguments: argparse.Namespace) -> None:
+    """Raise for what is known and cannot be had.
+
+    Raises:
+        errors.UsageError
+    """
+    if arguments.ssh:
+        raise errors.UsageError(
+            "--ssh: nothing listens in a container", hint="use srun --overlap, or fairlead exec"
+        )
+    if arguments.pid not in (None, "host"):
+        raise errors.UsageError(
+            f"--pid={arguments.pid}: ranks need the host's pid namespace", hint="leave it out"
+        )
 
 
 def variables(

@@ -47,3 +47,8 @@ def look(path: str, root: str = "") -> Node:
         os.access(place, os.R_OK),
         os.access(place, os.W_OK),
     )
+
+
+def openable(node: Node) -> bool:
+    """Tell whether this user can do anything with a node."""
+    return node.readable or node.writable

@@ -26,6 +26,20 @@ DEVICES = (
     ("/dev/ptmx", 5, 2),
 )
 
+# What ranks talk through, where a node has it: RDMA's nodes, shared memory, Slingshot, Omni-Path.
+FABRIC_DIRECTORY = "/dev/infiniband"
+FABRIC_DEVICES = (
+    *("/dev/xpmem", "/dev/knem", "/dev/gdrdrv"),
+    *(f"/dev/cxi{number}" for number in range(16)),
+    *(f"/dev/hfi1_{number}" for number in range(8)),
+)
+
+# What shows that a driver of GPUs is loaded: NVIDIA's two, AMD's, and that of all others.
+GPU_PLACES = (
+    *("/sys/module/nvidia/version", "/proc/driver/nvidia/version"),
+    *("/dev/kfd", "/dev/dri"),
+)
+
 # Places of the host that a plan may bind, where they exist.
 PLACES = (
     *("/tmp", "/var/tmp", "/dev/pts", "/dev/shm", "/dev/mqueue"),  # noqa: S108
@@ -50,6 +64,7 @@ class Device(NamedTuple):
     path: str
     major: int
     minor: int
+    reason: str = "runtime-spec default device"
 
 
 class StepDirectory(NamedTuple):
@@ -160,13 +175,33 @@ def from_template(text: str, environ: Mapping[str, str]) -> str:
     return head.rstrip("/")
 
 
+def fabric_devices() -> tuple[str, ...]:
+    """Return where the device nodes of fast networks may be."""
+    try:
+        names = sorted(os.listdir(FABRIC_DIRECTORY))
+    except OSError:
+        names = []
+    return (*(f"{FABRIC_DIRECTORY}/{name}" for name in names), *FABRIC_DEVICES)
+
+
 def _devices() -> tuple[Device, ...]:
     found = []
     for path, major, minor in DEVICES:
-        try:
-            info = os.lstat(path)
-        except OSError:
-            continue
-        if stat.S_ISCHR(info.st_mode) and info.st_rdev == os.makedev(major, minor):
+        if _character_device(path) == os.makedev(major, minor):
             found.append(Device(path, major, minor))
+    for path in fabric_devices():
+        number = _character_device(path)
+        if number and (os.access(path, os.R_OK) or os.access(path, os.W_OK)):
+            found.append(
+                Device(path, os.major(number), os.minor(number), "fast network of this node")
+            )
     return tuple(found)
+
+
+def _character_device(path: str) -> int:
+    """Return the number of a character device, 0 where a path is none."""
+    try:
+        info = os.lstat(path)
+    except OSError:
+        return 0
+    return info.st_rdev if stat.S_ISCHR(info.st_mode) else 0

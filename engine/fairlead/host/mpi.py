@@ -151,7 +151,7 @@ class Profile(NamedTuple):
 def choice(config: settings.Config) -> Choice:
     """Return what the settings say about the host's MPI."""
     origin = config.origins["mpi_profile"]
-    explicit = origin.startswith("$") or origin == settings.COMMAND_LINE
+    explicit = origin.startswith(("$", "annotation ")) or origin == settings.COMMAND_LINE
     return Choice(config.mpi_profile, origin, explicit, config.mpi_prefixes)
 
 

@@ -20,6 +20,7 @@ from fairlead import errors
 
 _OWNER_UID = 0xB704  # NS_GET_OWNER_UID. Source: ioctl_nsfs(2)
 _LIMIT = 4 << 20
+FURTHER = ("net", "ipc", "uts")  # in the order of ``enum channel_fd``
 NAME_MARK = "#"  # in the source of a root's mount: what follows is the container's name
 
 
@@ -122,30 +123,30 @@ class Process(NamedTuple):
     """A process of a container, opened: what is needed to join it.
 
     Attributes:
-        user_fd, mount_fd: its namespaces.
+        fds: its namespaces, in the order of ``c_ext/channel.h``; -1 for the host's own.
         environ: what it was started with.
         cwd: its working directory, as it sees it.
     """
 
-    user_fd: int
-    mount_fd: int
+    fds: tuple[int, ...]
     environ: dict[str, str]
     cwd: str
 
 
-def open_process(container: Running) -> Process:
+def open_process(container: Running, needs: tuple[str, ...] = ()) -> Process:
     """Open the namespaces of a container.
 
     Raises:
-        errors.ContainerError: it has ended, or is not this user's.
+        errors.ContainerError: it has ended, is not this user's, or shares with the host a namespace
+            that it needs for itself.
     """
     flags = os.O_RDONLY | os.O_CLOEXEC
     where = f"process {container.pid}"
     try:
         folder = os.open(f"/proc/{container.pid}", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            mount_fd = os.open("ns/mnt", flags, dir_fd=folder)
-            user_fd = os.open("ns/user", flags, dir_fd=folder)
+            user_fd, mount_fd = (os.open(f"ns/{n}", flags, dir_fd=folder) for n in ("user", "mnt"))
+            more = {name: _own(name, folder) for name in FURTHER}
             environ = _environ(os.open("environ", flags, dir_fd=folder))
             cwd = os.readlink("cwd", dir_fd=folder)
         finally:
@@ -162,7 +163,23 @@ def open_process(container: Running) -> Process:
             f"{where}: its user namespace belongs to uid {owner}, not to you ({os.geteuid()})",
             hint="only a container of your own can be joined",
         )
-    return Process(user_fd, mount_fd, environ, cwd if cwd.startswith("/") else "/")
+    for name in needs:
+        if more[name] < 0:
+            raise errors.ContainerError(
+                f"{where}: its container has no {name} namespace of its own",
+                hint="leave --container-unshare out, or make the container with it",
+            )
+    fds = (user_fd, mount_fd, -1, *more.values())
+    return Process(fds, environ, cwd if cwd.startswith("/") else "/")
+
+
+def _own(name: str, folder: int) -> int:
+    """Open a further namespace of a process, -1 where it is that of this process, too."""
+    fd = os.open(f"ns/{name}", os.O_RDONLY | os.O_CLOEXEC, dir_fd=folder)
+    if os.fstat(fd).st_ino != os.stat(f"/proc/self/ns/{name}").st_ino:
+        return fd
+    os.close(fd)
+    return -1
 
 
 def _owner(user_fd: int) -> int:

@@ -5,6 +5,7 @@ Looked at in this order, the first answer wins:
     $REGISTRY_AUTH_FILE
     $XDG_RUNTIME_DIR/containers/auth.json, $XDG_CONFIG_HOME/containers/auth.json
     $DOCKER_CONFIG/config.json, else ~/.docker/config.json
+    enroot's .credentials (``netrc``)
 
 Rules:
 - In one file: ``credHelpers`` for the registry, then ``auths`` (the longest matching
@@ -31,6 +32,7 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from fairlead import errors, log
+from fairlead.image import netrc
 
 MAX_FILE = 1 << 20
 MAX_ANSWER = 1 << 16
@@ -66,7 +68,11 @@ def credentials(
         for found in _candidates(table, path, registry, repository, environ):
             if user is None or found.username == user:
                 return found
-    return None
+    kept = netrc.login(registry, environ, user)
+    if kept is None:
+        return None
+    username, password, origin = kept
+    return checked(Credentials(username, password, "", origin), origin)
 
 
 def files(environ: Mapping[str, str]) -> tuple[str, ...]:

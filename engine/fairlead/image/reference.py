@@ -9,6 +9,9 @@ and its URI form ``docker://USER@NAME``; and what lies on this machine:
     containers-storage:NAME       the store of podman, buildah and skopeo
     PATH, dir:PATH                a squashfs or SIF file, or the directory of a root file system
 
+``edf:NAME`` and a path that ends in .toml name an environment file (``image.edf``), and that the
+image: ``environment`` tells them apart.
+
 Rules:
 - A PATH alone begins with ``/`` or ``.``, as for pyxis, or ends in .sqsh, .squashfs or .sif. What
   stands behind it is for ``image.source`` to see. It becomes absolute here; its ``..`` stay, since
@@ -135,6 +138,18 @@ def parse(text: str, *, default_registry: str = DOCKER_HUB, cwd: str | None = No
     if tag is None and digest is None:
         tag = "latest"
     return Reference(registry, repository, tag, digest, user)
+
+
+def environment(text: str) -> str | None:
+    """Return the environment file (EDF) that a text names, None if it names an image.
+
+    ``edf:NAME`` as for --environment, or a path that ends in .toml.
+    """
+    if text.startswith("edf:"):
+        return text.removeprefix("edf:")
+    if not text.endswith(".toml") or ":" in text or "#" in text:
+        return None
+    return text if "/" in text else f"./{text}"
 
 
 def parse_digest(text: str) -> str:

@@ -50,6 +50,16 @@ def parse(text: str) -> Asked:
     return Asked(host, container, permissions)
 
 
+def check(text: str) -> None:
+    """Raise unless a text asks for a device.
+
+    Raises:
+        errors.UsageError
+    """
+    if not is_cdi(text):
+        parse(text)
+
+
 def is_cdi(text: str) -> bool:
     """Tell whether a device is asked for by its CDI name."""
     return not text.startswith("/") and cdi.is_name(text)

@@ -21,6 +21,7 @@ class Edits(NamedTuple):
     variables: tuple[env.Variable, ...] = ()
     hooks: tuple[hooks.Hook, ...] = ()
     notes: tuple[str, ...] = ()
+    links: tuple[mounts.Link, ...] = ()
 
 
 NONE = Edits()
@@ -37,4 +38,5 @@ def joined(one: Edits, other: Edits) -> Edits:
         (*one.variables, *other.variables),
         (*one.hooks, *other.hooks),
         tuple(dict.fromkeys((*one.notes, *other.notes))),
+        (*one.links, *other.links),
     )

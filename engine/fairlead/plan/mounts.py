@@ -51,8 +51,12 @@ class Link(NamedTuple):
     reason: str
 
 
-def kernel_trees(facts: host_facts.Facts) -> tuple[list[Mount], list[Link]]:
-    """Return /proc, /sys and /dev."""
+def kernel_trees(
+    facts: host_facts.Facts, unshare: tuple[str, ...] = ()
+) -> tuple[list[Mount], list[Link]]:
+    """Return /proc, /sys and /dev; what a namespace of its own shows, its own tree shows."""
+    of_network = Mount("/sys", "sysfs", "sysfs", ("ro", "strict"), "of its own network")
+    shared = "topology and device discovery, read-only"
     mounts = [
         # The host's: the pid namespace is shared, which MPI's shared memory and PMIx need (mpi.md
         # section 1).
@@ -63,13 +67,9 @@ def kernel_trees(facts: host_facts.Facts) -> tuple[list[Mount], list[Link]]:
             ("rbind", "strict"),
             "host's pid namespace, shared with the other ranks",
         ),
-        Mount(
-            "/sys",
-            "bind",
-            "/sys",
-            ("rbind", "ro", "strict"),
-            "topology and device discovery, read-only",
-        ),
+        of_network
+        if "net" in unshare
+        else Mount("/sys", "bind", "/sys", ("rbind", "ro", "strict"), shared),
         Mount(
             "/dev",
             "tmpfs",
@@ -80,14 +80,14 @@ def kernel_trees(facts: host_facts.Facts) -> tuple[list[Mount], list[Link]]:
     ]
     for path, kind in (("/dev/pts", "terminals"), ("/dev/shm", "shared memory between ranks"),  # noqa: S108
                        ("/dev/mqueue", "message queues")):  # fmt: skip
-        if path in facts.directories:
+        if path == "/dev/mqueue" and "ipc" in unshare:
+            mounts.append(Mount(path, "mqueue", "mqueue", (), "of its own ipc namespace"))
+        elif path in facts.directories:
             options = ("rbind", "dev") if path == "/dev/pts" else ("rbind",)
             mounts.append(Mount(path, "bind", path, options, kind))
     for device in facts.devices:
         number = f"{device.major}:{device.minor}"
-        mounts.append(
-            Mount(device.path, "device", device.path, (number,), "runtime-spec default device")
-        )
+        mounts.append(Mount(device.path, "device", device.path, (number,), device.reason))
     links = [
         Link("/dev/fd", "/proc/self/fd", "runtime-spec"),
         Link("/dev/stdin", "/proc/self/fd/0", "runtime-spec"),
@@ -123,8 +123,19 @@ def identity_files(facts: host_facts.Facts, passwd: str, group: str) -> list[Mou
     return mounts
 
 
-def user_directories(request: launch.Request, facts: host_facts.Facts) -> list[Mount]:
-    """Return home, temporary directories and the job's directory."""
+def as_root(facts: host_facts.Facts) -> host_facts.Facts:
+    """Return the facts as one sees them to whom the user is root."""
+    me = facts.user._replace(uid=0, gid=0, name="root", home="/root", groups=((0, "root"),))
+    return facts._replace(user=me)
+
+
+def user_directories(
+    request: launch.Request, facts: host_facts.Facts, inside: str = ""
+) -> list[Mount]:
+    """Return home, temporary directories and the job's directory.
+
+    The home is at the path ``inside``, if one is given, in place of its own.
+    """
     mounts = [
         Mount(path, "bind", path, ("rbind",), "default")
         for path in ("/tmp", "/var/tmp")  # noqa: S108
@@ -132,11 +143,12 @@ def user_directories(request: launch.Request, facts: host_facts.Facts) -> list[M
     ]
     home = facts.user.home
     if request.mount_home and home in facts.directories and may_bind(home, PROGRAM_TREES):
-        mounts.append(
-            Mount(home, "bind", home, ("rbind", "optional"), "home directory (setting mount_home)")
-        )
+        why = "home directory (setting mount_home)"
+        mounts.append(Mount(inside or home, "bind", home, ("rbind", "optional"), why))
     cwd = request.cwd
-    if cwd and cwd in facts.directories and may_bind(cwd) and not _covered(cwd, mounts):
+    left_out = not request.mount_home and _lies_in(cwd, home)
+    visible = cwd in facts.directories and may_bind(cwd) and not left_out
+    if cwd and visible and not _covered(cwd, mounts):
         mounts.append(Mount(cwd, "bind", cwd, ("rbind", "optional"), "the job's working directory"))
     return mounts
 

@@ -20,14 +20,17 @@ OURS = ("optional", "strict", "dev", "block")  # mount options that only our own
 
 def config(plan: Plan, environ: Mapping[str, str]) -> dict[str, Any]:
     """Return the configuration; the plan's changes apply to environ, the job's environment."""
-    uid = [{"containerID": plan.uid, "hostID": plan.uid, "size": 1}]
-    gid = [{"containerID": plan.gid, "hostID": plan.gid, "size": 1}]
+    inside = (0, 0) if plan.remap_root else (plan.uid, plan.gid)
+    uid = [{"containerID": inside[0], "hostID": plan.uid, "size": 1}]
+    gid = [{"containerID": inside[1], "hostID": plan.gid, "size": 1}]
+    further = {"net": "network", "ipc": "ipc", "uts": "uts"}
+    namespaces = ("user", "mount", *(further[name] for name in plan.unshare))
     sets = ("bounding", "effective", "inheritable", "permitted", "ambient")
     return {
         "ociVersion": "1.1.0",
         "process": {
             "terminal": False,
-            "user": {"uid": plan.uid, "gid": plan.gid},
+            "user": {"uid": inside[0], "gid": inside[1]},
             "args": [*plan.arguments, *plan.command],
             "env": _environment(plan, environ),
             "cwd": plan.workdir,
@@ -38,7 +41,7 @@ def config(plan: Plan, environ: Mapping[str, str]) -> dict[str, Any]:
         "hostname": plan.hostname,
         "mounts": _mounts(plan),
         "linux": {
-            "namespaces": [{"type": "user"}, {"type": "mount"}],
+            "namespaces": [{"type": name} for name in namespaces],
             "uidMappings": uid,
             "gidMappings": gid,
             "rootfsPropagation": "rslave",

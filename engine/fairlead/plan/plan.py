@@ -48,7 +48,7 @@ class Plan(NamedTuple):
         image: reference with digest.
         layers: lower directories of the root, topmost first; ``mount:N``: a mount that comes.
         readonly: the root refuses writes.
-        upper: where the root is written to: ``memory`` or ``disk``.
+        upper: where the root is written to: ``memory``, ``disk``, or ``kept`` of a named container.
         upper_size: how much may be written there; empty: half of the memory, a tenth of the disk.
         upper_reason: why there.
         mounts, links, variables: each with its reason.
@@ -58,6 +58,9 @@ class Plan(NamedTuple):
         notes: what the user should know (``User`` ignored, MPI decisions).
         mpi: what was decided about MPI, and why.
         proof: what is proven in the container before the command runs.
+        kept: of a named container its directory and its key; empty of any other.
+        remap_root: the user appears as root inside.
+        unshare: further namespaces of its own.
         hooks: the site's programs that run while it is built.
     """
 
@@ -80,6 +83,9 @@ class Plan(NamedTuple):
     notes: tuple[str, ...]
     mpi: tuple[str, ...]
     proof: proof.Proof = proof.Proof()
+    kept: tuple[str, ...] = ()
+    remap_root: bool = False
+    unshare: tuple[str, ...] = ()
     hooks: tuple[hooks.Hook, ...] = ()
 
 
@@ -95,22 +101,22 @@ def make(
     Raises:
         errors.UsageError: there is no command, neither asked for nor in the image.
     """
-    trees, links = mounts.kernel_trees(facts)
-    directories = mounts.user_directories(request, facts)
+    inside = mounts.as_root(facts) if request.remap_root else facts
+    trees, links = mounts.kernel_trees(facts, request.unshare)
+    directories = mounts.user_directories(request, facts, inside.user.home)
     own = [
         *trees,
         *directories,
         *edits.mounts,
         *mounts.slurm_directories(request, facts),
-        *mounts.identity_files(facts, source.passwd, source.group),
+        *mounts.identity_files(inside, source.passwd, source.group),
         *(world.step_mounts(injection.world) if injection.world else ()),
     ]
     all_mounts = mounts.with_volumes(own, request.volumes)
     asked = [mount for mount in all_mounts if mount not in own]
     directories = [mount for mount in (*directories, *asked) if mount in all_mounts]
-    variables = _variables(source, request, injection, edits)
     arguments, command = _command(source.config, request)
-    workdir, why = _workdir(source.config, request, facts, directories)
+    workdir, why = _workdir(source.config, request, inside, directories)
     return Plan(
         image=source.reference,
         layers=(*((injection.layer,) if injection.layer else ()), *source.layers),
@@ -119,16 +125,18 @@ def make(
         upper_size=request.upper_size,
         upper_reason=_upper_reason(request),
         mounts=tuple(all_mounts),
-        links=tuple(links),
-        variables=variables,
+        links=(*links, *edits.links),
+        variables=_variables(source, request, injection, edits, inside.user),
         arguments=arguments,
         command=command,
         workdir=workdir,
         workdir_reason=why,
         uid=facts.user.uid,
         gid=facts.user.gid,
+        remap_root=request.remap_root,
+        unshare=request.unshare,
         hostname=facts.hostname,
-        notes=(*_notes(source.config, facts, injection), *edits.notes),
+        notes=(*request.notes, *_notes(source.config, facts, injection), *edits.notes),
         mpi=injection.report,
         proof=injection.proof,
         hooks=edits.hooks,
@@ -136,7 +144,11 @@ def make(
 
 
 def _variables(
-    source: Source, request: launch.Request, injection: Injection, edits: plan_edits.Edits
+    source: Source,
+    request: launch.Request,
+    injection: Injection,
+    edits: plan_edits.Edits,
+    me: host_facts.User,
 ) -> tuple[env.Variable, ...]:
     injected = injection.variables
     if injection.world:
@@ -153,7 +165,15 @@ def _variables(
     )
     if request.remap_pytorch:
         variables = (*variables, *env.for_pytorch(request.environ, source.config.env))
-    return variables
+    if request.remap_root:
+        variables = (*variables, env.Variable("HOME", me.home, "root's, inside"))
+    if not request.templates:
+        return variables
+    from fairlead.plan import definition  # few launches need it
+
+    asked = frozenset((*(name for name, _ in request.variables), *request.kept_variables))
+    ours = dict(injected).get("LD_PRELOAD")
+    return definition.variables(variables, request.environ, request.templates, asked, ours)
 
 
 def _upper_reason(request: launch.Request) -> str:
@@ -194,6 +214,8 @@ def _workdir(
         return request.workdir, "asked for"
     if config.workdir not in ("", "/"):
         return config.workdir, "the image's WorkingDir"
+    if request.starts_in_image:
+        return "/", "the image has no WorkingDir; as under pyxis"
     visible = (
         (request.cwd + "/").startswith(mount.destination.rstrip("/") + "/") for mount in directories
     )

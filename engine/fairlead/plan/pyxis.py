@@ -4,7 +4,7 @@ The plugin hands each option over as a fact ``key=value`` (``spank_shim/options.
 its meaning, that of pyxis 0.24. The same words are read before there is an allocation
 (``run.step.check``) and again on every node.
 
-    mounts      SRC[:DST[:FLAG+FLAG]],...    tmpfs:DST, umount:DST
+    mounts      SRC[:DST[:FLAG+FLAG]],...    tmpfs:DST, umount:DST; or one in the long syntax
     env         NAME,NAME                    unshare   net,ipc,uts
     name        NAME[:auto|create|exec|no_exec]         save  PATH
 
@@ -26,9 +26,11 @@ from collections.abc import Mapping
 from typing import NoReturn
 
 from fairlead import errors
+from fairlead.plan import bootstrap
 from fairlead.plan import request as launch
 
 MOUNTS = "--container-mounts"
+SQUASHFS = "sqsh"  # the flag of a source that is a squashfs file, of which the content is mounted
 NAME_MODES = ("auto", "create", "exec", "no_exec")
 MAX_NAME = 128
 # The job's words about language name locales that the image need not have.
@@ -88,15 +90,40 @@ def apply(request: launch.Request, facts: Mapping[str, str]) -> launch.Request:
         volumes=(*request.volumes, *mounts(facts.get("mounts", ""), request.cwd)),
         mount_home=request.mount_home if home is None else home,
         writable=request.writable if writable is None else writable,
+        devices=(*request.devices, *listed(facts.get("device", ""))),
+        annotations=(*request.annotations, *_annotations(facts.get("annotation", ""))),
+        gpu=facts.get("gpu", ""),
         dropped=LOCALE if pyxis else request.dropped,
         kept_variables=_names(facts.get("env", "")),
         unshare=_namespaces(facts.get("unshare", "")),
         remap_root=bool(_boolean(facts, "remap_root", "--container-remap-root")),
         entrypoint_log=bool(_boolean(facts, "entrypoint_log", "--container-entrypoint-log")),
-        name=_container_name(facts.get("name", "")),
+        name=container_name(facts.get("name", "")),
+        scope=facts.get("scope") or "job",
         save=_save(facts.get("save", ""), request.cwd),
+        starts_in_image=pyxis or request.starts_in_image,
         remap_pytorch=pyxis or request.remap_pytorch,
     )
+
+
+def check_pmi(request: launch.Request) -> launch.Request:
+    """Return the request unchanged, or say what of it would keep ranks from their PMIx server.
+
+    Source: slurm.md section 4: the server listens on the host's loopback and knows the job's uid.
+
+    Raises:
+        errors.UsageError
+    """
+    hint = "start the step with --mpi=none or --mpi=pmi2, or leave the option out"
+    if (request.remap_root or "net" in request.unshare) and (
+        bootstrap.started_with(request.environ) == "pmix"
+    ):
+        if request.remap_root:
+            why = "--container-remap-root: the step's PMIx server does not answer uid 0"
+        else:
+            why = "--container-unshare=net: the step's PMIx server listens on the host's network"
+        raise errors.UsageError(why, hint=hint)
+    return request
 
 
 def mounts(text: str, cwd: str, origin: str = MOUNTS) -> tuple[launch.Volume, ...]:
@@ -112,11 +139,36 @@ def mounts(text: str, cwd: str, origin: str = MOUNTS) -> tuple[launch.Volume, ..
     """
     if not text:
         return ()
-    made = [_mount(entry, cwd, origin) for entry in _split(text, ",")]
+    if text.startswith("type="):  # the long syntax, which holds commas: one mount
+        from fairlead.plan import longmount
+
+        return (longmount.parse(text, cwd, origin),)
+    made = [mount(entry, cwd, origin) for entry in _split(text, ",")]
     return tuple(dict.fromkeys(made))
 
 
-def _mount(entry: str, cwd: str, origin: str) -> launch.Volume:
+def listed(text: str) -> tuple[str, ...]:
+    """Return the elements of a list with commas between them, each once."""
+    pieces = (_plain(piece) for piece in _split(text, ",")) if text else ()
+    return tuple(dict.fromkeys(pieces))
+
+
+def _annotations(text: str) -> tuple[tuple[str, str], ...]:
+    found = []
+    for piece in listed(text):
+        name, equals, value = piece.partition("=")
+        if not name or not equals:
+            _refuse("--container-annotation", piece, "is not NAME=VALUE", "write NAME=VALUE")
+        found.append((name, value))
+    return tuple(found)
+
+
+def mount(entry: str, cwd: str, origin: str) -> launch.Volume:
+    """Return what one entry asks for.
+
+    Raises:
+        errors.UsageError
+    """
     source, *rest = (_plain(field) for field in _split(entry, ":"))
     if len(rest) > 2:
         _refuse(origin, entry, "has more than two ':'", "write \\: for one in a path")
@@ -143,8 +195,12 @@ def _mount(entry: str, cwd: str, origin: str) -> launch.Volume:
         destination = f"/{os.path.normpath(destination).lstrip('/')}"
     elif destination[0] == ".":
         destination = f"/{destination}"
+    if kind == "bind" and SQUASHFS in words:
+        kind = "image"
+        words = [word for word in words if word != SQUASHFS]
     flags = _flags(words, kind, origin, entry)
-    return launch.Volume(source if kind == "bind" else kind, destination, flags, kind, origin)
+    named = source if kind in ("bind", "image") else kind
+    return launch.Volume(named, destination, flags, kind, origin)
 
 
 def _flags(words: list[str], kind: str, origin: str, entry: str) -> tuple[str, ...]:
@@ -162,7 +218,7 @@ def _flags(words: list[str], kind: str, origin: str, entry: str) -> tuple[str, .
         elif word not in FLAGS:
             known = ", ".join(flag for flag, meaning in FLAGS.items() if meaning == flag)
             _refuse(origin, entry, f"flag {word!r} is not known", f"known are {known}")
-        elif (flag := FLAGS[word]) and (kind == "bind" or flag in _TMPFS_FLAGS):
+        elif (flag := FLAGS[word]) and (kind != "tmpfs" or flag in _TMPFS_FLAGS):
             found.append(flag)
     for one, other in (("ro", "rw"), ("bind", "rbind")):
         if one in found and other in found:
@@ -226,18 +282,23 @@ def _namespaces(text: str) -> tuple[str, ...]:
     return tuple(name for name in launch.NAMESPACES if name in words)
 
 
-def _container_name(text: str) -> str:
+def container_name(text: str, option: str = "--container-name") -> str:
+    """Return ``NAME[:MODE]`` if it is one.
+
+    Raises:
+        errors.UsageError: it is not.
+    """
     if not text:
         return ""
     name, colon, mode = text.partition(":")
     if not name or len(name) > MAX_NAME or name[0] in ".-" or not _WORD.issuperset(_marks(name)):
         raise errors.UsageError(
-            f"--container-name: {name[:80]!r} is not a name",
+            f"{option}: {name[:80]!r} is not a name",
             hint="letters, digits, '_', '-' and '.', at most 128, not '-' or '.' first",
         )
     if colon and mode not in NAME_MODES:
         raise errors.UsageError(
-            f"--container-name: {mode!r} is not one of {', '.join(NAME_MODES)}",
+            f"{option}: {mode!r} is not one of {', '.join(NAME_MODES)}",
             hint="write NAME[:MODE]",
         )
     return text

@@ -12,10 +12,12 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from fairlead import errors
+from fairlead.host import witness
 
 MPI_MODES = ("auto", "host", "image")
+GPU_MODES = ("auto", "all", "none")
 NAMESPACES = ("net", "ipc", "uts")
-VOLUME_KINDS = ("bind", "tmpfs", "umount")
+VOLUME_KINDS = ("bind", "tmpfs", "umount", "image")
 
 
 class Step(NamedTuple):
@@ -40,7 +42,8 @@ class Volume(NamedTuple):
         destination: path in the container.
         flags: mount options of the runtime specification; ``optional``: no error if the source is
             not there.
-        kind: ``bind``; ``tmpfs``; ``umount``: nothing is mounted there.
+        kind: ``bind``; ``tmpfs``; ``umount``: nothing is mounted there; ``image``: source is a
+            squashfs file, of which the content is mounted.
         origin: the option, or the file and line, that asked for it.
     """
 
@@ -64,13 +67,19 @@ class Request(NamedTuple):
         mpi: auto, host or image.
         devices: as typed: HOST[:CONTAINER][:rwm], or CDI's vendor.com/class=name.
         annotations: name and value, by which the site's hooks may be chosen.
+        gpu: auto, all or none; empty: as the settings say.
+        templates: name, template and origin of the variables of an environment file.
+        notes: what the user should know at each launch.
+        seen: files that this request was made from.
         dropped: variables of the job that the container does not get, where the image sets none.
         kept_variables: those whose value of the job beats the image's.
         unshare: further namespaces of its own, of ``NAMESPACES``.
         remap_root: the user appears as root inside.
         entrypoint_log: what the entrypoint prints is shown, as it always is.
         name: under which the root file system is kept, as ``NAME[:MODE]``; empty: not at all.
+        scope: ``job``: the name belongs to the job; ``global``: to the user.
         save: file that the root file system is written to; empty: none.
+        starts_in_image: without a working directory of its own the image is started in ``/``.
         remap_pytorch: an image that sets PYTORCH_VERSION gets its ranks' variables from Slurm.
     """
 
@@ -86,18 +95,24 @@ class Request(NamedTuple):
     volumes: tuple[Volume, ...] = ()
     devices: tuple[str, ...] = ()
     annotations: tuple[tuple[str, str], ...] = ()
+    gpu: str = ""
     mount_home: bool = True
     writable: bool = True
     upper: str = "memory"  # or "disk": where the root is written to
     upper_size: str = ""  # of what may be written; empty: half of the memory, a tenth of the disk
     step: Step | None = None
+    templates: tuple[tuple[str, str, str], ...] = ()
+    notes: tuple[str, ...] = ()
+    seen: tuple[witness.Seen, ...] = ()
     dropped: tuple[str, ...] = ()
     kept_variables: tuple[str, ...] = ()
     unshare: tuple[str, ...] = ()
     remap_root: bool = False
     entrypoint_log: bool = False
     name: str = ""
+    scope: str = "job"
     save: str = ""
+    starts_in_image: bool = False
     remap_pytorch: bool = False
 
 
@@ -120,6 +135,15 @@ def check(request: Request) -> Request:
             )
     for volume in request.volumes:
         _check_volume(volume)
+    if request.gpu not in ("", *GPU_MODES):
+        raise errors.UsageError(
+            f"GPUs {request.gpu!r}: not one of {', '.join(GPU_MODES)}", hint="use --container-gpu"
+        )
+    if request.devices:
+        from fairlead.plan import devices
+
+        for text in request.devices:
+            devices.check(text)
     for name, value in request.annotations:
         if not name or any(ord(c) < 32 or ord(c) == 127 for c in name + value):
             raise errors.UsageError(
@@ -149,7 +173,7 @@ def _check_volume(volume: Volume) -> None:
     where = volume.origin
     if volume.kind not in VOLUME_KINDS:
         raise errors.UsageError(f"{where}: a mount of kind {volume.kind!r} is not known")
-    if volume.kind == "bind":
+    if volume.kind in ("bind", "image"):
         check_path(volume.source, f"{where}: source", errors.UsageError)
     check_path(volume.destination, f"{where}: destination", errors.UsageError)
     if ".." in volume.destination.split("/"):

@@ -5,6 +5,7 @@ request, this boot, the user. Everything else is here:
 
     settings              the site's and the user's files
     what images may run   registries.conf and policy.json, the site's and the user's, and their keys
+    environment file      it, those it inherits from, and where they were looked for
     user, groups          /etc/passwd, /etc/group, /etc/nsswitch.conf; what a directory server says
                           has no file and is covered by the entry's age
     host                  which places, devices and PMIx directories there are
@@ -13,6 +14,7 @@ request, this boot, the user. Everything else is here:
     host's MPI            where it was looked for, every file that was looked at, the staged layer
     proof                 the command and its libraries, where they lie in directories of the host
                           (``run.proof``); whether ranks can copy from each other; the world check
+    GPUs                  where they are wanted: that no driver of one is there
     hooks                 the site's directories of OCI hooks, and the files in them
     engine                its package, which an update replaces
 
@@ -120,7 +122,8 @@ def collect(
     keys = _keys(ready, config)
     if keys is None:
         return None
-    files = [*keys, *start.files, *_image(store, ready), *_node(ready.facts, request)]
+    files = [*keys, *start.files, *request.seen]
+    files += [*_image(store, ready), *_node(ready.facts, request)]
     steps, same = _pmix(environ)
     files += steps
     if ranks.tries_copying(request, config):
@@ -133,6 +136,8 @@ def collect(
             return None
         files += [*start.mpi, *looked_at, *_staged(ready)]
     files += _hooks(config)
+    if launch.wish(request, ready.image, config) is not None:  # and there is none
+        files += [witness.place(path) for path in (*facts.GPU_PLACES, *config.cdi_dirs)]
     candidates = (request.cwd,) if request.cwd else ()
     if facts.read(environ, candidates) != ready.facts:
         return None
@@ -177,7 +182,8 @@ def _image(store: layout.Store, ready: launch.Ready) -> Iterable[witness.Seen]:
 def _node(node: facts.Facts, request: launch_request.Request) -> Iterable[witness.Seen]:
     places = {node.user.home, *facts.PLACES, request.cwd} - {""}
     yield from (witness.place(path) for path in sorted(places))
-    for path, _, _ in facts.DEVICES:
+    yield witness.file(facts.FABRIC_DIRECTORY)
+    for path in (*(path for path, _, _ in facts.DEVICES), *facts.fabric_devices()):
         yield witness.place(path, nofollow=True)
     if request.step is not None:
         yield witness.place(ranks.library())

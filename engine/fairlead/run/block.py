@@ -21,6 +21,7 @@ _FLAGS = {
     "unbindable": kernel.lib.BIND_UNBINDABLE,
     "runbindable": kernel.lib.BIND_UNBINDABLE | kernel.lib.BIND_PROPAGATE_ALL,
 }
+_NEW = ("tmpfs", "sysfs", "mqueue")
 # What a mount is without a word: slave of the host's, by namespace.c.
 _OF_ITSELF = ("rw", "slave", "rslave")
 _MAGIC = b"FAIRLD1\0"
@@ -58,8 +59,10 @@ def compile_entry(workdir: str) -> bytes:
 def records(plan: launch.Plan, *, templates: bool = False) -> list[bytes]:
     """Return the records of a plan; with templates, what differs in every step stands as one."""
     lib = kernel.lib
-    made = [record(lib.OP_ROOT, lib.ROOT_READONLY if plan.readonly else 0, *plan.layers)]
-    if plan.upper == "disk":
+    made = [record(lib.OP_ROOT, _root_flags(plan), *plan.layers)]
+    if plan.kept:
+        made.append(record(lib.OP_UPPER, 0, "", *plan.kept))
+    elif plan.upper == "disk":
         layers = sum(layer.startswith("mount:") for layer in plan.layers)
         made.append(record(lib.OP_UPPER, 0, plan.upper_size, f"mount:{layers}"))
     elif plan.upper_size:
@@ -85,15 +88,26 @@ def records(plan: launch.Plan, *, templates: bool = False) -> list[bytes]:
     return made
 
 
+def _root_flags(plan: launch.Plan) -> int:
+    lib = kernel.lib
+    further = {"net": lib.ROOT_NET, "ipc": lib.ROOT_IPC, "uts": lib.ROOT_UTS}
+    flags: int = lib.ROOT_READONLY if plan.readonly else 0
+    flags |= lib.ROOT_REMAP if plan.remap_root else 0
+    for name in plan.unshare:
+        flags |= further[name]
+    return flags
+
+
 def _mount(mount: plan_mounts.Mount, *, template: bool) -> bytes:
     lib = kernel.lib
     flags = 0
     for option in mount.options:
         flags |= _FLAGS.get(option, 0)
-    if mount.type == "tmpfs":
+    if mount.type in _NEW:
         words = (*_FLAGS, *_OF_ITSELF)
         options = ",".join(option for option in mount.options if option not in words)
-        return record(lib.OP_TMPFS, flags, mount.destination, options)
+        kind = () if mount.type == "tmpfs" else (mount.type,)
+        return record(lib.OP_TMPFS, flags, mount.destination, options, *kind)
     if mount.type == "file":
         if template and mount.template:
             return record(

@@ -35,7 +35,7 @@ def _by_path(text: str) -> plan_edits.Edits:
         node = nodes.look(asked.host)
     except OSError as error:
         raise errors.DeviceError(f"{asked.host}: {error.strerror}") from error
-    mount = devices.mount(node, asked.container, asked.permissions, "asked for by --device")
+    mount = devices.mount(node, asked.container, asked.permissions, "asked for by its path")
     return plan_edits.Edits(mounts=(mount,))
 
 

@@ -30,7 +30,6 @@ from fairlead import config as settings
 from fairlead import kernel, log
 from fairlead.host import witness
 from fairlead.image import reference
-from fairlead.plan import edits as plan_edits
 from fairlead.plan import plan as launch_plan
 from fairlead.plan import request as launch_request
 from fairlead.run import basis, block, entry, launch, proof
@@ -61,7 +60,7 @@ def begin(
 
     Before the namespace is entered, where the files still are those of the host.
     """
-    if not _may_be_kept(request, config) or ready.edits != plan_edits.NONE:
+    if not _may_be_kept(request, config) or not ready.may_be_kept:
         return None
     grounds = basis.collect(start, ready, request, config)
     if grounds is None:
@@ -107,9 +106,13 @@ def _may_be_kept(request: launch_request.Request, config: settings.Config) -> bo
         return False
     if request.volumes and (config.forbidden_mounts or config.allowed_mounts):
         return False  # where a source leads, anybody may change
+    if request.name or request.save:  # what is kept of them decides
+        return False
     step = request.step
     if step is not None and (step.script or step.multi_prog):
         return False
+    if any(volume.kind == "image" for volume in request.volumes):
+        return False  # whose tree in the store C does not hold
     name = reference.parse(
         request.reference, default_registry=config.default_registry, cwd=request.cwd
     )

@@ -8,18 +8,22 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from fairlead import config as settings
 from fairlead import errors, jsontext, kernel, log
 from fairlead.host import facts
 from fairlead.image import reference
 from fairlead.plan import edits as plan_edits
+from fairlead.plan import gpu, pyxis
 from fairlead.plan import plan as launch_plan
 from fairlead.plan import request as launch_request
 from fairlead.run import injection, ranks, view
 from fairlead.shared import site
 from fairlead.store import fetch, layers, layout, meaning
+
+if TYPE_CHECKING:
+    from fairlead.run import named
 
 _ETC_FILE_LIMIT = 1 << 20
 PRELOAD = "/etc/ld.so.preload"
@@ -34,7 +38,9 @@ class Ready(NamedTuple):
         image: what it was made for,
         name: as it was asked for, and
         facts: on which node.
+        named: of a launch with a name, what is known of the container; None of any other.
         edits: what it gets for devices and from the site's hooks.
+        may_be_kept: its devices and hooks depend on nothing that a kept plan would not know.
     """
 
     plan: launch_plan.Plan
@@ -43,6 +49,8 @@ class Ready(NamedTuple):
     facts: facts.Facts
     name: reference.Reference
     edits: plan_edits.Edits = plan_edits.NONE
+    named: named.Named | None = None
+    may_be_kept: bool = True
 
 
 def prepare(
@@ -63,10 +71,32 @@ def prepare(
         errors.Error: anything that the user can be told; nothing is left half done.
     """
     refuse_root()
-    asked, request = request, _ruled(launch_request.check(request), config)
-    name = meaning.of(request.reference, config, request.cwd)
+    pyxis.check_pmi(launch_request.check(request))
+    request = _ruled(request, config)
     store = layout.open_store(config)
+    if request.name or request.save:
+        from fairlead.run import named
+
+        # Its changes lie above a tree of this user's, which the shared store has not.
+        claimed, request = named.claim(request, config, store)
+        ready = _ready(request, config, store, progress, broker=-1)
+        return named.settle(claimed, ready, store)
+    return _ready(request, config, store, progress, broker)
+
+
+def _ready(
+    request: launch_request.Request,
+    config: settings.Config,
+    store: layout.Store,
+    progress: log.Progress | None,
+    broker: int,
+) -> Ready:
+    name = meaning.of(request.reference, config, request.cwd)
     image, mounts = _image(name, config, store, progress, broker)
+    if any(volume.kind == "image" for volume in request.volumes):
+        from fairlead.run import volumes
+
+        request = volumes.ready(request, config, store, progress)
     files = view.View(image.place, image.rootfs)
     if mounts:
         again = site.name_of(image.digest)
@@ -85,9 +115,9 @@ def prepare(
         *texts[:2],
     )
     node = facts.read(request.environ, candidates)
-    more = _edits(asked, config, image.config.env)
+    more, may_be_kept = _edits(request, image, config, files)
     plan = launch_plan.make(source, request, node, brought, more)
-    return Ready(plan, mounts, image, node, name, more)
+    return Ready(plan, mounts, image, node, name, edits=more, may_be_kept=may_be_kept)
 
 
 def _ruled(request: launch_request.Request, config: settings.Config) -> launch_request.Request:
@@ -100,17 +130,42 @@ def _ruled(request: launch_request.Request, config: settings.Config) -> launch_r
     return rules.request(request, config)
 
 
+def wish(
+    request: launch_request.Request, image: fetch.Image, config: settings.Config
+) -> gpu.Wish | None:
+    """Return the GPUs that a launch wants."""
+    of_file = ((name, text) for name, text, _ in request.templates if "$" not in text)
+    asked = (*of_file, *request.variables)
+    return gpu.wish(request.gpu or config.gpu, request.environ, asked, image.config.env)
+
+
 def _edits(
     request: launch_request.Request,
+    image: fetch.Image,
     config: settings.Config,
-    image: tuple[tuple[str, str], ...],
-) -> plan_edits.Edits:
-    """Return what the site's variables, devices that were asked for, and the site's hooks bring."""
+    files: view.View,
+) -> tuple[plan_edits.Edits, bool]:
+    """Return what the site's variables, GPUs, devices that were asked for, and hooks bring.
+
+    And whether a plan with it may be kept: a kept one is made by C, which looks at no device and
+    runs no hook.
+    """
     found = plan_edits.NONE
-    if config.site_env:
+    may_be_kept = not request.devices
+    wanted = wish(request, image, config)
+    if wanted is not None and any(map(os.path.exists, (*facts.GPU_PLACES, *config.cdi_dirs))):
+        from fairlead.run import gpu as run_gpu
+
+        may_be_kept = False
+        found = run_gpu.edits(wanted, request.environ, config, files)
+    elif wanted is not None:
+        found = gpu.absent(wanted)
+    if config.site_env or config.site_mounts:
         from fairlead.run import rules
 
-        found = rules.variables(config, request.environ, image)
+        of_site = rules.variables(config, request.environ, image.config.env)
+        found = plan_edits.joined(of_site, found)
+        request = rules.without_own(request, config)
     if request.devices:
         from fairlead.run import devices
 
@@ -120,8 +175,9 @@ def _edits(
         from fairlead.plan import hooks as plan_hooks
 
         chosen = plan_hooks.chosen(hooks.read(config.hooks_dirs), request)
+        may_be_kept = may_be_kept and not chosen
         found = plan_edits.joined(plan_edits.Edits(hooks=chosen), found)
-    return found
+    return found, may_be_kept
 
 
 def hooks(

@@ -35,7 +35,7 @@ def enter(
     block: bytes,
     mounts: tuple[int, ...] = (),
     hooks: tuple[Callable[[str], None], Callable[[str], None]] | None = None,
-) -> tuple[int, int]:
+) -> tuple[int, ...]:
     """Move this process into new namespaces and make them the container of the block.
 
     Args:
@@ -44,7 +44,7 @@ def enter(
         hooks: called before and after the root is entered, with the path that it has before.
 
     Returns:
-        Descriptors of the user and mount namespace.
+        Descriptors, as ``kernel.create_namespace``.
 
     Raises:
         errors.NamespaceError, errors.MountError, errors.WorkdirError, errors.CommandNotFoundError,
@@ -53,7 +53,7 @@ def enter(
     diagnosis = _diagnose()  # before: afterwards the files are those of the container
     _stop_imports()
     try:
-        fds = kernel.create_namespace()
+        fds = kernel.create_namespace(block)
         if hooks is None:
             kernel.compose_root(block, mounts)
         else:
@@ -78,7 +78,7 @@ def _compose_with(
     after(path)
 
 
-def join(user_fd: int, mount_fd: int) -> None:
+def join(fds: tuple[int, ...]) -> None:
     """Move this process into a container that runs already; descriptors stay open until exec.
 
     Raises:
@@ -86,7 +86,7 @@ def join(user_fd: int, mount_fd: int) -> None:
     """
     _stop_imports()
     try:
-        kernel.join_namespace(user_fd, mount_fd)
+        kernel.join_namespace(fds)
     except kernel.Failure as failure:
         words = os.strerror(failure.errno)
         raise errors.NamespaceError(

@@ -20,6 +20,7 @@ import fcntl
 import os
 import sys
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from fairlead import config as settings
 from fairlead import errors, kernel, log
@@ -31,6 +32,9 @@ from fairlead.plan import request as launch
 from fairlead.run import block, namespace, proof, upper
 from fairlead.run import launch as prepare
 from fairlead.shared import ask  # noqa: F401 - launch needs it here, and not without a broker
+
+if TYPE_CHECKING:
+    from fairlead.host import running
 
 SOCKET_FD = 3
 REQUEST_FD = 4
@@ -64,7 +68,7 @@ def _place(error: BaseException) -> str:
     )
 
 
-def _serve(data: bytes) -> tuple[int, int, int]:
+def _serve(data: bytes) -> tuple[int, ...]:
     facts, environ = parse(data)
     if facts.get("nodeid") != "0":
         log.set_quiet(True)  # every node would say the same
@@ -78,31 +82,36 @@ def _serve(data: bytes) -> tuple[int, int, int]:
 
         start = basis.begin(job)
     config = settings.load()
-    request = request_from(facts, job, config)
+    request, config = launch_from(facts, job, config)
     broker = BROKER_FD if facts.get("broker") == "1" else -1
-    _refuse_unmade(request)
-    upper.check(request, broker)
-    ready = prepare.prepare(request, config, log.QuietProgress(f"pulling {facts['ref']}"), broker)
+    if not request.name:
+        upper.check(request, broker)
+    ready = prepare.prepare(
+        request, config, log.QuietProgress(f"pulling {request.reference}"), broker
+    )
     mounts = (*ready.mounts, *upper.mounts(ready.plan, broker))
     pending = keep.begin(_read(KEY_FD), start, ready, request, config) if start else None
     launch_block = block.compile_plan(ready.plan)
     block_fd = _memory_file(launch_block)
-    user_fd, mount_fd = namespace.enter(launch_block, mounts, prepare.hooks(ready, request))
-    proven = proof.prove(ready.plan, launch_block)
+    if ready.named and ready.named.joins:
+        fds = _join(ready.named.joins, request)
+        proven = proof.Proven()
+    else:
+        fds = namespace.enter(launch_block, mounts, prepare.hooks(ready, request))
+        proven = proof.prove(ready.plan, launch_block)
     for note in (*ready.plan.notes, *proven.notes):
         log.note(note)
     if pending:
         keep.publish(pending, proven)
-    return user_fd, mount_fd, block_fd
+    place = kernel.lib.CHANNEL_BLOCK
+    return (*fds[:place], block_fd, *fds[place + 1 :])
 
 
-def _refuse_unmade(request: launch.Request) -> None:
-    for wanted, option in ((request.name, "name"), (request.save, "save")):
-        if wanted:
-            raise errors.UsageError(f"--container-{option}: not yet possible", hint="leave it out")
-    for asked, option in ((request.unshare, "unshare"), (request.remap_root, "remap-root")):
-        if asked:
-            raise errors.UsageError(f"--container-{option}: not yet possible", hint="leave it out")
+def _join(container: running.Running, request: launch.Request) -> tuple[int, ...]:
+    """Return the namespaces of a container that runs, which the tasks join."""
+    from fairlead.host import running
+
+    return running.open_process(container, request.unshare).fds
 
 
 def _read(fd: int) -> bytes:
@@ -128,6 +137,26 @@ def parse(data: bytes) -> tuple[dict[str, str], dict[str, str]]:
 def _pairs(data: bytes) -> dict[str, str]:
     pairs = (os.fsdecode(item).partition("=") for item in data.split(b"\0") if item)
     return {name: value for name, separator, value in pairs if separator}
+
+
+def launch_from(
+    facts: dict[str, str], environ: Mapping[str, str], config: settings.Config
+) -> tuple[launch.Request, settings.Config]:
+    """Return the request of a step, and the settings; an environment file changes both.
+
+    Raises:
+        errors.EdfError: the file cannot be had, or something is wrong with it.
+    """
+    request = request_from(facts, environ, config)
+    inner = reference.environment(request.reference)
+    name = facts.get("environment") or inner
+    if name is None:
+        return request, config
+    from fairlead.run import environment
+
+    told = {key for key in ("workdir", "entrypoint", "writable", "mpi") if facts.get(key)}
+    told |= {"image"} if inner is None and request.reference else set()
+    return environment.applied(request, config, name, frozenset(told))
 
 
 def request_from(
@@ -172,7 +201,8 @@ def check() -> int:
         cwd = ""
     request = launch.Request(facts.get("ref", ""), ("true",), {}, cwd)
     try:
-        reference.parse(request.reference, cwd=cwd)
+        if reference.environment(request.reference) is None:  # which is read on the node
+            reference.parse(request.reference, cwd=cwd)
         launch.check(pyxis.apply(request, facts))
     except errors.Error as error:
         os.write(1, os.fsencode(error.line()))

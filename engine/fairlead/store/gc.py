@@ -5,6 +5,7 @@ Rules:
   tree's lock. Nothing here waits: what another process works on is spared.
 - The records of a tree go before the tree, its documents after: a kill in between leaves garbage,
   no record of what is not there.
+- What a named container wrote is the user's, who removes it (``fairlead rm --container``).
 - What no record names is garbage: a tree of a process that died before it wrote its record, a
   compressed layer that was never unpacked. A process that is just fetching needs such things, so
   they are spared while any object is being made; what has just come is spared, too.
@@ -20,7 +21,17 @@ from typing import NamedTuple
 
 from fairlead import errors, log
 from fairlead.image import manifest
-from fairlead.store import blobs, fingerprint, items, layers, layout, leftovers, quarantine, records
+from fairlead.store import (
+    blobs,
+    containers,
+    fingerprint,
+    items,
+    layers,
+    layout,
+    leftovers,
+    quarantine,
+    records,
+)
 from fairlead.store.items import Item, Outcome
 from fairlead.store.layout import Lock, Stage, Store
 from fairlead.store.records import Record
@@ -45,7 +56,12 @@ def inventory(store: Store) -> tuple[Item, ...]:
     """
     with layout.failures_named(store):
         known, mounted = _known(store), layers.mounted()
-        return (*_trees(store, known, mounted), *_blobs(store, known), *_garbage(store, known))
+        return (
+            *_trees(store, known, mounted),
+            *_blobs(store, known),
+            *_containers(store),
+            *_garbage(store, known),
+        )
 
 
 def reclaim(store: Store) -> Reclaim:
@@ -157,9 +173,29 @@ def _trees(store: Store, known: _Known, mounted: dict[str, str]) -> list[Item]:
             used = os.lstat(where).st_mtime
             pid = mounted.get(chain.partition(":")[2])
             held = f"process {pid}" if pid else "a launch" if layers.held(store, chain) else ""
+            kept = "" if held else containers.using(store, chain)
+            held = f"container {kept}" if kept else held
             described = layers.describe(store, chain)
             size = described.disk_bytes if described else 0
             found.append(Item("tree", chain, size, used, known.trees.get(chain, ()), held))
+    return found
+
+
+def _containers(store: Store) -> list[Item]:
+    """Return the named containers: always in use, by their name if by nothing else.
+
+    Those of jobs that have ended are not for this module to know: see ``run.named``.
+    """
+    found = []
+    running = containers.mounted()
+    for container in containers.all_of(store):
+        with contextlib.suppress(FileNotFoundError):
+            used, size = os.lstat(container.path).st_mtime, fingerprint.disk_bytes(container.path)
+            kept = containers.read(container)
+            pid = running.get(container.key)
+            held = f"process {pid}" if pid else f"job {container.job}" if container.job else ""
+            images = (kept.reference,) if kept else ()
+            found.append(Item("container", container.key, size, used, images, held or "its name"))
     return found
 
 

@@ -10,9 +10,10 @@ class Item(NamedTuple):
     """An object that can be removed by itself.
 
     Attributes:
-        kind: ``tree`` or ``blob`` in a user's store, ``layer`` or ``index`` in the site's,
-            ``garbage`` in both.
-        name: digest or HEX, as in its file name; of garbage its path below the store.
+        kind: ``tree``, ``blob`` or ``container`` in a user's store, ``layer`` or ``index`` in the
+            site's, ``garbage`` in both.
+        name: digest or HEX, as in its file name; of a container its key, of garbage its path below
+            the store.
         size: bytes on the disk.
         used: when it was last used, seconds since the epoch.
         images: references, or digests of manifests, of the images that need it.

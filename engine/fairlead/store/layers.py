@@ -6,6 +6,7 @@ Rules:
   name it is complete. The caller holds the tree's lock.
 - A tree in use is not removed: users hold a shared flock on its directory (``hold``), and those who
   have already mounted it are found in their ``mountinfo``.
+- A named container that was made from a tree keeps it in use (``containers``).
 - The directory's modification time is when a launch last used it (``hold``): gc goes by it.
 - A tree whose description is gone or malformed counts as absent, and is taken out of the way of its
   successor.
@@ -281,6 +282,14 @@ def remove(
         if user:
             raise errors.BusyError(
                 f"{where}: is in use by process {user}", hint="try again when it has ended"
+            )
+        from fairlead.store import containers
+
+        kept = containers.using(store, chain)
+        if kept:
+            raise errors.BusyError(
+                f"{where}: is in use by the container {kept}",
+                hint="remove that with fairlead rm --container",
             )
         if before is not None:
             before()

@@ -45,7 +45,8 @@ class Left(NamedTuple):
 
     Attributes:
         points: where something was mounted: an empty file or directory there is the mount's.
-        injected: directories whose files were laid over the image.
+        injected: directories whose files were laid over the image; one that the image has, too, and
+            that was changed, is the user's.
         hidden: left out with everything below.
     """
 
@@ -71,12 +72,8 @@ def changes(out: Sink, upper: str, lowers: tuple[str, ...], left: Left) -> int:
     """
     with _Opened((upper, *lowers)) as fds, _archive(out) as tar:
         writer = _Writer(tar)
-        injected = tuple(os.open(path, _FLAGS | os.O_DIRECTORY) for path in left.injected)
-        try:
+        with _Opened(left.injected) as injected:
             _Changes(writer, left, injected).walk("", fds[:1], fds[1:], 0)
-        finally:
-            for fd in injected:
-                os.close(fd)
         return writer.count
 
 
@@ -86,9 +83,9 @@ def whole(out: Sink, layers: tuple[str, ...], left: Left) -> int:
     Raises:
         errors.LayerError: it cannot be written as an archive. OSError: it cannot be read.
     """
-    with _Opened(layers) as fds, _archive(out) as tar:
+    with _Opened(layers) as fds, _archive(out) as tar, _Opened(left.injected) as injected:
         writer = _Writer(tar)
-        _whole(writer, left, "", fds, 0)
+        _Whole(writer, left, injected).walk("", fds, fds[0], 0)
         return writer.count
 
 
@@ -141,17 +138,32 @@ class _Opened:
 # -- merging ---------------------------------------------------------------------------------------
 
 
-def _whole(writer: _Writer, left: Left, path: str, dirs: tuple[int, ...], depth: int) -> None:
-    for entry in _merged(path, dirs):
-        if entry.path in left.hidden or _is_whiteout(entry.info):
-            continue
-        if not stat.S_ISDIR(entry.info.st_mode):
-            writer.add(entry)
-            continue
+class _Whole(NamedTuple):
+    """A walk through merged directories."""
+
+    writer: _Writer
+    left: Left
+    injected: tuple[int, ...]
+
+    def walk(self, path: str, dirs: tuple[int, ...], top: int, depth: int) -> None:
+        """Write what dirs show; top is the one of them that is the first layer's, or -1."""
+        for entry in _merged(path, dirs):
+            own = entry.parents[0] == top
+            if entry.path in self.left.hidden or _is_whiteout(entry.info):
+                continue
+            if own and _is_injected(entry, self.injected) and not _beside(entry, dirs[1:]):
+                continue
+            if stat.S_ISDIR(entry.info.st_mode):
+                self._directory(entry, depth, own=own)
+            elif not (entry.path in self.left.points and entry.info.st_size == 0 and own):
+                self.writer.add(entry)
+
+    def _directory(self, entry: _Entry, depth: int, *, own: bool) -> None:
         with _Below(entry, depth) as below:
-            if not (entry.path in left.points and _is_empty(below)):
-                writer.add_directory(entry, below[0])
-                _whole(writer, left, entry.path, below, depth + 1)
+            if own and entry.path in self.left.points and _is_empty(below):
+                return
+            self.writer.add_directory(entry, below[0])
+            self.walk(entry.path, below, below[0] if own else -1, depth + 1)
 
 
 def _merged(path: str, dirs: tuple[int, ...]) -> Iterator[_Entry]:
@@ -226,7 +238,9 @@ class _Changes(NamedTuple):
     def walk(self, path: str, upper: tuple[int, ...], lowers: tuple[int, ...], depth: int) -> None:
         for entry in _merged(path, upper):
             below = _beside(entry, lowers)
-            if entry.path in self.left.hidden or self._is_injected(entry):
+            if entry.path in self.left.hidden:
+                continue
+            if below is None and _is_injected(entry, self.injected):
                 continue
             if _is_whiteout(entry.info):
                 self.writer.add_whiteout(entry)
@@ -273,15 +287,16 @@ class _Changes(NamedTuple):
                         return True
         return False
 
-    def _is_injected(self, entry: _Entry) -> bool:
-        for fd in self.injected:
-            try:
-                info = os.lstat(entry.path, dir_fd=fd)
-            except OSError:
-                continue
-            if not stat.S_ISDIR(info.st_mode):
-                return True
-        return False
+
+def _is_injected(entry: _Entry, injected: tuple[int, ...]) -> bool:
+    for fd in injected:
+        try:
+            info = os.lstat(entry.path, dir_fd=fd)
+        except OSError:
+            continue
+        if not stat.S_ISDIR(info.st_mode):
+            return True
+    return False
 
 
 def _beside(entry: _Entry, lowers: tuple[int, ...]) -> _Entry | None:

@@ -12,6 +12,7 @@
       tmp/BOOT.PID.START.N/    work in progress; its owner holds a flock on it
       locks/NAME               one per object that is being made
       quarantine/              damaged objects, taken out of use (see quarantine)
+      containers/              what was written to named containers (see containers)
       host/                    what is known of the host's MPI (see host.mpi)
 
 Rules:
@@ -295,7 +296,7 @@ class Stage:
         self.path = ""
 
     def __enter__(self) -> Self:
-        boot, start = _boot_id(), _start_time()
+        boot, start = boot_id(), start_time()
         for number in range(1 << 20):
             path = self._store.path("tmp", f"{boot}.{os.getpid()}.{start}.{number}")
             try:
@@ -349,15 +350,21 @@ def remove(path: str) -> None:
         return
 
 
-def _boot_id() -> str:
+def boot_id() -> str:
+    """Return what names this run of the kernel."""
     with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
         return file.read().strip()
 
 
-def _start_time() -> str:
+def start_time(pid: str = "self") -> str:
+    """Return when a process started, in the kernel's ticks; with its pid this names it for good.
+
+    Raises:
+        OSError: there is no such process.
+    """
     # Field 22, counted after the command's name, which may hold blanks and parentheses. Source:
     # proc(5).
-    with open("/proc/self/stat", "rb") as file:
+    with open(f"/proc/{pid}/stat", "rb") as file:
         return file.read().rpartition(b")")[2].split()[19].decode()
 
 
