@@ -35,8 +35,8 @@ VERBS = {
     "login": "log in to a registry",
     "logout": "forget the login of a registry",
     "completion": "print the completion script of bash, zsh or fish",
-    "migrate": "say what a script or configuration of another engine becomes",
     "config": "show every setting with its value and origin, or check the files",
+    "migrate": "say what a script or configuration of another engine becomes",
     "mpi": "show the host's MPI, an image's, and whose will run",
 }
 

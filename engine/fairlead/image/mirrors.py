@@ -19,7 +19,7 @@ from typing import NamedTuple, Self, TypeVar
 
 from fairlead import errors, log
 from fairlead.config import Config
-from fairlead.image import policy, registries, registry, transport
+from fairlead.image import answers, policy, registries, registry, transport
 from fairlead.image.headers import Challenge
 from fairlead.image.manifest import Descriptor
 from fairlead.image.reference import Reference
@@ -184,7 +184,7 @@ class Client:
         for endpoint in places:
             client = self._client(endpoint, last=endpoint == places[-1])
             try:
-                found += client.signatures(endpoint.reference, digest)
+                found += answers.signatures(client, endpoint.reference, digest)
             except _PASSED_OVER as error:
                 failed.append(error)
         if len(failed) == len(places):

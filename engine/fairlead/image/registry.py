@@ -34,7 +34,7 @@ import urllib3
 
 from fairlead import errors
 from fairlead.config import Config
-from fairlead.image import headers, login, manifest, reference, transport
+from fairlead.image import answers, headers, login, manifest, reference, transport
 from fairlead.image.auth import Credentials
 from fairlead.image.login import Login
 from fairlead.image.manifest import Descriptor
@@ -115,7 +115,7 @@ class Client:
                     f"{ref}: the registry answered with a web page instead of a manifest"
                 )
             data = self._transport.document(response, manifest.MAX_DOCUMENT, str(ref))
-            return Fetched(kind, _document_digest(ref, target, response, data), data)
+            return Fetched(kind, answers.document_digest(ref, target, response, data), data)
 
         return self._patiently(ref, once)
 
@@ -134,7 +134,7 @@ class Client:
                 self._transport.refusal(response)  # what may pass is raised, to be tried again
                 return None
             self._transport.drop(response)
-            told = _told_digest(response)
+            told = answers.told_digest(response)
             if ref.digest and told not in {None, ref.digest}:
                 raise errors.DigestError(f"{ref}: the registry answers with {told}")
             return told
@@ -199,33 +199,6 @@ class Client:
                 raise self._refusal(ref, response, f"{ref}: {descriptor.digest}", blob=True)
             self._transport.drop(response)
             return response.status == 200 and length in {None, descriptor.size}
-
-        return self._patiently(ref, once)
-
-    def signatures(self, ref: Reference, digest: str) -> tuple[bytes, ...]:
-        """Return the OpenPGP messages that the registry itself keeps for a manifest (OpenShift's).
-
-        Raises:
-            errors.AuthError, errors.RegistryError, errors.RegistryUnreachableError
-
-        Source: containers/image ``docs/signature-protocols.md``.
-        """
-
-        def once() -> tuple[bytes, ...]:
-            response = self._request(ref, "GET", "/v2/", {})
-            self._transport.drop(response)
-            if response.headers.get("X-Registry-Supports-Signatures") != "1":
-                return ()
-            path = f"/extensions/v2/{ref.repository}/signatures/{digest}"
-            response = self._request(ref, "GET", path, {})
-            if response.status == 404:
-                self._transport.drop(response)
-                return ()
-            if response.status != 200:
-                raise self._refusal(ref, response, f"{ref}: signatures")
-            return headers.messages(
-                self._transport.document(response, manifest.MAX_DOCUMENT, str(ref))
-            )
 
         return self._patiently(ref, once)
 
@@ -328,19 +301,8 @@ class Client:
         body: bytes | None = None,
     ) -> urllib3.BaseHTTPResponse:
         """Send a request; follow redirects, log in when asked to. Any status comes back."""
-        where = path if "://" in path else f"/v2/{ref.repository}/{path}"
-        return self._request(ref, method, where, wanted, body)
-
-    def _request(
-        self,
-        ref: Reference,
-        method: str,
-        path: str,
-        wanted: Mapping[str, str],
-        body: bytes | None = None,
-    ) -> urllib3.BaseHTTPResponse:
         base = self._base(ref)
-        url = path if "://" in path else f"{base}{path}"
+        url = path if "://" in path else f"{base}/v2/{ref.repository}/{path}"
         logged_in = False
         redirects = 0
         while True:
@@ -509,23 +471,6 @@ def _joined(target: str) -> str:
 def _origin(url: str) -> tuple[str, str | None, int]:
     parts = urlsplit(url)
     return parts.scheme, parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
-
-
-def _told_digest(response: urllib3.BaseHTTPResponse) -> str | None:
-    try:
-        return reference.parse_digest(response.headers.get("Docker-Content-Digest") or "")
-    except errors.ReferenceError:
-        return None
-
-
-def _document_digest(
-    ref: Reference, target: str, response: urllib3.BaseHTTPResponse, data: bytes
-) -> str:
-    asked = target if reference.is_digest(target) else _told_digest(response)
-    found = digest_like(asked or "sha256:", data)
-    if asked is not None and found != asked:
-        raise errors.DigestError(f"{ref}: the manifest should be {asked} but is {found}")
-    return found
 
 
 def _wrong_size(ref: Reference, descriptor: Descriptor, what: str) -> errors.DigestError:

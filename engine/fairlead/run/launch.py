@@ -72,6 +72,7 @@ def prepare(
     """
     refuse_root()
     pyxis.check_pmi(launch_request.check(request))
+    request = _ruled(request, config)
     store = layout.open_store(config)
     if request.name or request.save:
         from fairlead.run import named
@@ -92,7 +93,6 @@ def _ready(
     progress: log.Progress | None,
     broker: int,
 ) -> Ready:
-    asked, request = request, _ruled(request, config)
     name = meaning.of(request.reference, config, request.cwd)
     image, mounts = _image(name, config, store, progress, broker)
     if any(volume.kind == "image" for volume in request.volumes):
@@ -118,7 +118,7 @@ def _ready(
         *texts[:2],
     )
     node = facts.read(request.environ, candidates)
-    more, may_be_kept = _edits(asked, image, config, files)
+    more, may_be_kept = _edits(request, image, config, files)
     plan = launch_plan.make(source, request, node, brought, more)
     if brought.mount >= 0:
         mounts = (*mounts, brought.mount)
@@ -150,25 +150,27 @@ def _edits(
     config: settings.Config,
     files: view.View,
 ) -> tuple[plan_edits.Edits, bool]:
-    """Return what the site's variables, GPUs, devices and the site's hooks bring.
+    """Return what the site's variables, GPUs, devices that were asked for, and hooks bring.
 
     And whether a plan with it may be kept: a kept one is made by C, which looks at no device and
     runs no hook.
     """
     found = plan_edits.NONE
-    if config.site_env:
-        from fairlead.run import rules
-
-        found = rules.variables(config, request.environ, image.config.env)
     may_be_kept = not request.devices
     wanted = wish(request, image, config)
     if wanted is not None and any(map(os.path.exists, (*facts.GPU_PLACES, *config.cdi_dirs))):
         from fairlead.run import gpu as run_gpu
 
         may_be_kept = False
-        found = plan_edits.joined(found, run_gpu.edits(wanted, request.environ, config, files))
+        found = run_gpu.edits(wanted, request.environ, config, files)
     elif wanted is not None:
-        found = plan_edits.joined(found, gpu.absent(wanted))
+        found = gpu.absent(wanted)
+    if config.site_env or config.site_mounts:
+        from fairlead.run import rules
+
+        of_site = rules.variables(config, request.environ, image.config.env)
+        found = plan_edits.joined(of_site, found)
+        request = rules.without_own(request, config)
     if request.devices:
         from fairlead.run import devices
 

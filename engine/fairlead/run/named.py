@@ -25,7 +25,7 @@ from fairlead.host import running
 from fairlead.image import reference
 from fairlead.plan import request as launch_request
 from fairlead.run import launch
-from fairlead.store import containers, fetch, layout
+from fairlead.store import containers, fetch, layout, meaning
 from fairlead.store.layout import Store
 
 MODES = ("auto", "create", "exec", "no_exec")
@@ -162,9 +162,7 @@ def _reference(request: launch_request.Request, config: settings.Config, found: 
         return request.reference
     name = found.container.key.partition(".")[2]
     if request.reference:
-        asked = reference.parse(
-            request.reference, default_registry=config.default_registry, cwd=request.cwd
-        )
+        asked = meaning.of(request.reference, config, request.cwd)
         if asked.identity not in found.kept.names:
             raise errors.ContainerError(
                 f"{name}: was made from {found.kept.reference}, not from {asked.identity}",

@@ -44,13 +44,23 @@ def mounts(config: settings.Config) -> tuple[launch_request.Volume, ...]:
     Raises:
         errors.ConfigError: one is malformed.
     """
-    origin = f"{config.origins['site_mounts']}: site_mounts"
+    origin = _origin(config)
     try:
         return tuple(
             volume for text in config.site_mounts for volume in pyxis.mounts(text, "", origin)
         )
     except errors.UsageError as error:
         raise errors.ConfigError(error.message, hint=error.hint) from error
+
+
+def without_own(asked: launch_request.Request, config: settings.Config) -> launch_request.Request:
+    """Return a request without the site's mounts: what the user asked for."""
+    own = tuple(volume for volume in asked.volumes if volume.origin != _origin(config))
+    return asked._replace(volumes=own)
+
+
+def _origin(config: settings.Config) -> str:
+    return f"{config.origins['site_mounts']}: site_mounts"
 
 
 def variables(
