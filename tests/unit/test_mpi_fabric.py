@@ -10,7 +10,7 @@ import elf_forge
 import pytest
 
 from fairlead.host import ldso, mpi
-from fairlead.plan import inject
+from fairlead.plan import libraries
 
 COMM = elf_forge.OPENMPI.format(world=512, version="4.1.8")
 
@@ -192,7 +192,7 @@ def test_whole_way_to_the_wire_is_the_hosts_whatever_the_image_has(site, tmp_pat
     names = [name for name, _ in profile.closure]
     host = {name: frozenset({"old@"}) for name in names}
     image = {name: frozenset({"old@", "new@"}) for name in names}
-    kept = {item.soname: item.source for item in inject.choose(profile, host, image)}
+    kept = {item.soname: item.source for item in libraries.choose(profile, host, image)}
     for name in (
         "libibverbs.so.1",
         "librdmacm.so.1",

@@ -5,7 +5,7 @@ import pytest
 
 from fairlead.glibc import binding
 from fairlead.host import ldso, mpi
-from fairlead.plan import inject
+from fairlead.plan import libraries
 from fairlead.run import fit, layer
 
 COMPILED_IN = "/usr/lib/triplet/ucx"
@@ -38,7 +38,7 @@ def laid_out(tmp_path, profile, source):
         (image / name[1:]).parent.mkdir(parents=True, exist_ok=True)
         (image / name[1:]).touch()
     sheet = layer._Sheet(ldso.Loader(str(image)))
-    found = fit.Fit((inject.Kept("libucs.so.0", source, ""),), NOTHING)
+    found = fit.Fit((libraries.Kept("libucs.so.0", source, ""),), NOTHING)
     layer._libraries(sheet, profile, found)
     layer._directories(sheet, profile, found)
     opaque = {path for path, entry in sheet.entries.items() if entry.kind == "opaque"}

@@ -4,7 +4,7 @@ import pytest
 
 from fairlead.host.index import Index, Library, Program
 from fairlead.host.mpi import Need, Plugins, Profile
-from fairlead.plan import inject
+from fairlead.plan import inject, libraries
 
 GLIBC_31 = tuple(f"GLIBC_2.{minor}" for minor in range(2, 32))
 GLIBC_36 = tuple(f"GLIBC_2.{minor}" for minor in range(2, 37))
@@ -251,7 +251,7 @@ def test_two_installations_with_different_copies_of_one_library_do_not_go_togeth
 
 def kept(closure, host_symbols, image_symbols, **changes):
     profile = host(closure=tuple((name, f"/host/{name}") for name in closure), **changes)
-    chosen = inject.choose(
+    chosen = libraries.choose(
         profile,
         {name: frozenset(symbols) for name, symbols in host_symbols.items()},
         {name: frozenset(symbols) for name, symbols in image_symbols.items()},
@@ -307,7 +307,7 @@ def test_library_goes_with_its_plugins():
 
 def test_newer_library_of_the_image_that_is_overridden_is_reported():
     profile = host(closure=(("libpmix.so.2", "/host/libpmix.so.2"),))
-    (item,) = inject.choose(
+    (item,) = libraries.choose(
         profile, {"libpmix.so.2": frozenset("a")}, {"libpmix.so.2": frozenset("ab")}
     )
     assert "the image's offers 1 that the host's lacks, e.g. b" in item.reason
@@ -316,7 +316,7 @@ def test_newer_library_of_the_image_that_is_overridden_is_reported():
 def test_libraries_that_each_offer_something_of_their_own_are_both_kept():
     names = ["libevent_core-2.1.so.7", "libevent_pthreads-2.1.so.7"]
     profile = host(closure=tuple((name, f"/host/{name}") for name in names))
-    chosen = inject.choose(
+    chosen = libraries.choose(
         profile,
         {names[0]: frozenset("ab"), names[1]: frozenset("a")},
         {names[0]: frozenset("ac"), names[1]: frozenset("a")},

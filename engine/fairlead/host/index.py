@@ -119,8 +119,11 @@ def load(rootfs: str, cache_path: str) -> Index:
     from fairlead.host import survey
 
     index = survey.survey(rootfs)
+    record = {"format": FORMAT, "index": index}
     try:
-        mpi.write(cache_path, {"format": FORMAT, "index": index})
+        mpi.write_first(cache_path, record)
+        if cached(cache_path) is None:  # what stands there is damaged
+            mpi.write(cache_path, record)
     except OSError as error:
         log.debug(f"{cache_path}: not kept: {error}")
     return index

@@ -24,7 +24,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from fairlead import config as settings
-from fairlead import errors, log
+from fairlead import errors, kernel, log
 from fairlead.host import witness
 from fairlead.host.relocation import RELOCATIONS
 
@@ -353,6 +353,20 @@ def write(path: str, record: object) -> None:
     except BaseException:
         os.unlink(temporary)
         raise
+
+
+def write_first(path: str, record: object) -> None:
+    """Write as ``write``, unless another process was first: plans hang on the file as it is.
+
+    Raises:
+        OSError.
+    """
+    mine = f"{path}.{os.getpid()}.new"
+    write(mine, record)
+    try:
+        kernel.rename_noreplace(mine, path)
+    except FileExistsError:
+        os.unlink(mine)
 
 
 def forget(cache_dir: str, kind: str) -> None:

@@ -8,11 +8,10 @@ Rules:
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 
-from fairlead import kernel, log
+from fairlead import log
 from fairlead.host import mpi
 from fairlead.host.index import Index
 
@@ -32,14 +31,8 @@ def load(rootfs: str, index: Index, cache_path: str) -> Abilities:
     if found is not None:
         return found
     found = tuple((item.path, _clients(rootfs, item.path, index)) for item in index.libraries)
-    mine = f"{cache_path}.{os.getpid()}.new"
     try:
-        mpi.write(mine, {"pmi": found})
-        # What another process wrote meanwhile stays: plans hang on the file as it is.
-        with contextlib.suppress(FileExistsError):
-            kernel.rename_noreplace(mine, cache_path)
-            return found
-        os.unlink(mine)
+        mpi.write_first(cache_path, {"pmi": found})
     except OSError as error:
         log.debug(f"{cache_path}: not kept: {error}")
     return found

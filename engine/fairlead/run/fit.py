@@ -19,7 +19,7 @@ from fairlead.glibc import binding, swap, versions
 from fairlead.host import elf, ldso, mpi
 from fairlead.host.index import Index
 from fairlead.host.mpi import Profile
-from fairlead.plan import inject
+from fairlead.plan import inject, libraries
 
 FORMAT = 2  # of the kept file, and of what down-binding can do: raise it when either changes
 IMPLEMENTATIONS = os.path.join(os.path.dirname(glibc.__file__), "libfairlead-glibc.so")
@@ -28,7 +28,7 @@ IMPLEMENTATIONS = os.path.join(os.path.dirname(glibc.__file__), "libfairlead-gli
 class Fit(NamedTuple):
     """Whose copy of every library of the closure is taken, and the decision about glibc."""
 
-    kept: tuple[inject.Kept, ...]
+    kept: tuple[libraries.Kept, ...]
     decision: binding.Decision
 
     @property
@@ -54,7 +54,7 @@ def work_out(
     Raises:
         elf.ElfError, OSError: a file of the host, or the image's glibc, cannot be read.
     """
-    kept = [inject.choose(profile, *_symbols(image, profile, index)) for profile in profiles]
+    kept = [libraries.choose(profile, *_symbols(image, profile, index)) for profile in profiles]
     files: dict[str, str] = {}
     for profile, items in zip(profiles, kept, strict=True):
         taken = {item.soname for item in items if item.source != "image"}
@@ -133,4 +133,6 @@ def keep(rootfs: str, profile: Profile, index: Index, path: str) -> None:
             answer = answer._replace(swap=swap.plan(image, ldso.Loader()).warning)
         except elf.ElfError as error:
             answer = answer._replace(no_swap=str(error))
-    mpi.write(path, answer)
+    mpi.write_first(path, answer)
+    if cached(path) is None:  # what stands there is damaged
+        mpi.write(path, answer)

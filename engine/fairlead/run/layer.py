@@ -1,6 +1,6 @@
 """Lay out the injection layer: which host file goes where in an image, and why. Writes nothing.
 
-The cold half of ``run.stage``: gathers what ``plan.inject.choose`` wants to know about libraries
+The cold half of ``run.stage``: gathers what ``plan.libraries.choose`` wants to know about libraries
 that both sides have, then turns the choice into a list of entries whose paths are resolved within
 the image.
 """
