@@ -272,18 +272,6 @@ def test_unreadable_files_of_the_user_are_saved(user: User, image: str) -> None:
         assert tar.getmember("srv/shut/in").size == 2
 
 
-def test_work_of_more_than_a_second_says_how_far_it_is(user: User, image: str) -> None:
-    script = "/bin/busybox dd if=/dev/urandom of=/big bs=1M count=150"
-    made = user.run("run", "--name", "box", image, "/bin/busybox", "sh", "-c", script)
-    assert made.returncode == 0, made.stderr
-    done = user.run("commit", "box", "box.sqsh")
-    assert done.stdout == f"{user.place}/box.sqsh\n"
-    lines = done.stderr.splitlines()
-    assert lines
-    assert all(line.startswith("fairlead: saving box.sqsh: ") for line in lines)
-    assert "% of " in lines[0]
-
-
 def test_push_keeps_the_digest_and_takes_layers_over(user: User, image: str, registry: str) -> None:
     digest = json.loads(user.run("inspect", image).stdout)["digest"]
     done = user.run("push", image, f"docker://{registry}/commit/copy:1")

@@ -32,6 +32,7 @@ from fairlead.store.containers import Container, Kept
 from fairlead.store.layout import Stage, Store
 from fairlead.store.material import Material
 
+MEMORY = "256M"
 SQUASHFS, TAR, IMAGE = "squashfs", "tar", "image"
 _ENDINGS = {".sqsh": SQUASHFS, ".squashfs": SQUASHFS, ".sqfs": SQUASHFS, ".tar": TAR}
 
@@ -203,6 +204,7 @@ def _squash(root: Root, path: str, progress: log.Progress | None) -> None:
     # Asked here, since mksquashfs has no good words for it; and nothing but a file is replaced.
     os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644))
     command = [program, "-", path, "-tar", "-noappend", "-no-progress", "-quiet", "-all-root"]
+    command += ["-mem", MEMORY]  # its default is a quarter of the machine's, not of the job's
     reading, writing = os.pipe()
     process = subprocess.Popen(
         command,
