@@ -111,3 +111,13 @@ def test_image_without_the_loader_that_the_kernel_starts_is_refused(tmp_path):
     assert refusal(ldso.Loader(image.root), host) == (
         f"image or host has no loader /lib64/{LOADER}"
     )
+
+
+def test_programs_that_another_loader_starts_would_not_run_on_the_hosts_glibc(tmp_path):
+    image = root(tmp_path / "image", "2.31", files=[f"nix/{LOADER}"])
+    host = root(tmp_path / "host", "2.36")
+    assert swap.plan(image, host, [f"/lib64/{LOADER}", f"/{HOME}/{LOADER}"])
+    with pytest.raises(elf.ElfError) as refused:
+        swap.plan(image, host, [f"/lib64/{LOADER}", f"/nix/{LOADER}"])
+    said = f"programs of the image are started by /nix/{LOADER}, which would stay"
+    assert str(refused.value) == said

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from fairlead.glibc import versions
@@ -53,8 +54,13 @@ class Swap(NamedTuple):
         )
 
 
-def plan(image: ldso.Loader, host: ldso.Loader) -> Swap:
+def plan(image: ldso.Loader, host: ldso.Loader, interpreters: Iterable[str] = ()) -> Swap:
     """Return how the host's glibc can take the place of an image's.
+
+    Args:
+        image: its tree.
+        host: this node.
+        interpreters: of the image's programs that will meet the host's libraries.
 
     Raises:
         elf.ElfError: it cannot, and why.
@@ -77,6 +83,9 @@ def plan(image: ldso.Loader, host: ldso.Loader) -> Swap:
     if not interpreter or not host.usable(interpreter) or not image.usable(interpreter):
         raise elf.ElfError(f"image or host has no loader {interpreter}")
     files[image.place(interpreter)] = host.place(interpreter)
+    other = next((path for path in interpreters if image.place(path) not in files), "")
+    if other:  # of a distribution in the image with a glibc of its own, as nix has
+        raise elf.ElfError(f"programs of the image are started by {other}, which would stay")
     _check_places(image, host)
     return Swap(tuple(sorted(files.items())), _modules(host), ours.name, theirs.name)
 

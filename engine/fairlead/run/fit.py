@@ -130,7 +130,8 @@ def keep(rootfs: str, profile: Profile, index: Index, path: str) -> None:
         answer = inject.Glibc("impossible", (str(error),))
     if answer.action == "impossible":
         try:
-            answer = answer._replace(swap=swap.plan(image, ldso.Loader()).warning)
+            starts = sorted({item.interpreter for item in index.programs} - {""})
+            answer = answer._replace(swap=swap.plan(image, ldso.Loader(), starts).warning)
         except elf.ElfError as error:
             answer = answer._replace(no_swap=str(error))
     mpi.write_first(path, answer)
