@@ -42,6 +42,8 @@ static void take_line(struct step *step, const char *text)
 		step->tasks = number(text + 6);
 	else if (text_begins(text, "node "))
 		step->node = number(text + 5);
+	else if (text_begins(text, "refuse "))
+		step->refuses = 1;
 	else if (text_begins(text, "library "))
 		take_text(step->library, sizeof(step->library), text + 8);
 	else if (text_begins(text, "end "))
@@ -51,16 +53,16 @@ static void take_line(struct step *step, const char *text)
 void step_expect(struct step *ret, char *const *from)
 {
 	const char *space, *of_mpirun, *size;
-	char text[512];
 
 	if (!from)
 		from = environ;
 	ret->tasks = ret->node = 0;
 	ret->library[0] = ret->end[0] = '\0';
-	if (system_read_file(PLACE "step", text, sizeof(text)) <= 0)
+	ret->refuses = 0;
+	if (system_read_file(PLACE "step", ret->text, sizeof(ret->text)) <= 0)
 		return;
-	for (const char *at = text; *at; at++)
-		if (at == text || at[-1] == '\n')
+	for (const char *at = ret->text; *at; at++)
+		if (at == ret->text || at[-1] == '\n')
 			take_line(ret, at);
 	space = variable(from, "PMIX_NAMESPACE");
 	of_mpirun = variable(from, "OMPI_COMM_WORLD_SIZE");
@@ -74,4 +76,6 @@ void step_expect(struct step *ret, char *const *from)
 		ret->tasks = number(size);
 	if (variable(from, "PMI_SPAWNED") || variable(from, "SLURM_HET_SIZE") || (space && !text_begins(space, "slurm.pmix.")))
 		ret->tasks = 0;
+	if (of_mpirun || variable(from, "HYDI_CONTROL_FD") || !ret->tasks)
+		ret->refuses = 0;
 }

@@ -14,6 +14,8 @@ struct step {
 	char library[256], end[64];
 	const char *started; /* SLURM_MPI_TYPE */
 	int has_pmi;
+	int refuses; /* some line of text does */
+	char text[4096];
 };
 
 /* How many ranks this process's world should have; tasks 0: nothing is expected, by nobody's word.

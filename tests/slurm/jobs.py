@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import pwd
 import re
@@ -17,7 +18,15 @@ MPICH = f"{REGISTRY}/demo/mpich:1"
 BULLSEYE = f"{REGISTRY}/demo/bullseye-mpi:1"
 PYTHON = f"{REGISTRY}/demo/python-mpi:1"
 
+PROFILE = "/etc/profile.d/fairlead-bed.sh"
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+@functools.cache
+def _interface() -> str:
+    """Return what the bed's file in /etc/profile.d says, see tests/bed/cluster."""
+    with open(PROFILE, encoding="ascii") as file:
+        return file.read().rstrip("\n").rpartition("=")[2]
 
 
 def environment(**variables: str) -> dict[str, str]:
@@ -27,7 +36,7 @@ def environment(**variables: str) -> dict[str, str]:
         "HOME": USER.pw_dir,
         "USER": USER.pw_name,
         "LANG": "C.UTF-8",
-        "OMPI_MCA_btl_tcp_if_include": "lo",  # as in /etc/profile.d, see tests/bed/cluster
+        "OMPI_MCA_btl_tcp_if_include": _interface(),
         **variables,
     }
 

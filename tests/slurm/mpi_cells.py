@@ -30,11 +30,12 @@ BINDINGS = {
     for suite, family in itertools.product(SUITES, FAMILIES)
     if family == "mpich" or suite in ("bullseye", "bookworm")
 }
-# What users' scripts do to the environment; /opt/mpi/private holds a copy of the image's own library.
+# What users' scripts do to the environment (HOME stays: without it OpenMPI 5 ends with 14, in a container or not);
+# /opt/mpi/private holds a copy of the image's own library.
 WRAPPERS = {
     "reset": "LD_LIBRARY_PATH=/opt/mpi/nowhere exec /opt/mpi/c",
     "astray": "LD_LIBRARY_PATH=/opt/mpi/private exec /opt/mpi/c",
-    "cleared": "exec env -i $(env | grep -E '^(PMI|SLURM|OMPI_)' | grep -v ' ') /opt/mpi/c",
+    "cleared": "exec env -i $(env | grep -E '^(PMI|SLURM|OMPI_|HOME=)' | grep -v ' ') /opt/mpi/c",
 }
 SPECIALS = (
     "f08",

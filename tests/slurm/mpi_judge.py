@@ -7,7 +7,8 @@ it will do (``fairlead plan``): that is the *verdict*. The *outcome* is read fro
 
 - ``host``: four ranks in one world, right results, and only libraries of that installation are mapped;
 - ``image``: the same with only the image's own libraries;
-- ``refused``: exit status 125 and one line before any rank runs.
+- ``refused``: exit status 125 and one line before MPI starts on any rank; where the plan did not refuse, the line is about
+  the step's PMI.
 
 Everything else is a surprise: a crash, a hang, singletons, another library than the one named, a world
 of two libraries, a line on stderr that Fairlead did not write. Nothing here knows what the engine
@@ -123,6 +124,9 @@ def judge(verdict: Verdict, step: Step, there: Host) -> tuple[str, str]:
     """
     errors = _errors(step)
     if step.status == 125 and len(errors) == 1 and MPI_ERROR in errors[0] and not step.stdout:
+        # The plan says whose MPI runs and, beside it, what becomes of it under this PMI.
+        if verdict.choice != "refused" and "--mpi=" not in errors[0]:
+            return "SURPRISE", f"refused: {_reason(errors[0])}"
         return "refused", _reason(errors[0])
     surprise = _surprise(verdict, step, there)
     return ("SURPRISE", surprise) if surprise else (verdict.choice, "")

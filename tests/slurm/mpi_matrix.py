@@ -13,6 +13,7 @@ import re
 import signal
 import subprocess
 import time
+import warnings
 from collections.abc import Iterable, Mapping
 
 import jobs
@@ -105,10 +106,14 @@ def _reference(cell: Cell) -> str:
 
 
 def launch(cell: Cell, module: Iterable[tuple[str, str]]) -> Step:
-    """Run the cell's program in its container."""
+    """Run the cell's program in its container; once more after OpenMPI 4's own null call (see ``jobs.srun``)."""
     options = [f"--container={_reference(cell)}"]
     options += [f"--container-mpi={cell.mode}"] if cell.mode != "auto" else []
-    return _step(cell, cell.command, module, options)
+    step = _step(cell, cell.command, module, options)
+    if step.status == 139 and jobs.NULL_CALL.search(step.stderr):
+        warnings.warn(f"{cell.name}: run again after a null call: {step.stderr}", stacklevel=2)
+        step = _step(cell, cell.command, module, options)
+    return step
 
 
 _numbers = itertools.count()

@@ -17,20 +17,17 @@ HEAD = """\
 # The MPI matrix
 
 Written by `tests/slurm/mpi_matrix`; do not edit. Each cell ran on 2 nodes with 2 ranks each of the bed's cluster (Slurm on one
-machine, no fabric; tests/bed/cluster says in which ways its nodes are separate), after the engine had been asked what it
-would do. Rows are the installation that the user selects on the host, columns program and `--mpi`. `bindings` are C++
-bindings; mpi4py is Debian's.
+machine, no fabric; the nodes have networks of their own: `FAIRLEAD_BED_NET=own tests/bed/cluster up`), after the engine had
+been asked what it would do. Rows are the installation that the user selects on the host, columns program and `--mpi`.
+`bindings` are C++ bindings; mpi4py is Debian's.
 
 | | |
 |---|---|
 | **H** | the host's MPI was announced and ran: four ranks, one world, right sums, 4 MiB around the ring; only libraries with that installation's build-ids were mapped |
 | **I**n | the image's own MPI was announced, with the reason below, and ran, likewise |
-| **R**n | refused before any rank ran, with exit status 125 and the one line below |
+| **R**n | refused before MPI started on any rank, with exit status 125 and the one line below |
 | **!**n | a surprise: what happened is not what had been announced; described below |
 | · | no such program for this image, or not run |
-
-OpenMPI 6 (sid) does not connect two nodes that have one address, as the bed's have: its "unable to find reachable pairing"
-is a limit of this bed, not of what was announced.
 
 The trixie and sid installations need a newer glibc than the bed's nodes have: nothing can run on them outside of a
 container. They are there to be carried into images.

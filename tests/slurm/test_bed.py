@@ -7,9 +7,8 @@ import subprocess
 import pytest
 from jobs import REGISTRY, SMALL, output, run, srun
 
-PROGRAM = os.path.join(
-    os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "bed/programs/hello_mpi.c"
-)
+BED = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "bed")
+PROGRAM = f"{BED}/programs/hello_mpi.c"
 
 
 def test_bare_steps_run_on_four_nodes():
@@ -30,6 +29,22 @@ def test_hosts_mpi_works_without_a_container_on_two_nodes(compiler, pmi):
     finally:
         os.unlink(program)
     assert shown.count(" of 4 on ") == 4
+
+
+def test_nodes_with_networks_of_their_own_have_addresses_and_reach_the_registry():
+    """As the MPI matrix needs them: OpenMPI 6 does not connect two nodes of one address."""
+    environ = {**os.environ, "FAIRLEAD_BED": "net", "FAIRLEAD_BED_NET": "own"}
+    look = f"ip -o -4 addr show eth0 | tr -s ' '; curl -sf http://{REGISTRY}/v2/_catalog"
+    try:
+        subprocess.run([f"{BED}/cluster", "up"], env=environ, check=True, capture_output=True)
+        conf = {"SLURM_CONF": "/var/lib/fairlead-bed-net/etc/slurm.conf"}
+        shown = output(run("srun", "-N2", "-n2", "-l", "sh", "-c", look, **conf))
+    finally:
+        subprocess.run([f"{BED}/cluster", "down"], env=environ, check=True, capture_output=True)
+    addresses = dict(re.findall(r"^([01]): .* inet (198\.18\.\d+\.\d+)/24", shown, re.MULTILINE))
+    assert sorted(addresses) == ["0", "1"], shown
+    assert addresses["0"] != addresses["1"]
+    assert shown.count("demo/small") == 2
 
 
 @pytest.mark.parametrize("container", ["", SMALL])

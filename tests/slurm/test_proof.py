@@ -246,6 +246,18 @@ def test_python_without_pmi_ends_the_step():
     assert "worlds of 1" in error_lines(result)[0]
 
 
+def test_python_under_the_wrong_pmi_is_refused_by_name():
+    """The command is no MPI program; what it loads is certain in MPI_Init."""
+    result = srun("--mpi=pmi2", "-N2", "-n4", "python3", "hello_mpi.py", container=PYTHON)
+    assert (result.returncode, result.stdout) == (125, ""), result.stderr
+    (line,) = error_lines(result)
+    assert re.fullmatch(
+        r"fairlead: error \[mpi\]: /usr/bin/python3\.\d+: OpenMPI [\d.]+ was not built with SLURM's PMI "
+        r"support \(--mpi=pmi2\): its ranks would stop in MPI_Init \(start it with --mpi=pmix\)",
+        line,
+    )
+
+
 def test_check_can_be_switched_off(size):
     result = srun(
         *("--mpi=pmi2", "-n2", "env", "-i", size),

@@ -60,6 +60,18 @@ def test_openmpi_of_another_size_or_generation_is_another_class(tmp_path, world,
     )
 
 
+def test_openmpi_6_keeps_its_objects_in_a_second_library_and_is_of_the_same_class(tmp_path):
+    second = elf_forge.openmpi(tmp_path / "libopen_mpi.so.40", "6.0.0", 512, "libopen_mpi.so.40")
+    first = elf_forge.library(
+        tmp_path / "libmpi.so.40",
+        "extern char ompi_mpi_comm_world[]; char *MPI_Init(void) { return ompi_mpi_comm_world; }",
+        f"-L{tmp_path}",
+        "-l:libopen_mpi.so.40",
+    )
+    assert (examine(first).role, examine(first).abi_class) == ("c", "openmpi-4")
+    assert (examine(second).role, examine(second).abi_class) == ("open_mpi", "openmpi-4")
+
+
 def test_standard_abi_library_is_its_own_class(tmp_path):
     found = examine(elf_forge.mpich(tmp_path / "libmpi_abi.so.1", soname="libmpi_abi.so.1"))
     assert (found.family, found.abi_class) == ("abi", "mpi-abi")

@@ -181,6 +181,21 @@ def test_file_that_needs_nothing_stays_the_same_object(tmp_path):
     assert patch.patch(data, "libx.so.1", decision) is data
 
 
+def test_compiled_in_paths_lead_to_nothing_and_nothing_moves():
+    data = b"\0/usr/lib/x/ucx\0/usr/lib/x/ucx\0/usr/lib/x/ucx/more\0a/usr/lib/x/ucx\0"
+    hidden = patch.hide(data, ("/usr/lib/x/ucx",))
+    nowhere = b"/.fairlead/no/"
+    assert hidden == data.replace(
+        b"\0/usr/lib/x/ucx\0/usr/lib/x/ucx\0", b"\0%b\0%b\0" % (nowhere, nowhere)
+    )
+    assert patch.hide(data, ()) is data
+
+
+def test_path_too_short_to_lead_elsewhere_is_refused():
+    with pytest.raises(elf.ElfError, match=r"^/lib/ucx: too short to be led elsewhere$"):
+        patch.hide(b"\0/lib/ucx\0", ("/lib/ucx",))
+
+
 def test_same_bytes_every_time(tmp_path):
     source = forge.program(tmp_path / "source")
     decision = forge.decide(source)

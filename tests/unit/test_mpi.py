@@ -180,6 +180,21 @@ def test_installation_that_was_moved_is_found_where_it_lies_now(tmp_path, only_h
     assert profile.env == (("OPAL_PREFIX", str(tmp_path / "moved")),)
 
 
+def test_plugins_beside_a_moved_library_come_before_those_at_its_old_place(tmp_path, only_hints):
+    built, moved = tmp_path / "usr/lib/triplet", tmp_path / "moved/lib"
+    elf_forge.library(built / "ucx/libuct_old.so.0")
+    elf_forge.library(moved / "ucx/libuct_new.so.0")
+    elf_forge.library(moved / "libucs.so.0", f'const char *names[] = {{"{built}/ucx"}};')
+    elf_forge.library(
+        moved / "libmpi.so.40", elf_forge.OPENMPI.format(world=512, version="4.1.4"),
+        f"-L{moved}", "-Wl,--no-as-needed", "-l:libucs.so.0", "-Wl,-rpath,$ORIGIN",
+    )  # fmt: skip
+    profile = openmpi(found({"MPI_HOME": str(tmp_path / "moved")}, tmp_path / "cache"))
+    assert [(item.path, [name for name, _ in item.files]) for item in profile.plugin_dirs] == [
+        (f"{moved}/ucx", ["libuct_new.so.0"])
+    ]
+
+
 def test_plugin_with_a_missing_library_is_left_out_with_the_reason(tmp_path, only_hints):
     prefix = installation(tmp_path / "site")
     elf_forge.library(tmp_path / "gone/libgone.so")

@@ -55,6 +55,16 @@ def test_refusal_before_launch_is_well_and_keeps_its_reason():
     assert outcome == ("refused", "[mpi]: the host's MPI cannot run in mpi-sid-mpich: why")
 
 
+def test_refusal_of_what_was_announced_is_well_only_for_the_steps_pmi():
+    outcome = mpi_judge.judge(HOSTS, step(stderr=REFUSAL, status=125), HOST)
+    assert outcome == (
+        "SURPRISE",
+        "refused: [mpi]: the host's MPI cannot run in mpi-sid-mpich: why",
+    )
+    line = "fairlead: error [mpi]: /opt/mpi/c: MPICH 4.0.2 was not built with PMIx (start it with --mpi=pmi2)"
+    assert mpi_judge.judge(HOSTS, step(stderr=line, status=125), HOST)[0] == "refused"
+
+
 def test_engine_of_a_library_without_build_id_is_told_by_its_version():
     wheel = mpi_judge.Host("5.0.11", frozenset(), ())
     good = ranks(id="none", version="Open MPI v5.0.11")

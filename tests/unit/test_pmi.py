@@ -21,23 +21,31 @@ def rootfs(tmp_path):
     return tmp_path / "root"
 
 
-def library(rootfs, path, *calls):
-    # Names of their own: the linker keeps PMIx_Init as the end of use_PMIx_Init.
-    source = "".join(
-        f"int {call}(void); int use{number}(void) {{ return {call}(); }}\n"
-        for number, call in enumerate(calls)
-    )
-    (rootfs / "x.c").write_text(source or "int unused;\n")
-    words = ["gcc", "-shared", "-fPIC", "-o", f"{rootfs}{path}", rootfs / "x.c"]
-    subprocess.run(words, check=True)
+def library(rootfs, path, *texts, needed=()):
+    """Compile a library that has words among its constants, as a PMI client has."""
+    words = ", ".join(f'"{text}"' for text in ("none", *texts))
+    (rootfs / "x.c").write_text(f"const char *const words[] = {{ {words} }};\n")
+    (rootfs / "empty.c").write_text("")
+    command = ["gcc", "-shared", "-fPIC", "-Wl,--no-as-needed", "-o"]
+    for name in needed:
+        made = rootfs / name
+        subprocess.run([*command, made, f"-Wl,-soname,{name}", rootfs / "empty.c"], check=True)
+    others = [rootfs / name for name in needed]
+    subprocess.run([*command, f"{rootfs}{path}", rootfs / "x.c", *others], check=True)
 
 
 @pytest.mark.parametrize(
-    ("calls", "clients"),
-    [((), ()), (("PMIx_Init",), ("pmix",)), (("PMI2_Init", "PMIx_Init"), ("pmi2", "pmix"))],
+    ("texts", "needed", "clients"),
+    [
+        ((), (), ()),
+        (("PMIX_SERVER_URI",), (), ("pmix",)),
+        ((), ("libpmix.so.2",), ("pmix",)),
+        (("PMI2_Init", "PMIX_SERVER_URI"), (), ("pmi2", "pmix")),
+        (("PMI2_Init", "PMIx_Init", "PMIX_NAMESPACE"), (), ("pmi2",)),  # MPICH 4.2 and 5
+    ],
 )
-def test_clients_are_seen_in_the_library(rootfs, tmp_path, calls, clients):
-    library(rootfs, LIBRARY.path, *calls)
+def test_clients_are_seen_in_the_library(rootfs, tmp_path, texts, needed, clients):
+    library(rootfs, LIBRARY.path, *texts, needed=needed)
     found = pmi.load(str(rootfs), EMPTY._replace(libraries=(LIBRARY,)), str(tmp_path / "pmi.json"))
     assert found == ((LIBRARY.path, clients),)
     assert pmi.cached(str(tmp_path / "pmi.json")) == found
@@ -45,7 +53,7 @@ def test_clients_are_seen_in_the_library(rootfs, tmp_path, calls, clients):
 
 def test_clients_of_openmpi_lie_beside_it(rootfs, tmp_path):
     library(rootfs, LIBRARY.path)
-    library(rootfs, "/usr/lib/libopen-pal.so.40", "PMIx_Init")
+    library(rootfs, "/usr/lib/libopen-pal.so.40", "PMIX_SERVER_URI")
     (rootfs / "usr/lib/openmpi/lib/openmpi3/mca_pmix_s2.so").touch()
     seen = EMPTY._replace(libraries=(LIBRARY,), private=(("/usr/lib/libopen-pal.so.40", "x"),))
     found = pmi.load(str(rootfs), seen, str(tmp_path / "pmi.json"))
@@ -82,10 +90,10 @@ def test_pmix_client_says_its_release_and_what_it_looks_for(rootfs, tmp_path):
         libraries=(LIBRARY,), libraries_found=(("libpmix.so.2", "/usr/lib/x.so"),)
     )
     ((_, clients),) = pmi.load(str(rootfs), there, str(tmp_path / "pmi.json"))
-    assert clients[0] == "pmix"
-    assert re.match(r"OpenPMIx \d+\.\d+\.\d+", clients[1])
-    assert {"PMIX_SERVER_URI2", "PMIX_SERVER_URI4"} <= set(clients[2:])
-    assert all(re.fullmatch(r"PMIX_SERVER_URI\d*", name) for name in clients[2:])
+    found = [name for name in clients if name != "pmix"]
+    assert re.match(r"OpenPMIx \d+\.\d+\.\d+", found[0])
+    assert {"PMIX_SERVER_URI2", "PMIX_SERVER_URI4"} <= set(found[1:])
+    assert all(re.fullmatch(r"PMIX_SERVER_URI\d*", name) for name in found[1:])
 
 
 @pytest.mark.parametrize("content", [b"", b"\x7fELF nonsense", b"PMIX_SERVER_URI4\0" * 9])

@@ -85,6 +85,12 @@ def test_missing_part_of_mpi_names_the_other_mpi():
 def test_injected_library_must_be_the_one():
     mine = "/.fairlead/mpi/openmpi-4/lib/libmpi.so.40.30.4"
     proof.check_injected("/app", (mine, mine))
+    second = (
+        "/.fairlead/mpi/openmpi-4/lib/libopen_mpi.so.40"  # OpenMPI 6, through the standard's ABI
+    )
+    proof.check_injected("/app", ("/.fairlead/mpi/mpi-abi/lib/libmpi_abi.so.1", second))
+    with pytest.raises(errors.MpiError, match="two MPI libraries"):
+        proof.check_injected("/app", ("/.fairlead/mpi/mpi-abi/lib/libmpi_abi.so.1", mine, second))
     with pytest.raises(errors.MpiError, match=r"/home/u/libmpi\.so\.40"):
         proof.check_injected("/app", (mine, "/home/u/libmpi.so.40"))
     with pytest.raises(errors.MpiError, match="two MPI libraries"):
@@ -118,6 +124,20 @@ def test_preload_file_keeps_the_images_own_first():
     assert expanded == step.source
     assert not step.source.endswith("/"), "a template would lose it"
     assert world.variables(WORLD) == ()
+
+
+def test_refusals_come_first_and_hold_nothing_that_could_be_another_line():
+    told = WORLD._replace(
+        refused=(
+            (("/usr/lib/libmpi.so.40", "/a b/x.so", "/c\ntasks 1", "/$d"), "no\n${HOME} (do this)"),
+            (("/only\tbad",), "never"),
+            (("/long/libmpi.so.40",), "x" * 4096),
+        )
+    )
+    step = world.step_mounts(told)[1]
+    line = "refuse /usr/lib/libmpi.so.40\tno??{HOME} (do this)\n"
+    assert step.source == f"{line}library /.fairlead/mpi/\ntasks 4\nend fairlead.7.2.1\nnode 1"
+    assert step.template.startswith(line)
 
 
 def test_musl_gets_a_variable_after_what_is_there():

@@ -4,11 +4,19 @@ import pytest
 
 from fairlead import config as settings
 from fairlead import errors
+from fairlead.host.index import Index, Library
+from fairlead.host.mpi import Profile
+from fairlead.plan import bootstrap
 from fairlead.plan import request as launch_request
 from fairlead.run import ranks
 
 OPENMPI = ranks.Candidate("openmpi", "4.1.4", ("pmix",), ("libmpi.so.40",))
 MPICH = ranks.Candidate("mpich", "4.0.2", ("pmi2",), ("libmpich.so.12",))
+EMPTY = Index((), (), (), "", (), (), (), (), (), (), (), ())
+PROFILE = Profile(
+    "OpenMPI 4.1.4", "openmpi", "openmpi-4", "4.1.4",
+    (("c", "libmpi.so.40", "/host/libmpi.so.40.30"),), (), (), (), ("pmix",), (), "", (), (), "id",
+)  # fmt: skip
 PMIX = {"PMIX_RANK": "0", "PMIX_SECURITY_MODE": "munge,native", "PMIX_GDS_MODULE": "ds21,hash"}
 PMI2 = {"PMI_FD": "11", "PMI_RANK": "0"}
 
@@ -128,3 +136,41 @@ def test_client_that_does_not_know_the_servers_ways_is_refused(config):
     )
     known = OPENMPI._replace(abilities=("pmix", "PMIX_SERVER_URI4"))
     assert ranks.outlook(request(step), config, (known,)).refusals == ()
+
+
+def test_world_check_is_told_which_files_are_not_to_start(config, monkeypatch, tmp_path):
+    (tmp_path / "fairlead-world.so").touch()
+    monkeypatch.setattr(ranks, "library", lambda: str(tmp_path / "fairlead-world.so"))
+    names = (*OPENMPI.names, "/usr/lib/libmpi.so.40")
+    refusals = ((names, bootstrap.Verdict(bootstrap.FAILS, "it stops", "do this")),)
+    found = ranks.check(
+        request(PMI2), config, injected=False, preload="", musl=False, refusals=refusals
+    )
+    assert found.refused == ((("/usr/lib/libmpi.so.40",), "it stops (do this)"),)
+
+
+def test_candidates_are_known_by_the_paths_at_which_they_lie_in_the_container():
+    own = Library(
+        "/usr/lib/libmpi.so.40.1", "libmpi.so.40", "c", "openmpi", "openmpi-4", "4.1.0", ""
+    )
+    found = EMPTY._replace(libraries=(own,))
+    (image,) = ranks.candidates(found, (), {own.path: ("pmix",)})
+    assert image[:3] == ("openmpi", "4.1.0", ("pmix",))
+    assert image.names == ("libmpi.so.40", "/usr/lib/libmpi.so.40.1")
+    (host,) = ranks.candidates(found, (PROFILE,), {})
+    assert host.names == ("libmpi.so.40", "/.fairlead/mpi/openmpi-4/lib/libmpi.so.40")
+
+
+def test_library_of_the_standards_abi_starts_as_its_makers_do(config):
+    own = Library(
+        "/usr/lib/libmpi_abi.so.1", "libmpi_abi.so.1", "c", "abi", "mpi-abi", "5.0.2", "", "mpich"
+    )
+    found = ranks.candidates(EMPTY._replace(libraries=(own,)), (), {})
+    ((_, verdict),) = ranks.outlook(request(PMIX), config, found).refusals
+    assert verdict.reason.startswith('MPICH 5.0.2 says "unsupported PMI version PMIx"')
+    host = PROFILE._replace(
+        family="abi", abi_class="mpi-abi", label="openmpi-6.0.0", version="6.0.0"
+    )
+    found = ranks.candidates(EMPTY._replace(libraries=(own,)), (host,), {})
+    ((_, verdict),) = ranks.outlook(request(PMI2), config, found).refusals
+    assert verdict.reason.startswith("OpenMPI 6.0.0 speaks PMIx only")

@@ -18,8 +18,9 @@ Source: gabi, chapter 5; LSB 5.0 symbol versioning; glibc elf/dl-load.c, elf/dl-
 
 from __future__ import annotations
 
+import re
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from fairlead.glibc import arch, dynamic, polyfill, sections, versions
@@ -31,6 +32,7 @@ _MAX_GAP = 64 << 20  # of a program, between the file's end and the new segment:
 _MAX_RELATIVE = 1 << 22
 # What prelink leaves: sums over the file as it was, and what a prelinked program may rely on.
 _PRELINK = frozenset((0x6FFFFDF5, 0x6FFFFDF7, 0x6FFFFDF8, 0x6FFFFEF8, 0x6FFFFEF9))
+_NOWHERE = b"/.fairlead/no"
 _RELR = frozenset((elf.DT_RELR, dynamic.DT_RELRSZ, dynamic.DT_RELRENT))
 
 
@@ -84,6 +86,23 @@ def patch(
     if tags == list(old.tags) and asked.needs == old.needs and not asked.numbers:
         return data
     return _append(data, old, processor, tags, asked, bytes(strings), relocations)
+
+
+def hide(data: bytes, paths: Iterable[str]) -> bytes:
+    """Return a library that finds nothing at some paths which are compiled in.
+
+    In place, so that nothing moves: each becomes a path of the same length, slashes at its end,
+    below the directory in which the image has nothing.
+
+    Raises:
+        elf.ElfError: a path is too short for that.
+    """
+    for path in paths:
+        if len(path) < len(_NOWHERE):
+            raise elf.ElfError(f"{path}: too short to be led elsewhere")
+        text = re.compile(rb"(?<=\0)%s(?=\0)" % re.escape(path.encode("ascii")))
+        data = text.sub(_NOWHERE.ljust(len(path), b"/"), data)
+    return data
 
 
 def _add(strings: bytearray, text: str) -> int:

@@ -18,15 +18,12 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from fairlead import log
-from fairlead.host import elf, family, ldso, mpi, plugins, pmix, relocation, trace, witness
+from fairlead.host import elf, family, ldso, mpi, plugins, pmi, pmix, relocation, trace, witness
 
 MAX_CANDIDATES = 256
 MAX_GENERATIONS = 4  # plugins bring libraries, which have plugins: OpenMPI → PMIx → munge
 # MPICH has the PMI wire protocol built in: it opens the descriptor that PMI_FD names.
-_PMI_MARKS = {
-    "pmix": (b"\0PMIx_Init\0",),
-    "pmi2": (b"\0PMI2_Init\0", b"\0PMI_FD\0"),
-}
+_PMI_MARKS = {"pmix": pmi.MARKS["pmix"], "pmi2": (*pmi.MARKS["pmi2"], b"\0PMI_FD\0")}
 
 
 class _Parts(NamedTuple):

@@ -5,9 +5,10 @@ Rules:
   the very name of the MPICH ABI, and mixing the two crashes.
 - The ABI class is what makes two libraries interchangeable:
   ``openmpi-4``  Open MPI with 512-byte communicator objects and SONAME generation 40 (4.0 and
-  later), ``mpich-abi``  the MPICH ABI initiative's generation 12 (MPICH ≥ 3.1, MVAPICH2, Intel MPI,
-  Cray MPICH), ``mpi-abi``    the standard's own ABI (MPI 5.0, libmpi_abi.so.1). Everything else
-  gets a class of its own name that matches nothing but itself.
+  later; from 6 on the objects lie in ``libopen_mpi.so.40``), ``mpich-abi``  the MPICH ABI
+  initiative's generation 12 (MPICH ≥ 3.1, MVAPICH2, Intel MPI, Cray MPICH), ``mpi-abi``  the
+  standard's own ABI (MPI 5.0, libmpi_abi.so.1). Everything else gets a class of its own name that
+  matches nothing but itself.
 - The role is the language binding, which must come from the same family and release as the C
   library.
 
@@ -202,7 +203,9 @@ def examine(real: str, reader: elf.Reader) -> Library | None:
         soname=headers.soname or name,
         role=kind,
         family=family,
-        abi_class=_abi_class(kind, family, headers.soname, world),
+        abi_class=_abi_class(
+            kind, family, headers.soname, world, beside=_keeps_objects_beside(headers)
+        ),
         version=version,
         libc=libc(headers),
         needed=headers.needed,
@@ -225,9 +228,23 @@ def _refine(family: str, kind: str, headers: elf.Elf) -> str:
     return "openmpi" if kind.startswith(("mpifh", "usempi")) else ""
 
 
-def _abi_class(kind: str, family: str, soname: str, world: int) -> str:
-    """Return the class of a library; a binding shares its SONAME generation with its C library."""
+def _keeps_objects_beside(headers: elf.Elf) -> bool:
+    return any(role(name) == "open_mpi" for name in headers.needed)
+
+
+def _abi_class(kind: str, family: str, soname: str, world: int, *, beside: bool = False) -> str:
+    """Return the class of a library; a binding shares its SONAME generation with its C library.
+
+    Args:
+        kind: the library's role.
+        family: whose interface it has.
+        soname: its name.
+        world: the size of ``ompi_mpi_comm_world``, 0 if it does not define it.
+        beside: another library that it needs defines it.
+    """
     generation = soname.rpartition(".so.")[2].partition(".")[0]
+    # OpenMPI 6: the objects lie in libopen_mpi, whose own class tells of their size.
+    world = 512 if kind == "c" and beside else world
     if family == "abi":
         return "mpi-abi" if generation == "1" else f"mpi-abi-{generation}"
     if family == "openmpi":

@@ -16,11 +16,14 @@ from typing import Any, NamedTuple
 from fairlead import log
 from fairlead.host import mpi
 
-FORMAT = 2
+FORMAT = 3
 
 
 class Library(NamedTuple):
-    """An MPI library file of the image; ``path`` is resolved within the image."""
+    """An MPI library file of the image; ``path`` is resolved within the image.
+
+    ``product`` is whose code it is, where the family is the standard's ABI.
+    """
 
     path: str
     soname: str
@@ -29,6 +32,7 @@ class Library(NamedTuple):
     abi_class: str
     version: str
     libc: str
+    product: str = ""
 
 
 class Program(NamedTuple):

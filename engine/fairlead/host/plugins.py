@@ -54,6 +54,7 @@ _FAMILY_WORDS = {
     "abi": (),
 }
 _LIBRARY_WORDS = {"libucs.so.0": "ucx"}
+_LIBRARY_NAMES = ("lib", "lib64")
 _NEVER = ("/proc/", "/sys/", "/dev/", "/run/")
 _PLAIN = {
     "bin",
@@ -105,10 +106,16 @@ def _directories(
     )
     places = [os.path.dirname(library.real), os.path.dirname(library.path)]
     # An installation that was moved: what its library directory held then lies beside the library
-    # now. (A library in one of the loader's own directories was not.)
-    moved = [path for path in whole if os.path.basename(os.path.dirname(path)) in ("lib", "lib64")]
-    moved = [path for path in moved if places[0] not in standard and not os.path.isdir(path)]
-    beside = [f"{place}/{os.path.basename(path)}" for path in moved for place in places]
+    # now, and where there are both, the one beside it is meant (UCX and libfabric look there
+    # first). A library in one of the loader's own directories was not moved.
+    moved = [path for path in whole if places[0] not in standard and in_library_directory(path)]
+    beside: list[str] = []
+    for path in moved:
+        there = [f"{place}/{os.path.basename(path)}" for place in places]
+        there = [place for place in there if os.path.isdir(place)]
+        beside += there
+        if there:
+            whole.remove(path)
     known = dict.fromkeys(path for path in whole + beside if path and os.path.isdir(path))
     bases = [*known, *places, *(os.path.dirname(place) for place in places), *relocated]
     templates = sorted(
@@ -124,6 +131,12 @@ def _directories(
         known.update(dict.fromkeys(new))
         bases = new
     return list(known)
+
+
+def in_library_directory(path: str) -> bool:
+    """Tell whether a path names something in a library directory: /usr/lib, /usr/lib/TRIPLET."""
+    above, directory = os.path.split(os.path.dirname(path))
+    return directory in _LIBRARY_NAMES or os.path.basename(above) in _LIBRARY_NAMES
 
 
 def _directory(text: str) -> str:
@@ -146,6 +159,38 @@ def trusted(path: str, owner: int) -> bool:
         forbidden = stat.S_IWOTH | stat.S_ISVTX
         path = os.path.dirname(path)
     return True
+
+
+def compiled_in(directory: str, library: str) -> tuple[str, ...]:
+    """Return the places at which a library looks for its plugins, beside its own.
+
+    Args:
+        directory: where its plugins lie on the host; those places have the same last name.
+        library: the library's file.
+
+    Raises:
+        elf.ElfError, OSError: it cannot be read.
+    """
+    with elf.Reader(library) as reader:
+        strings = reader.paths()
+    name = os.path.basename(directory)
+    return tuple(
+        sorted(
+            text
+            for text in strings
+            if text.startswith("/")
+            and os.path.basename(text) == name
+            and in_library_directory(text)
+        )
+    )
+
+
+def holds_some(directory: str) -> bool:
+    """Tell whether a directory holds shared objects: /usr/lib64/openmpi, a prefix, does not."""
+    try:
+        return any(_SHARED_OBJECT.match(name) for name in os.listdir(directory))
+    except OSError:  # there is none
+        return False
 
 
 def library_directories(loader: ldso.Loader, closure: ldso.Closure) -> set[str]:

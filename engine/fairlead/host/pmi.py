@@ -2,7 +2,7 @@
 
 Rules:
 - Looked for once per image, beside its index: the libraries and OpenMPI's plugins are searched for
-  the names of the clients' first functions; of a PMIx client also what ``host.pmix`` finds.
+  what only a client has in it; of a PMIx client also what ``host.pmix`` finds.
 - Hostile input: the bounded ELF reader, paths of the index only, no symbolic link followed.
 """
 
@@ -16,7 +16,10 @@ from fairlead import kernel, log
 from fairlead.host import mpi
 from fairlead.host.index import Index
 
-_MARKS = (("pmix", b"\0PMIx_Init\0"), ("pmi2", b"\0PMI2_Init\0"))
+# By protocol. Not ``PMIx_Init``: MPICH from 4.2 on has functions of that name, for its own wire;
+# and MPICH 5 names PMIX_NAMESPACE, to say that it cannot. Only a client reads where its server is.
+MARKS = {"pmix": (b"\0PMIX_SERVER_URI\0",), "pmi2": (b"\0PMI2_Init\0",)}
+_CLIENT = "libpmix.so."
 # OpenMPI 4's client of Slurm's PMI-2, a plugin of its own (--with-pmi). Source: opal/mca/pmix/s2.
 _PLUGINS = ("openmpi", "openmpi3", "openmpi/lib/openmpi3")
 
@@ -56,9 +59,7 @@ def cached(cache_path: str) -> Abilities | None:
 def _clients(rootfs: str, path: str, index: Index) -> tuple[str, ...]:
     directory = os.path.dirname(path)
     private = [item for item, _ in index.private if os.path.dirname(item) == directory]
-    found = {
-        name for file in (path, *private) for name, mark in _MARKS if _holds(rootfs + file, mark)
-    }
+    found = {name for file in (path, *private) for name in _of_file(rootfs + file)}
     if any(os.path.lexists(f"{rootfs}{directory}/{at}/mca_pmix_s2.so") for at in _PLUGINS):
         found.add("pmi2")
     return (*sorted(found), *_pmix(rootfs, directory, index))
@@ -76,11 +77,13 @@ def _pmix(rootfs: str, directory: str, index: Index) -> tuple[str, ...]:
     return pmix.abilities(rootfs + path) if path else ()
 
 
-def _holds(path: str, mark: bytes) -> bool:
+def _of_file(path: str) -> set[str]:
     from fairlead.host import elf
 
     try:
         with elf.Reader(path) as reader:
-            return reader.contains(mark)
+            found = {name for name, marks in MARKS.items() if reader.contains(*marks)}
+            linked = any(name.startswith(_CLIENT) for name in reader.elf.needed)
+            return found | ({"pmix"} if linked else set())
     except (elf.ElfError, OSError):
-        return False
+        return set()

@@ -101,7 +101,14 @@ def survey(rootfs: str) -> index.Index:
     loader = ldso.Loader(rootfs)
     libraries = tuple(
         index.Library(
-            item.path, item.soname, item.role, item.family, item.abi_class, item.version, item.libc
+            path=item.path,
+            soname=item.soname,
+            role=item.role,
+            family=item.family,
+            abi_class=item.abi_class,
+            version=item.version,
+            libc=item.libc,
+            product=item.product,
         )
         for item in sorted(seen.libraries)
     )

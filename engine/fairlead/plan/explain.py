@@ -286,7 +286,7 @@ def _running(
     found += [
         (
             f"the image's {_library(item).partition(': ')[2].partition(',')[0]}",
-            item.family,
+            item.product or item.family,
             item.version,
         )
         for item in index.libraries

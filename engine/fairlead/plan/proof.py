@@ -19,6 +19,7 @@ from fairlead import errors
 from fairlead.plan import bootstrap, world
 
 LIBRARIES = ("libmpi.so.", "libmpich.so.", "libmpi_abi.so.", "libopen_mpi.so.", "libmpi_mt.so.")
+_SHARED = "libopen_mpi.so."
 _SYMBOLS = ("MPI_", "PMPI_", "mpi_", "pmpi_", "ompi_", "MPIR_")
 
 
@@ -145,8 +146,9 @@ def check_injected(command: str, files: tuple[str, ...]) -> None:
         raise errors.MpiError(
             f"{command}: the host's MPI was injected, and {foreign[0]} would be loaded"
         )
-    # OpenMPI 6 is two files, of one directory.
-    if len({path.rpartition("/")[0] for path in files}) > 1:
+    # OpenMPI 6 is two files, of which the second serves both its own ABI and the standard's.
+    mains = [path for path in files if not path.rpartition("/")[2].startswith(_SHARED)]
+    if len({path.rpartition("/")[0] for path in mains or files}) > 1:
         both = " and ".join(sorted(set(files))[:2])
         raise errors.MpiError(f"{command}: two MPI libraries would be loaded, {both}")
 

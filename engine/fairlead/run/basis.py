@@ -112,7 +112,9 @@ def collect(
     if ranks.tries_copying(request, config):
         files.append(cma.basis(store.path("host")))
     if injection.asks_image_mpi(request):
-        files += [witness.file(f"{ready.image.place}/{name}") for name in ("mpi.json", "pmi.json")]
+        files += [
+            witness.file(f"{ready.image.place}/{name}") for name in ("mpi.json", "pmi-2.json")
+        ]
     if injection.asks_host_mpi(request):
         looked_at = mpi.basis(environ, store.path("host"), mpi.choice(config))
         if looked_at is None:

@@ -150,7 +150,7 @@ def _known(files: view.View) -> tuple[Index, pmi.Abilities]:
     """Return what the image has of MPI, found out once."""
     from fairlead.host import index, pmi
 
-    kept, clients = f"{files.place}/mpi.json", f"{files.place}/pmi.json"
+    kept, clients = f"{files.place}/mpi.json", f"{files.place}/pmi-2.json"
     found, abilities = index.cached(kept), pmi.cached(clients)
     if found is None or abilities is None:
         files.read(lambda rootfs: pmi.load(rootfs, index.load(rootfs, kept), clients))
@@ -183,6 +183,7 @@ def with_world(
         injected=injection.proof.injected,
         preload=texts[2],
         musl=bool(texts[3]),
+        refusals=injection.proof.refusals,
     )
     return injection._replace(world=world)
 

@@ -35,11 +35,13 @@ class Rewriting(NamedTuple):
         decision: how they run on the image's glibc.
         search: the directory where they look for each other, whatever the environment says.
         names: SONAMEs that become others.
+        hidden: compiled-in directories in which they must not look: the image's plugins lie there.
     """
 
     decision: Decision
     search: str
     names: dict[str, str]
+    hidden: tuple[str, ...] = ()
 
 
 class Layout(NamedTuple):
@@ -189,15 +191,20 @@ def _directories(sheet: _Sheet, profile: Profile, found: fit.Fit) -> None:
     releases look at, the image's stay.
     """
     ours = found.ours
-    places = {soname: os.path.dirname(path) for soname, path in profile.closure}
+    closure = dict(profile.closure)
+    places = {soname: os.path.dirname(path) for soname, path in closure.items()}
     for item in profile.plugin_dirs:
         if item.owner not in ours:
             continue
         reason = f"plugins of {item.owner}"
+        theirs = _image_plugins(sheet.image, item, closure[item.owner])
         if ours[item.owner] != item.owner:
+            _hide(sheet, profile, theirs)
             beside = f"{ROOT}/{profile.abi_class}/lib/{os.path.basename(item.path)}"
             _plugins(sheet, beside, item, reason, profile.abi_class)
             continue
+        for path in theirs:
+            sheet.opaque(sheet.image.place(path), f"{reason}: none of the image's")
         path = sheet.image.place(item.path)
         if not item.files and not os.path.isdir(sheet.image.host(path)):
             continue
@@ -217,6 +224,23 @@ def _directories(sheet: _Sheet, profile: Profile, found: fit.Fit) -> None:
                 sheet.file(
                     f"{path}/{name}", os.path.realpath(f"{directory}/{name}"), f"data of {owner}"
                 )
+
+
+def _image_plugins(image: ldso.Loader, item: Plugins, library: str) -> tuple[str, ...]:
+    """Return the directories of the image in which a library of the host would look, too.
+
+    Source: UCX, ucs/sys/module.c: what is not beside the library is looked for at the path that is
+    compiled in; libfabric likewise.
+    """
+    paths = plugins.compiled_in(item.path, library)
+    return tuple(path for path in paths if plugins.holds_some(image.host(image.place(path))))
+
+
+def _hide(sheet: _Sheet, profile: Profile, paths: tuple[str, ...]) -> None:
+    """Keep plugins of the image, which stay for its own library, from the host's."""
+    old = sheet.rewriting[profile.abi_class]
+    hidden = tuple(dict.fromkeys((*old.hidden, *paths)))
+    sheet.rewriting[profile.abi_class] = old._replace(hidden=hidden)
 
 
 def _traced(sheet: _Sheet, profile: Profile) -> None:

@@ -28,7 +28,11 @@ MUNGE = "/run/munge"
 
 
 class Candidate(NamedTuple):
-    """An MPI that a command of the container may load; ``names`` are its libraries' SONAMEs."""
+    """An MPI that a command of the container may load.
+
+    ``family`` is whose code it is: a library of the standard's ABI starts as its makers' others do.
+    ``names`` are its libraries' SONAMEs and their paths in the container.
+    """
 
     family: str
     version: str
@@ -89,11 +93,16 @@ def candidates(
         profile = chosen.get(abi_class)
         main = next((item for item in own if item.role in ("c", "open_mpi")), None)
         if profile:
-            names = tuple(dict.fromkeys((*names, *(soname for _, soname, _ in profile.libraries))))
+            sonames = [soname for _, soname, _ in profile.libraries]
+            paths = [f"{world.INJECTED}{abi_class}/lib/{soname}" for soname in sonames]
+            names = tuple(dict.fromkeys((*names, *sonames, *paths)))
+            product = profile.label.partition("-")[0] or profile.family
             can = (*profile.pmi, *profile.client)
-            found.append(Candidate(profile.family, profile.version, can, names))
+            found.append(Candidate(product, profile.version, can, names))
         elif main:
-            found.append(Candidate(main.family, main.version, abilities.get(main.path, ()), names))
+            names = (*names, *(item.path for item in own))
+            product, clients = main.product or main.family, abilities.get(main.path, ())
+            found.append(Candidate(product, main.version, clients, names))
     return tuple(found)
 
 
@@ -186,6 +195,7 @@ def check(
     injected: bool,
     preload: str,
     musl: bool,
+    refusals: tuple[tuple[tuple[str, ...], bootstrap.Verdict], ...] = (),
 ) -> world.World | None:
     """Return what the world check is told, None where it does not go in."""
     step = request.step
@@ -196,7 +206,11 @@ def check(
         log.warning(f"{source}: not installed, so that nothing checks MPI's world")
         return None
     end = f"{step.job_id}.{step.step_id}"
-    return world.World(source, step.tasks, step.node_index, end, injected, preload, musl)
+    refused = tuple(
+        (tuple(name for name in names if name.startswith("/")), f"{found.reason} ({found.remedy})")
+        for names, found in refusals
+    )
+    return world.World(source, step.tasks, step.node_index, end, injected, preload, musl, refused)
 
 
 def copying(

@@ -282,7 +282,7 @@ def _rewritten(source: str, how: Rewriting) -> bytes:
         if not stat.S_ISREG(os.fstat(reading).st_mode):
             raise OSError(errno.EINVAL, "not a regular file any more", source)
         data = file.read()
-    return patch.patch(data, source, how.decision, how.search, how.names)
+    return patch.hide(patch.patch(data, source, how.decision, how.search, how.names), how.hidden)
 
 
 def _put(content: bytes, path: str) -> None:
