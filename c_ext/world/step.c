@@ -42,10 +42,10 @@ static void take_line(struct step *step, const char *text)
 		step->tasks = number(text + 6);
 	else if (text_begins(text, "node "))
 		step->node = number(text + 5);
-	else if (text_begins(text, "library "))
-		take_text(step->library, sizeof(step->library), text + 8);
 	else if (text_begins(text, "refuse "))
 		step->refuses = 1;
+	else if (text_begins(text, "library "))
+		take_text(step->library, sizeof(step->library), text + 8);
 	else if (text_begins(text, "end "))
 		take_text(step->end, sizeof(step->end), text + 4);
 }
@@ -56,8 +56,9 @@ void step_expect(struct step *ret, char *const *from)
 
 	if (!from)
 		from = environ;
-	ret->tasks = ret->node = ret->refuses = 0;
+	ret->tasks = ret->node = 0;
 	ret->library[0] = ret->end[0] = '\0';
+	ret->refuses = 0;
 	if (system_read_file(PLACE "step", ret->text, sizeof(ret->text)) <= 0)
 		return;
 	for (const char *at = ret->text; *at; at++)
@@ -77,36 +78,4 @@ void step_expect(struct step *ret, char *const *from)
 		ret->tasks = 0;
 	if (of_mpirun || variable(from, "HYDI_CONTROL_FD") || !ret->tasks)
 		ret->refuses = 0;
-}
-
-/* Whether a line's words name a path; where they end with a tab, that is returned, too. */
-static int names(const char *words, const char *path, const char **ret_tab)
-{
-	int found = 0;
-
-	while (*words && *words != '\t' && *words != '\n') {
-		const char *rest = path;
-
-		while (*rest && *words == *rest)
-			words++, rest++;
-		found |= !*rest && (*words == ' ' || *words == '\t');
-		while (*words && *words != ' ' && *words != '\t' && *words != '\n')
-			words++;
-		while (*words == ' ')
-			words++;
-	}
-	*ret_tab = *words == '\t' ? words : NULL;
-	return found;
-}
-
-int step_refuses(const struct step *step, const char *path, char *ret_why, size_t size)
-{
-	const char *tab;
-
-	for (const char *at = step->text; *at; at++)
-		if ((at == step->text || at[-1] == '\n') && text_begins(at, "refuse ") && names(at + 7, path, &tab) && tab) {
-			take_text(ret_why, size, tab + 1);
-			return 1;
-		}
-	return 0;
 }

@@ -4,8 +4,6 @@
 #ifndef FAIRLEAD_WORLD_STEP_H
 #define FAIRLEAD_WORLD_STEP_H
 
-#include <stddef.h>
-
 #ifndef PLACE /* tests have one of their own */
 #define PLACE "/.fairlead/world/"
 #endif
@@ -23,8 +21,5 @@ struct step {
 /* How many ranks this process's world should have; tasks 0: nothing is expected, by nobody's word.
  * from: the environment, NULL for the C library's (which may not be there yet when constructors run). */
 void step_expect(struct step *ret, char *const *from);
-
-/* Whether an MPI's file is one that is known not to meet this PMI; fills in why. */
-int step_refuses(const struct step *step, const char *path, char *ret_why, size_t size);
 
 #endif

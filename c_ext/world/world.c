@@ -6,8 +6,8 @@
  * the same thing N times and end with 0. An MPI that cannot meet the step's PMI server is not even called: only here is it
  * certain which one an interpreter has loaded.
  *
- *   /.fairlead/world/step   "tasks N", "node K", "library PREFIX", "end NAME", of this step on this node; "refuse PATH... TAB
- *                           WHY": an MPI that is known not to meet this PMI, and why (plan/world.py)
+ *   /.fairlead/world/step   "tasks N", "node K", "library PREFIX", "end NAME" (plan/world.py), of this step on this node;
+ *                           "refuse PATH... TAB WHY": an MPI that is known not to meet this PMI, and why
  *   /.fairlead/world/said   made by the one process of the node that speaks
  *
  * A program of sessions has no MPI_COMM_WORLD, but the process set mpi://WORLD, whose size is the same.
@@ -16,47 +16,16 @@
  * abstract name space) of slurmstepd's, who hears that an exit status of 125 is ours and not the program's.
  *
  * No other function of MPI is touched. What is not seen: an MPI linked into the program itself. */
+#include "line.h"
 #include "object.h"
 #include "step.h"
 #include "system.h"
 
 #define EXPORT __attribute__((visibility("default")))
-#define STATUS 125
-/* As remote.c in the plugin does it. */
-#ifndef SPEAK_AFTER_MS
-#define SPEAK_AFTER_MS 3000
-#endif
-#define SPEAK_TURN_MS 50
-#define SPEAK_LAST_MS 33000
 
 enum family { UNKNOWN, OPENMPI, MPICH, ABI };
 
-struct line {
-	char text[1024];
-	size_t used;
-};
-
 static int checked;
-
-static void add(struct line *line, const char *text)
-{
-	while (*text && line->used < sizeof(line->text) - 2) {
-		line->text[line->used++] = (unsigned char)*text < ' ' ? '?' : *text;
-		text++;
-	}
-}
-
-static void add_number(struct line *line, long number)
-{
-	char digits[24];
-	int at = sizeof(digits) - 1;
-
-	digits[at] = '\0';
-	do
-		digits[--at] = (char)('0' + number % 10);
-	while (number /= 10);
-	add(line, digits + at);
-}
 
 static enum family family_of(const struct object *library)
 {
@@ -86,65 +55,22 @@ static long world_size(const struct object *library, enum family family, void *c
 	return failed ? 0 : size;
 }
 
-/* Tell slurmstepd that the status with which this process will end is ours. */
-static void tell(const char *name)
-{
-	struct sockaddr_un address = { .sun_family = AF_UNIX };
-	long fd, length = 0;
-
-	while (name[length] && length < (long)sizeof(address.sun_path) - 1)
-		length++;
-	for (long i = 0; i < length; i++)
-		address.sun_path[i + 1] = name[i];
-	fd = length ? system_call(SYS_socket, AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, 0) : -1;
-	if (fd < 0)
-		return;
-	length += (long)offsetof(struct sockaddr_un, sun_path) + 1;
-	if (system_call(SYS_connect, fd, (long)&address, length, 0) == 0)
-		system_call(SYS_write, fd, (long)"", 1, 0);
-	system_call(SYS_close, fd, 0, 0, 0);
-}
-
-static void on_term(int number)
-{
-	(void)number;
-	system_exit(STATUS);
-}
-
-/* One process of the node speaks, of the first node at once; the others give it the time to end the step first. */
-static _Noreturn void fail(const struct step *step, struct line *line)
-{
-	long wait_ms = SPEAK_AFTER_MS + step->node * SPEAK_TURN_MS;
-
-	system_on_signal(SIGTERM, on_term); /* with which another rank ends the step: the status stays ours */
-	if (system_create(PLACE "said") >= 0) {
-		if (step->node > 0)
-			system_sleep_ms(wait_ms > SPEAK_LAST_MS ? SPEAK_LAST_MS : wait_ms);
-		line->text[line->used++] = '\n';
-		system_call(SYS_write, 2, (long)line->text, (long)line->used, 0);
-		tell(step->end);
-	} else {
-		system_sleep_ms(300); /* where the first bad exit ends the step, not before the line is out */
-	}
-	system_exit(STATUS);
-}
-
 static void why_split(struct line *line, const struct step *step, enum family family)
 {
 	const char *right = family == OPENMPI ? "pmix" : "pmi2";
 
 	if (!step->has_pmi)
-		add(line, "the program sees none of PMI's variables (does a wrapper clear the environment? let it keep PMI* and "
+		line_add(line, "the program sees none of PMI's variables (does a wrapper clear the environment? let it keep PMI* and "
 			  "PMIX*");
 	else if (family != ABI && step->started && !text_begins(step->started, right)) {
-		add(line, family == OPENMPI ? "this OpenMPI does not meet Slurm's " : "this MPICH does not meet Slurm's ");
-		add(line, step->started);
-		add(line, " server (start it with --mpi=");
-		add(line, right);
+		line_add(line, family == OPENMPI ? "this OpenMPI does not meet Slurm's " : "this MPICH does not meet Slurm's ");
+		line_add(line, step->started);
+		line_add(line, " server (start it with --mpi=");
+		line_add(line, right);
 	} else {
-		add(line, "the MPI library did not reach the step's PMI server (see \"MPI does not start\" in fairlead's user.md");
+		line_add(line, "the MPI library did not reach the step's PMI server (see \"MPI does not start\" in fairlead's user.md");
 	}
-	add(line, ", or set FAIRLEAD_MPI_WORLD_CHECK=0 if this is meant)");
+	line_add(line, ", or set FAIRLEAD_MPI_WORLD_CHECK=0 if this is meant)");
 }
 
 static int is_any(const struct object *object, void *data)
@@ -163,11 +89,11 @@ static int is_foreign(const struct object *object, void *data)
 	    system_resolve(*object->path ? object->path : "/proc/self/exe", path, sizeof(path)) <= 0 ||
 	    text_begins(path, prefix))
 		return 0;
-	add(&line, "fairlead: error [mpi]: the host's MPI was put into the container, but ");
-	add(&line, path);
-	add(&line, " is mapped: two MPI libraries, or the wrong one, in one process (use --container-mpi=image to run the image's "
+	line_add(&line, "fairlead: error [mpi]: the host's MPI was put into the container, but ");
+	line_add(&line, path);
+	line_add(&line, " is mapped: two MPI libraries, or the wrong one, in one process (use --container-mpi=image to run the image's "
 		   "own MPI)");
-	fail(data, &line);
+	line_fail(data, &line);
 }
 
 static void judge(const struct step *step, const struct object *library, enum family family, long size, const char *end)
@@ -176,11 +102,11 @@ static void judge(const struct step *step, const struct object *library, enum fa
 
 	if (!size || size == step->tasks)
 		return;
-	add(&line, "fairlead: error [mpi]: ");
-	add_number(&line, step->tasks);
-	add(&line, " ranks were started, but MPI made worlds of ");
-	add_number(&line, size);
-	add(&line, ": ");
+	line_add(&line, "fairlead: error [mpi]: ");
+	line_add_number(&line, step->tasks);
+	line_add(&line, " ranks were started, but MPI made worlds of ");
+	line_add_number(&line, size);
+	line_add(&line, ": ");
 	why_split(&line, step, family);
 	if (size == 1 && end) { /* alone, so that nobody is waited for; it removes the files of this world */
 		int (*finalize)(void) = (int (*)(void))object_symbol(library, end);
@@ -188,7 +114,27 @@ static void judge(const struct step *step, const struct object *library, enum fa
 		if (finalize)
 			finalize();
 	}
-	fail(step, &line);
+	line_fail(step, &line);
+}
+
+/* Whether a line's words name a path; where they end with a tab, that is returned, too. */
+static int names(const char *words, const char *path, const char **ret_tab)
+{
+	int found = 0;
+
+	while (*words && *words != '\t' && *words != '\n') {
+		const char *rest = path;
+
+		while (*rest && *words == *rest)
+			words++, rest++;
+		found |= !*rest && (*words == ' ' || *words == '\t');
+		while (*words && *words != ' ' && *words != '\t' && *words != '\n')
+			words++;
+		while (*words == ' ')
+			words++;
+	}
+	*ret_tab = *words == '\t' ? words : NULL;
+	return found;
 }
 
 /* Before MPI_Init: what would stop there, with words that do not say why, or compute alone. The engine has warned of it on the
@@ -198,19 +144,28 @@ static void refuse(const struct step *step, const char *function, const void *ca
 	struct object library = { .path = "" };
 	struct line line = { .used = 0 };
 	char path[1024], why[sizeof(line.text)];
+	const char *tab;
+	size_t used = 0;
 
 	if (!step->refuses || !object_next(function, caller, &library) ||
-	    system_resolve(library.path, path, sizeof(path)) <= 0 || !step_refuses(step, path, why, sizeof(why)))
+	    system_resolve(library.path, path, sizeof(path)) <= 0)
 		return;
-	add(&line, "fairlead: error [mpi]: ");
-	add(&line, system_resolve("/proc/self/exe", path, sizeof(path)) > 0 ? path : "the program");
-	add(&line, ": ");
-	add(&line, why);
-	if (step->node > 0) {
-		system_sleep_ms(300);
-		system_exit(STATUS);
+	for (const char *at = step->text; *at; at++) {
+		if ((at != step->text && at[-1] != '\n') || !text_begins(at, "refuse ") || !names(at + 7, path, &tab) || !tab)
+			continue;
+		for (tab++; *tab && *tab != '\n' && used < sizeof(why) - 1; tab++)
+			why[used++] = *tab;
+		why[used] = '\0';
+		line_add(&line, "fairlead: error [mpi]: ");
+		line_add(&line, system_resolve("/proc/self/exe", path, sizeof(path)) > 0 ? path : "the program");
+		line_add(&line, ": ");
+		line_add(&line, why);
+		if (step->node > 0) {
+			system_sleep_ms(300);
+			system_exit(STATUS);
+		}
+		line_fail(step, &line);
 	}
-	fail(step, &line);
 }
 
 /* Whether this is the call after which the world is looked at, and by which library. */
@@ -282,9 +237,9 @@ static _Noreturn void absent(const char *name)
 {
 	struct line line = { .used = 0 };
 
-	add(&line, "fairlead: error [mpi]: ");
-	add(&line, name);
-	add(&line, ": no MPI library is loaded that has it (link the program to MPI)");
+	line_add(&line, "fairlead: error [mpi]: ");
+	line_add(&line, name);
+	line_add(&line, ": no MPI library is loaded that has it (link the program to MPI)");
 	line.text[line.used++] = '\n';
 	system_call(SYS_write, 2, (long)line.text, (long)line.used, 0);
 	system_exit(127); /* as the loader, for an undefined symbol */
@@ -307,7 +262,7 @@ static void *next(const char *name, const void *caller)
 		struct step step;                                                                 \
 		int result;                                                                       \
                                                                                                   \
-		step_expect(&step, NULL);                                                         \
+		step_expect(&step, NULL);                                                                    \
 		refuse(&step, #name, caller);                                                     \
 		result = ((int (*)(int *, char ***))next(#name, caller))(argc, argv);             \
 		if (!result)                                                                      \
@@ -323,7 +278,7 @@ static void *next(const char *name, const void *caller)
 		struct step step;                                                                           \
 		int result;                                                                                 \
                                                                                                             \
-		step_expect(&step, NULL);                                                                   \
+		step_expect(&step, NULL);                                                                              \
 		refuse(&step, #name, caller);                                                               \
 		result = ((int (*)(int *, char ***, int, int *))next(#name, caller))(argc, argv, required,   \
 										     provided);             \
@@ -341,7 +296,7 @@ static void *next(const char *name, const void *caller)
 		int result;                                                                                 \
                                                                                                             \
 		step_expect(&step, NULL);                                                                              \
-		refuse(&step, #name, caller);                                                                          \
+		refuse(&step, #name, caller);                                                               \
 		result = ((int (*)(void *, void *, void *))next(#name, caller))(info, handler, session);    \
 		if (!result)                                                                                \
 			check_session(&step, caller, session);                                              \
@@ -356,7 +311,7 @@ static void *next(const char *name, const void *caller)
 		const void *caller = __builtin_return_address(0);                   \
 		struct step step;                                                   \
                                                                                     \
-		step_expect(&step, NULL);                                           \
+		step_expect(&step, NULL);                                                      \
 		refuse(&step, #name, caller);                                       \
 		((void (*)(int *))next(#name, caller))(error);                      \
 		if (!error || !*error)                                              \
@@ -370,7 +325,7 @@ static void *next(const char *name, const void *caller)
 		const void *caller = __builtin_return_address(0);                                  \
 		struct step step;                                                                  \
                                                                                                    \
-		step_expect(&step, NULL);                                                          \
+		step_expect(&step, NULL);                                                                     \
 		refuse(&step, #name, caller);                                                      \
 		((void (*)(int *, int *, int *))next(#name, caller))(required, provided, error);   \
 		if (!error || !*error)                                                             \

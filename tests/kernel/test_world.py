@@ -73,7 +73,7 @@ class Bed:
     def __init__(self, place):
         self.place = place
         self.check = place / "check.so"
-        sources = [f"{SOURCES}/{name}.c" for name in ("world", "step", "object")]
+        sources = [f"{SOURCES}/{name}.c" for name in ("world", "line", "step", "object")]
         words = ["gcc", "-o", self.check, *FLAGS, f'-DPLACE="{place}/"', *sources]
         subprocess.run(words, check=True)
 
@@ -125,42 +125,6 @@ def test_world_of_the_wrong_size_ends_the_process(bed, family, call):
     assert result.returncode == 125
     assert "2 ranks were started, but MPI made worlds of 1: " in result.stderr
     assert result.stdout == "finalized\n"
-
-
-@pytest.mark.parametrize("call", CALLS)
-def test_mpi_that_would_stop_is_refused_before_it_is_called(bed, call):
-    library = bed.library(OPENMPI)
-    program = bed.program(library, call)
-    step = f"refuse /elsewhere/libmpi.so.40 {library}\tOpenMPI 4 speaks no PMI2\ntasks 2\nnode 0"
-    result = bed.run(program, world=2, step=step)
-    line = f"fairlead: error [mpi]: {program}: OpenMPI 4 speaks no PMI2\n"
-    assert (result.returncode, result.stdout, result.stderr) == (125, "", line)
-
-
-def test_other_nodes_do_not_repeat_what_is_refused(bed):
-    library = bed.library(OPENMPI)
-    result = bed.run(bed.program(library), step=f"refuse {library}\twhy\ntasks 2\nnode 1")
-    assert (result.returncode, result.stdout, result.stderr) == (125, "", "")
-
-
-@pytest.mark.parametrize(
-    ("words", "variables"),
-    [
-        ("refuse {library}.1\twhy", {}),
-        ("refuse {library}/\twhy", {}),
-        ("refuse /x{library}\twhy", {}),
-        ("refuse {library} why", {}),
-        ("refuse {library}", {}),
-        ("refuse", {}),
-        ("refuse {library}\twhy", {"OMPI_COMM_WORLD_SIZE": "2"}),
-        ("refuse {library}\twhy", {"HYDI_CONTROL_FD": "3"}),
-    ],
-)
-def test_another_mpi_than_the_refused_one_starts(bed, words, variables):
-    library = bed.library(OPENMPI)
-    step = f"{words.format(library=library)}\ntasks 2\nnode 0"
-    result = bed.run(bed.program(library), world=2, step=step, **variables)
-    assert (result.returncode, result.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("family", [MPICH, OPENMPI, ABI], ids=["mpich", "openmpi", "abi"])
@@ -227,6 +191,42 @@ def test_who_started_the_step_hears_whose_the_status_is(bed):
         assert heard.recv(8) == b"\0"
     os.unlink(bed.place / "said")
     assert bed.run(program, world=1, step=step).returncode == 125, "nobody listens"
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_mpi_that_would_stop_is_refused_before_it_is_called(bed, call):
+    library = bed.library(OPENMPI)
+    program = bed.program(library, call)
+    step = f"refuse /elsewhere/libmpi.so.40 {library}\tOpenMPI 4 speaks no PMI2\ntasks 2\nnode 0"
+    result = bed.run(program, world=2, step=step)
+    line = f"fairlead: error [mpi]: {program}: OpenMPI 4 speaks no PMI2\n"
+    assert (result.returncode, result.stdout, result.stderr) == (125, "", line)
+
+
+def test_other_nodes_do_not_repeat_what_is_refused(bed):
+    library = bed.library(OPENMPI)
+    result = bed.run(bed.program(library), step=f"refuse {library}\twhy\ntasks 2\nnode 1")
+    assert (result.returncode, result.stdout, result.stderr) == (125, "", "")
+
+
+@pytest.mark.parametrize(
+    ("words", "variables"),
+    [
+        ("refuse {library}.1\twhy", {}),
+        ("refuse {library}/\twhy", {}),
+        ("refuse /x{library}\twhy", {}),
+        ("refuse {library} why", {}),
+        ("refuse {library}", {}),
+        ("refuse", {}),
+        ("refuse {library}\twhy", {"OMPI_COMM_WORLD_SIZE": "2"}),
+        ("refuse {library}\twhy", {"HYDI_CONTROL_FD": "3"}),
+    ],
+)
+def test_another_mpi_than_the_refused_one_starts(bed, words, variables):
+    library = bed.library(OPENMPI)
+    step = f"{words.format(library=library)}\ntasks 2\nnode 0"
+    result = bed.run(bed.program(library), world=2, step=step, **variables)
+    assert (result.returncode, result.stderr) == (0, "")
 
 
 def test_split_world_is_not_waited_for(bed):

@@ -136,7 +136,7 @@ def test_refusals_come_first_and_hold_nothing_that_could_be_another_line():
     )
     step = world.step_mounts(told)[1]
     line = "refuse /usr/lib/libmpi.so.40\tno??{HOME} (do this)\n"
-    assert step.source.startswith(f"{line}library /.fairlead/mpi/\ntasks 4\n")
+    assert step.source == f"{line}library /.fairlead/mpi/\ntasks 4\nend fairlead.7.2.1\nnode 1"
     assert step.template.startswith(line)
 
 

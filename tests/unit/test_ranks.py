@@ -122,6 +122,22 @@ def test_world_check_goes_into_steps_of_several_tasks_under_pmi(config, monkeypa
     assert check(PMIX, config=config._replace(mpi_world_check=False)) is None
 
 
+def test_client_that_does_not_know_the_servers_ways_is_refused(config):
+    old = OPENMPI._replace(abilities=("pmix", "OpenPMIx 1.2.5", "PMIX_SERVER_URI"))
+    step = {**PMIX, "PMIX_SERVER_URI4": "x", "PMIX_VERSION": "4.2.2"}
+    found = ranks.outlook(request(step), config, (old,))
+    ((names, verdict),) = found.refusals
+    assert names == OPENMPI.names
+    assert verdict.outcome == "fails"
+    assert found.notes == (f"{verdict.reason} ({verdict.remedy})",)
+    assert (
+        found.report[0]
+        == "OpenMPI 4.1.4: its client is OpenPMIx 1.2.5, the step's PMIx server 4.2.2"
+    )
+    known = OPENMPI._replace(abilities=("pmix", "PMIX_SERVER_URI4"))
+    assert ranks.outlook(request(step), config, (known,)).refusals == ()
+
+
 def test_world_check_is_told_which_files_are_not_to_start(config, monkeypatch, tmp_path):
     (tmp_path / "fairlead-world.so").touch()
     monkeypatch.setattr(ranks, "library", lambda: str(tmp_path / "fairlead-world.so"))
@@ -158,19 +174,3 @@ def test_library_of_the_standards_abi_starts_as_its_makers_do(config):
     found = ranks.candidates(EMPTY._replace(libraries=(own,)), (host,), {})
     ((_, verdict),) = ranks.outlook(request(PMI2), config, found).refusals
     assert verdict.reason.startswith("OpenMPI 6.0.0 speaks PMIx only")
-
-
-def test_client_that_does_not_know_the_servers_ways_is_refused(config):
-    old = OPENMPI._replace(abilities=("pmix", "OpenPMIx 1.2.5", "PMIX_SERVER_URI"))
-    step = {**PMIX, "PMIX_SERVER_URI4": "x", "PMIX_VERSION": "4.2.2"}
-    found = ranks.outlook(request(step), config, (old,))
-    ((names, verdict),) = found.refusals
-    assert names == OPENMPI.names
-    assert verdict.outcome == "fails"
-    assert found.notes == (f"{verdict.reason} ({verdict.remedy})",)
-    assert (
-        found.report[0]
-        == "OpenMPI 4.1.4: its client is OpenPMIx 1.2.5, the step's PMIx server 4.2.2"
-    )
-    known = OPENMPI._replace(abilities=("pmix", "PMIX_SERVER_URI4"))
-    assert ranks.outlook(request(step), config, (known,)).refusals == ()
