@@ -156,6 +156,13 @@ SETTINGS: dict[str, Setting] = {
         "answer), missing, never",
         ("always", "newer", "missing", "never"),
     ),
+    "resolve": Setting(
+        "submit",
+        "FAIRLEAD_RESOLVE",
+        "when a tag becomes a digest under Slurm: submit (once, by srun, sbatch or salloc), or "
+        "start (by each node)",
+        ("submit", "start"),
+    ),
     "mpi": Setting(
         "auto",
         "FAIRLEAD_MPI",
@@ -268,6 +275,7 @@ class Config(NamedTuple):
     containers_config: str
     signature_policy: str
     pull: str
+    resolve: str
     mpi: str
     mpi_profile: str
     mpi_prefixes: tuple[str, ...]
