@@ -229,13 +229,19 @@ static void ignore(const char *name)
 	say(line);
 }
 
-/* Whether a registry has to say which image a reference means now. */
+static int has_value(const char *variable, const char *value)
+{
+	const char *found = getenv(variable);
+
+	return found && strcmp(found, value) == 0;
+}
+
+/* Whether a registry may have to say which image a reference means now; the engine, which reads the settings, knows. */
 static int is_open(const char *reference)
 {
-	const char *resolve = getenv("FAIRLEAD_RESOLVE");
-
-	return !strstr(reference, "@sha") && *reference != '/' && *reference != '.' &&
-	       !(resolve && strcmp(resolve, "start") == 0);
+	return !strstr(reference, "@sha") && *reference != '/' && *reference != '.' && strncmp(reference, "edf:", 4) != 0 &&
+	       !has_value("FAIRLEAD_RESOLVE", "start") && !has_value("FAIRLEAD_PULL", "missing") &&
+	       !has_value("FAIRLEAD_PULL", "never");
 }
 
 /* Ask the engine what can be said before there are nodes, and return the reference as it is from now on: with the

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -42,6 +43,7 @@ static _Noreturn void become_engine(const char *python, const char *script, cons
 	const char *argv[] = { python, "-I", "-S", script, verb, NULL };
 	sigset_t none;
 
+	prctl(PR_SET_PDEATHSIG, SIGKILL); /* nobody waits for the answer then */
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	if (dup2(fds[0], 0) < 0 || dup2(fds[1], 1) < 0 || syscall(SYS_close_range, 3, ~0U, 0) < 0)
