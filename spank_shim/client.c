@@ -13,10 +13,10 @@
 
 #include "arguments.h"
 #include "options.h"
-#include "precheck.h"
 #include "report.h"
 #include "seal.h"
 #include "slurm_api.h"
+#include "submit.h"
 
 static char *inherited;   /* SLURM_CONTAINER as the client found it: from the job around it */
 static char *exported;    /* SLURM_CONTAINER as the component before left it (sbatch, salloc) */
@@ -246,14 +246,50 @@ static void ignore(const char *name)
 	say(line);
 }
 
-/* Before there is an allocation a job would wait for its turn to be told of a slip; within one the engine on the node
- * says the same at once. */
-static void check_options(void)
+static int has_value(const char *variable, const char *value)
 {
-	char line[1024];
+	const char *found = getenv(variable);
 
-	if (!getenv("SLURM_JOB_ID") && options_want_check() && precheck_refuses(arguments.prefix, line, sizeof(line)))
-		refuse(line);
+	return found && strcmp(found, value) == 0;
+}
+
+/* Whether a registry may have to say which image a reference means now; the engine, which reads the settings, knows. */
+static int is_open(const char *reference)
+{
+	return !strstr(reference, "@sha") && *reference != '/' && *reference != '.' && strncmp(reference, "edf:", 4) != 0 &&
+	       strncmp(reference, "container-name:", 15) != 0 &&
+	       !has_value("FAIRLEAD_RESOLVE", "start") && !has_value("FAIRLEAD_PULL", "missing") &&
+	       !has_value("FAIRLEAD_PULL", "never");
+}
+
+/* Ask the engine what can be said before there are nodes, and return the reference as it is from now on: with the
+ * digest that its tag has, so that every node, every task of an array and every step inside runs the same image. The
+ * options are checked as well, unless within a job, where the engine on the node says the same at once. */
+static const char *settled(const char *reference)
+{
+	static char asked[OPTION_MAX], frozen[OPTION_MAX]; /* of the component before, which must mean the same */
+	int freeze = is_open(reference);
+	char text[OPTION_MAX];
+
+	if (freeze && *frozen && strcmp(asked, reference) == 0)
+		return frozen;
+	if (!freeze && (getenv("SLURM_JOB_ID") || !options_want_check()))
+		return reference;
+	switch (submit_ask(arguments.prefix, freeze ? "freeze" : "check", text, sizeof(text))) {
+	case SUBMIT_REFUSED:
+		refuse(text);
+	case SUBMIT_NO_ENGINE:
+		if (freeze)
+			say("each node looks up what the tag means: no engine answers on this host");
+		return reference;
+	case SUBMIT_FINE:
+		break;
+	}
+	if (!*text)
+		return reference;
+	snprintf(asked, sizeof(asked), "%s", reference);
+	snprintf(frozen, sizeof(frozen), "%s", text);
+	return frozen;
 }
 
 static void export_options(const char *reference, int is_srun)
@@ -304,8 +340,11 @@ int client_settle(void)
 		refuse("error [usage]: the components of a heterogeneous step must name the same container "
 		       "(give --container to each, or run separate sruns)");
 	export_options(reference, is_srun);
-	if (reference)
-		check_options();
+	if (reference) {
+		reference = settled(reference);
+		export(VARIABLE_REFERENCE, reference);
+		slurm_api_option_change("container", reference);
+	}
 	if (is_srun) {
 		/* The next component of a heterogeneous job must start clean; put back by client_seal(). */
 		unsetenv("SLURM_CONTAINER");

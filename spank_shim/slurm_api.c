@@ -71,6 +71,17 @@ void slurm_api_option_reset(const char *name)
 		reset(options, name);
 }
 
+void slurm_api_option_change(const char *name, const char *value)
+{
+	void *options = dlsym(RTLD_DEFAULT, "opt");
+	const char *before = slurm_api_option(name);
+	_Bool (*set)(void *, const char *, const char *, _Bool);
+
+	symbol("slurm_option_set", &set, sizeof(set));
+	if (options && set && before && *before && strcmp(before, "unset") != 0)
+		set(options, name, value, 0);
+}
+
 char *slurm_api_strdup(const char *text)
 {
 	char *(*duplicate)(const char *);

@@ -50,6 +50,7 @@ class Config(NamedTuple):
     containers_config: str
     signature_policy: str
     pull: str
+    resolve: str
     mpi: str
     mpi_profile: str
     mpi_prefixes: tuple[str, ...]

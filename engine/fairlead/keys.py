@@ -134,6 +134,13 @@ SETTINGS: dict[str, Setting] = {
         "answer), missing, never",
         ("always", "newer", "missing", "never"),
     ),
+    "resolve": Setting(
+        "submit",
+        "FAIRLEAD_RESOLVE",
+        "when a tag becomes a digest under Slurm: submit (once, by srun, sbatch or salloc), or "
+        "start (by each node)",
+        ("submit", "start"),
+    ),
     "mpi": Setting(
         "auto",
         "FAIRLEAD_MPI",

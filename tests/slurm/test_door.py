@@ -88,8 +88,8 @@ def test_step_overrides_the_jobs_container_in_every_variable():
         f"srun --container={SMALL} sh -c '{WHERE}; echo $SLURM_CONTAINER'\n", f"--container={MPI}"
     )
     container, label = shown.split()
-    assert container.startswith(SMALL)
-    assert label == SMALL
+    assert container.startswith(f"{SMALL}@sha256:")
+    assert label == container
 
 
 def test_batch_script_inside():

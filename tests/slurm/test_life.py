@@ -61,7 +61,7 @@ def test_one_engine_start_per_node_and_step_and_none_per_task(other_prefix):
         f'#!/bin/sh\necho start >> {log}\nexec {installed_prefix()}/venv/bin/python "$@"\n',
     )
     with prefix(other_prefix):
-        output(srun("-N2", "-n8", "true", container=SMALL))
+        output(srun("-N2", "-n8", "true", container=SMALL, FAIRLEAD_RESOLVE="start"))
     with open(log, encoding="utf-8") as file:
         assert file.read().count("start") == 2
 
@@ -168,7 +168,8 @@ def stuck_engine(other_prefix):
 
 
 def test_step_can_be_cancelled_while_the_engine_works(stuck_engine):
-    process = jobs.start("srun", "-N2", "-n4", f"--container={SMALL}", "true")
+    words = ("-N2", "-n4", f"--container={SMALL}", "true")
+    process = jobs.start("srun", *words, FAIRLEAD_RESOLVE="start")
     jobs.wait_for(lambda: [1 for name, _ in processes_of_the_user().values() if name == "sleep"])
     begin = time.monotonic()
     jobs.run("scancel", "--user", jobs.USER.pw_name)
@@ -180,7 +181,8 @@ def test_step_can_be_cancelled_while_the_engine_works(stuck_engine):
 
 def test_killed_builder_is_replaced_by_another_task(stuck_engine):
     """The elected task dies; its engine dies with it; the next task builds (and hangs likewise here)."""
-    process = jobs.start("srun", "--no-kill", "-n2", f"--container={SMALL}", "true")
+    words = ("--no-kill", "-n2", f"--container={SMALL}", "true")
+    process = jobs.start("srun", *words, FAIRLEAD_RESOLVE="start")
     try:
         engines = jobs.wait_for(
             lambda: [pid for pid, (name, _) in processes_of_the_user().items() if name == "sleep"]

@@ -231,7 +231,11 @@ def test_command_that_is_not_there_is_said_by_the_engine_every_time(own):
 
 @pytest.mark.parametrize(
     "words",
-    [{"container": SMALL}, {"FAIRLEAD_PLAN_CACHE": "0"}, {"FAIRLEAD_VERBOSE": "1"}],
+    [
+        {"container": SMALL, "FAIRLEAD_RESOLVE": "start"},
+        {"FAIRLEAD_PLAN_CACHE": "0"},
+        {"FAIRLEAD_VERBOSE": "1"},
+    ],
 )
 def test_what_is_not_kept(own, words):
     words = {"container": frozen(SMALL), **words}

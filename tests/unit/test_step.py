@@ -61,7 +61,7 @@ def test_step_options_become_the_request():
     ],
 )
 def test_options_are_checked_before_there_is_a_job(facts, status, line):
-    code = "import sys; from fairlead.run import step; sys.exit(step.check())"
+    code = "import sys; from fairlead.run import submit; sys.exit(submit.main('check'))"
     packed_facts = b"".join(f"{k}={v}".encode() + b"\0" for k, v in facts.items())
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(

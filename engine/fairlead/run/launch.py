@@ -112,7 +112,7 @@ def _ready(
     )
     candidates = (request.cwd,) if request.cwd else ()
     source = launch_plan.Source(
-        image.pinned,
+        str(name) if name.digest else image.pinned,
         image.config,
         tuple(f"mount:{n}" for n in reversed(range(len(mounts)))) or (*image.over, image.rootfs),
         *texts[:2],

@@ -114,6 +114,11 @@ def _join(container: running.Running, request: launch.Request) -> tuple[int, ...
     return running.open_process(container, request.unshare).fds
 
 
+def read_facts(fd: int) -> dict[str, str]:
+    """Return the facts in a file, which are its ``key=value`` strings."""
+    return _pairs(_read(fd))
+
+
 def _read(fd: int) -> bytes:
     with open(fd, "rb") as file:
         return file.read()
@@ -187,29 +192,6 @@ def request_from(
         step=step,
     )
     return pyxis.apply(request, facts)
-
-
-def check() -> int:
-    """Say what is wrong with options, before there is an allocation (``spank_shim/precheck.c``).
-
-    The facts come from standard input; the line goes to standard output.
-    """
-    facts = _pairs(_read(0))
-    try:
-        cwd = os.getcwd()
-    except FileNotFoundError:
-        cwd = ""
-    request = launch.Request(facts.get("ref", ""), ("true",), {}, cwd)
-    try:
-        # An environment file is read on the node, and what a name stands for is known there.
-        there = request.reference.startswith("container-name:")
-        if not there and reference.environment(request.reference) is None:
-            reference.parse(request.reference, cwd=cwd)
-        launch.check(pyxis.apply(request, facts))
-    except errors.Error as error:
-        os.write(1, os.fsencode(error.line()))
-        return error.status
-    return 0
 
 
 def _memory_file(data: bytes) -> int:

@@ -86,7 +86,8 @@ class Image(NamedTuple):
     @property
     def pinned(self) -> str:
         """The text that names this very content, as far as it has a digest."""
-        return f"{self.reference}@{self.digest}" if self.digest else self.reference
+        known = not self.digest or "@" in self.reference
+        return self.reference if known else f"{self.reference}@{self.digest}"
 
 
 def pull(
@@ -219,6 +220,19 @@ def look(reference: Reference, config: Config, environ: Mapping[str, str] = os.e
 
     with mirrors.Client(config, environ) as client:
         return resolve(client, reference, reference.digest)
+
+
+def digest(reference: Reference, config: Config, environ: Mapping[str, str] = os.environ) -> str:
+    """Return the digest that a tag has now.
+
+    Raises:
+        errors.Error: not found, not allowed, or out of reach.
+    """
+    from fairlead.image import mirrors
+
+    with mirrors.Client(config, environ) as client:
+        found = client.head(reference)
+        return found or client.manifest(reference, reference.target).digest
 
 
 def _remove(store: Store, record: Record) -> None:
