@@ -91,7 +91,8 @@ def refused(result):
 def test_image_without_the_signature_is_refused_until_it_has_one(settings):
     copy()
     line = refused(srun("-N2", "-n2", "true", container=f"{NAME}:1"))
-    assert f"[signature]: {NAME}:1: {PLACE}/policy.json: transports: docker: '{NAME}'" in line
+    assert f"[signature]: {NAME}:1@sha256:" in line
+    assert f": {PLACE}/policy.json: transports: docker: '{NAME}'" in line
     assert "requires a signature (signedBy), and sha256:" in line
     assert line.endswith(f" has none {HINT}")
     copy("--sign-by", "site@example.org")

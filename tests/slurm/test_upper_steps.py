@@ -79,7 +79,7 @@ def test_root_lies_on_a_disk_and_is_the_users():
 def test_tasks_of_a_step_share_it():
     script = (
         "echo $SLURM_PROCID > /task.$SLURM_PROCID\n"
-        "until [ -e /task.0 -a -e /task.1 -a -e /task.2 -a -e /task.3 ]; do sleep 0.1; done\n"
+        "until [ -s /task.0 -a -s /task.1 -a -s /task.2 -a -s /task.3 ]; do sleep 0.1; done\n"
         "cat /task.*"
     )
     shown = output(srun("-n4", "sh", "-c", script, container=SMALL, **DISK))

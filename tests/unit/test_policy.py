@@ -117,6 +117,10 @@ X1, X = "a.example/ns/x:1", "a.example/ns/x"
         (X1, f"{X}@{DIGEST}", ("matchRepoDigestOrExact",), True),
         (X, f"{X}@{DIGEST}", ("matchRepoDigestOrExact",), True),
         ("b.example/ns/x:1", f"{X}@{DIGEST}", ("matchRepoDigestOrExact",), False),
+        (X1, f"{X1}@{DIGEST}", ("matchRepoDigestOrExact",), True),  # a tag that was frozen
+        ("a.example/ns/x:2", f"{X1}@{DIGEST}", ("matchRepoDigestOrExact",), False),
+        (X1, f"{X1}@{DIGEST}", ("matchExact",), True),
+        ("v.example/n/x:2", f"{X1}@{DIGEST}", ("remapIdentity", "a.example", "v.example"), False),
         (X1, f"{X}@{DIGEST}", ("matchExact",), False),
         (f"{X}@{DIGEST}", f"{X}@{DIGEST}", ("matchExact",), True),
         (X1, X1, ("matchExact",), True),

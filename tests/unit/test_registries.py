@@ -57,7 +57,7 @@ def test_scopes_go_from_the_image_to_the_domain():
         *("a.b.example:5000", "*.b.example", "*.example"),
     ]
     assert list(scopes.of(reference.parse(f"localhost/x:1@{DIGEST}"))) == [
-        *(f"localhost/x@{DIGEST}", "localhost/x", "localhost"),
+        *(f"localhost/x@{DIGEST}", "localhost/x:1", "localhost/x", "localhost"),
     ]
 
 

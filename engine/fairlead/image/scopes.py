@@ -16,10 +16,12 @@ from fairlead.image.reference import Reference
 def of(ref: Reference) -> Iterator[str]:
     """Yield the scopes that a reference belongs to, the most specific first.
 
-    Beside a digest a tag says nothing. Wildcards stand for domains and hold no port.
+    Wildcards stand for domains and hold no port.
     """
-    if ref.digest or ref.tag:
-        yield f"{ref.name}@{ref.digest}" if ref.digest else f"{ref.name}:{ref.tag}"
+    if ref.digest:
+        yield f"{ref.name}@{ref.digest}"
+    if ref.tag:
+        yield f"{ref.name}:{ref.tag}"
     name = ref.name
     while name:
         yield name

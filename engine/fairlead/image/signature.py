@@ -136,7 +136,7 @@ def is_named(signed: str, ref: Reference, identity: tuple[str, ...]) -> bool:
     kind, *given = identity
     tests: dict[str, Callable[[], bool]] = {
         policy.EXACT_OR_DIGEST: lambda: _is_same(found, ref, whole=whole),
-        "matchExact": lambda: whole and found.identity == ref.identity,
+        "matchExact": lambda: whole and found.identity == _by_tag(ref).identity,
         "matchRepository": lambda: found.name == ref.name,
         "exactReference": lambda: whole and str(found) == given[0],
         "exactRepository": lambda: found.name == given[0],
@@ -146,9 +146,18 @@ def is_named(signed: str, ref: Reference, identity: tuple[str, ...]) -> bool:
 
 
 def _is_same(found: Reference, ref: Reference, *, whole: bool) -> bool:
-    if ref.digest:
+    if _by_tag(ref).digest:
         return found.name == ref.name
-    return whole and found.identity == ref.identity
+    return whole and found.identity == _by_tag(ref).identity
+
+
+def _by_tag(ref: Reference) -> Reference:
+    """Return a reference without its digest if it has a tag: that one was asked for by its tag.
+
+    Else whoever moves the tag to another image that was once signed, under another, would be
+    believed, for the digest that the tag has is only what its registry says.
+    """
+    return ref._replace(digest=None) if ref.tag else ref
 
 
 def _is_remapped(

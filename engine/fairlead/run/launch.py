@@ -273,7 +273,10 @@ def _is_led_as_by_site(name: reference.Reference, config: settings.Config) -> bo
     """Tell whether the user's own registries.conf, if there is one, leads where the site's does."""
     from fairlead.image import registries
 
-    if registries.files(config, os.environ) == registries.files(config, os.environ, site=True):
+    own = set(registries.files(config, os.environ))
+    if not any(
+        map(os.path.exists, own.difference(registries.files(config, os.environ, site=True)))
+    ):
         return True
     from fairlead.image import mirrors
 

@@ -230,6 +230,7 @@ def digest(reference: Reference, config: Config, environ: Mapping[str, str] = os
     """
     from fairlead.image import mirrors
 
+    trust.demands(reference, config, environ)  # what is rejected is not even asked about
     with mirrors.Client(config, environ) as client:
         found = client.head(reference)
         return found or client.manifest(reference, reference.target).digest

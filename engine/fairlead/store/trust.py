@@ -49,7 +49,7 @@ def demands(
     policy.check_registry(ref, config)
     found = policy.required(ref, lambda: kind_of(ref), config, environ, site=site)
     policy.refuse(ref, found)
-    return Demands(found, _name(found) if found else "")
+    return Demands(found, _name(found, ref.tag) if found else "")
 
 
 def kind_of(ref: Reference) -> str:
@@ -129,15 +129,17 @@ def _verify_one(
     raise errors.SignatureError(f"{what}, and none of {len(faults)} is one: {shown}")
 
 
-def _name(found: tuple[Requirement, ...]) -> str:
+def _name(found: tuple[Requirement, ...], tag: str | None) -> str:
     """Return a name of demands that changes whenever what satisfies them may.
+
+    With the tag: a signature for one tag is none for another that leads to the same image.
 
     Raises:
         errors.ConfigError: a key cannot be read.
     """
     from fairlead.image import configfile
 
-    parts = []
+    parts = [repr(tag)]
     for demand in found:
         held = [configfile.read(path, needed=True) or b"" for path in demand.key_paths]
         digests = [blobs.digest_of("sha256:", data) for data in held]
