@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from fairlead import config as settings
 from fairlead import errors, jsontext, kernel, log
 from fairlead.host import facts
-from fairlead.image import reference
+from fairlead.image import reference, registries
 from fairlead.plan import edits as plan_edits
 from fairlead.plan import gpu, pyxis
 from fairlead.plan import plan as launch_plan
@@ -271,8 +271,6 @@ def _is_for_all(name: reference.Reference, config: settings.Config) -> bool:
 
 def _is_led_as_by_site(name: reference.Reference, config: settings.Config) -> bool:
     """Tell whether the user's own registries.conf, if there is one, leads where the site's does."""
-    from fairlead.image import registries
-
     own = set(registries.files(config, os.environ))
     if not any(
         map(os.path.exists, own.difference(registries.files(config, os.environ, site=True)))
