@@ -51,7 +51,7 @@ def fish(scripts: Path, *words: str, **variables: str) -> set[str]:
 def test_verbs_actions_options_and_choices_are_offered(shell, scripts) -> None:
     assert shell(scripts, "ins") == {"inspect"}
     assert set(main.VERBS) <= shell(scripts, "")
-    assert shell(scripts, "run", "--env") == {"--env", "--env-file"}
+    assert shell(scripts, "run", "--env") == {"--env", "--env-file", "--environment"}
     assert shell(scripts, "run", "--mpi", "h") == {"host"}
     assert {"ls", "df", "check", "gc"} <= shell(scripts, "store", "")
     assert shell(scripts, "store", "gc", "--dry") == {"--dry-run"}
