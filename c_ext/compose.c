@@ -47,9 +47,16 @@ static int sys_mount_setattr(int fd, unsigned int flags, uint64_t set)
  * the container, and from the engine that proves it, what the kernel says. */
 static int is_kernels(int fd)
 {
+	static const long kernels[] = { PROC_SUPER_MAGIC, SYSFS_MAGIC, CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, DEBUGFS_MAGIC,
+					TRACEFS_MAGIC, SECURITYFS_MAGIC, BPF_FS_MAGIC, BINFMTFS_MAGIC };
 	struct statfs fs;
 
-	return fstatfs(fd, &fs) == 0 && (fs.f_type == PROC_SUPER_MAGIC || fs.f_type == SYSFS_MAGIC);
+	if (fstatfs(fd, &fs) < 0)
+		return 0;
+	for (size_t i = 0; i < sizeof(kernels) / sizeof(*kernels); i++)
+		if ((long)fs.f_type == kernels[i])
+			return 1;
+	return 0;
 }
 
 /* Attach a detached mount at path below the root; closes the mount. */

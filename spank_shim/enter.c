@@ -91,6 +91,11 @@ static void stay_to_save(const char *place)
 		;
 	snprintf(number, sizeof(number), "%d", WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status));
 	argv[5] = number;
+	/* The job's names libraries for the job. */
+	for (char **at = environ; at && *at; at++)
+		while (*at && strncmp(*at, "LD_", 3) == 0)
+			for (char **next = at; *next; next++)
+				*next = next[1];
 	execv(argv[0], (char *const *)argv);
 	refuse("error [slurm]: the container cannot be saved: the engine does not start", 125);
 }

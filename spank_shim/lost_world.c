@@ -9,17 +9,18 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "broker.h"
 #include "step_end.h"
 
 #define STATUS 125
 
-static int listening = -1;
+static int listening = -1, ended;
 
 void lost_world_listen(spank_t spank)
 {
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
 	uint32_t job = 0, step = 0, node = 0, tasks = 0;
-	int fd, on = 1, length;
+	int fd, on = 1, from = 0, length;
 
 	if (spank_get_item(spank, S_JOB_TOTAL_TASK_COUNT, &tasks) != ESPANK_SUCCESS || tasks < 2 ||
 	    spank_get_item(spank, S_JOB_ID, &job) != ESPANK_SUCCESS ||
@@ -30,14 +31,19 @@ void lost_world_listen(spank_t spank)
 	 * file systems. Whoever takes it first on purpose has only this step go on as before. */
 	length = snprintf(address.sun_path + 1, sizeof(address.sun_path) - 1, "fairlead.%u.%u.%u", job, step, node);
 	fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	/* Whoever sends a descriptor decides how long closing it takes: none may come (Linux 6.16), and what is queued is
+	 * looked at but never taken, nor closed before this process ends. */
+	if (fd >= 0)
+		broker_take_no_descriptors(fd);
 	if (fd >= 0 && setsockopt(fd, SOL_SOCKET, SO_PASSCRED, &on, sizeof(on)) == 0 &&
+	    setsockopt(fd, SOL_SOCKET, SO_PEEK_OFF, &from, sizeof(from)) == 0 &&
 	    bind(fd, (struct sockaddr *)&address, (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + (size_t)length)) == 0)
 		listening = fd;
 	else if (fd >= 0)
 		close(fd);
 }
 
-/* Whether a process of this user has spoken; what others say is read and forgotten, a bounded number of times. */
+/* Whether a process of this user has spoken; what others say is passed over, a bounded number of times. */
 static int heard(uid_t uid)
 {
 	union {
@@ -52,7 +58,7 @@ static int heard(uid_t uid)
 					  .msg_controllen = sizeof(control) };
 		struct cmsghdr *part;
 
-		if (recvmsg(listening, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC) < 0)
+		if (recvmsg(listening, &message, MSG_PEEK | MSG_DONTWAIT | MSG_CMSG_CLOEXEC) < 0)
 			return 0;
 		part = CMSG_FIRSTHDR(&message);
 		if (part && part->cmsg_level == SOL_SOCKET && part->cmsg_type == SCM_CREDENTIALS &&
@@ -69,13 +75,12 @@ void lost_world_task_exit(spank_t spank)
 	gid_t gid = 0;
 	int status = 0;
 
-	if (listening < 0 || spank_get_item(spank, S_TASK_EXIT_STATUS, &status) != ESPANK_SUCCESS || !WIFEXITED(status) ||
+	if (listening < 0 || ended || spank_get_item(spank, S_TASK_EXIT_STATUS, &status) != ESPANK_SUCCESS || !WIFEXITED(status) ||
 	    WEXITSTATUS(status) != STATUS || spank_get_item(spank, S_JOB_UID, &uid) != ESPANK_SUCCESS || uid == 0 ||
 	    spank_get_item(spank, S_JOB_GID, &gid) != ESPANK_SUCCESS ||
 	    spank_get_item(spank, S_JOB_ID, &job) != ESPANK_SUCCESS ||
 	    spank_get_item(spank, S_JOB_STEPID, &step) != ESPANK_SUCCESS || !heard(uid))
 		return;
-	close(listening);
-	listening = -1;
+	ended = 1;
 	step_end_by_daemon(uid, gid, job, step);
 }

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,6 +15,7 @@
 
 #include "slurm_api.h"
 
+#define CANCEL_S 20
 #define LET_END_MS 1000
 #define LET_YIELD_MS 5000
 
@@ -23,6 +25,8 @@ static _Noreturn void cancel(const char *const argv[], char *const environment[]
 {
 	/* Another node may have ended it before: scancel would add a line to the one that says what is wrong. */
 	dup2(open("/dev/null", O_WRONLY | O_CLOEXEC), STDERR_FILENO);
+	signal(SIGALRM, SIG_DFL);
+	alarm(CANCEL_S); /* for a slurmctld that does not answer */
 	for (size_t i = 0; i < sizeof(places) / sizeof(*places); i++)
 		execve(places[i], (char *const *)argv, environment);
 	_exit(127);
@@ -75,6 +79,39 @@ static _Noreturn void end_in_steps(int stepd, const char *step, char *const envi
 	cancel(kills, environment);
 }
 
+/* cgroup v2: what stays in slurmstepd's group keeps it, and the job's, from being removed. Elsewhere there is no such
+ * file, and the tracker ends this process with the step. */
+static void leave_cgroup(void)
+{
+	int fd = open("/sys/fs/cgroup/cgroup.procs", O_WRONLY | O_CLOEXEC);
+
+	if (fd >= 0 && write(fd, "0", 1) < 0)
+		errno = 0; /* the worst of it is a directory that stays */
+	if (fd >= 0)
+		close(fd);
+}
+
+/* In the process that works, with system calls rather than libc's functions, which talk to threads that it no longer has:
+ * keep nothing of slurmstepd's, and become the user for good. Returns a descriptor that tells slurmstepd's end. */
+static int become_user(pid_t stepd, uid_t uid, gid_t gid)
+{
+	int life = (int)syscall(SYS_pidfd_open, stepd, 0), null = open("/dev/null", O_RDWR);
+	sigset_t none;
+
+	leave_cgroup();
+	life = life < 0 ? -1 : fcntl(life, F_DUPFD_CLOEXEC, 10);
+	if (null < 0 || dup2(null, 0) < 0 || dup2(null, 1) < 0 || dup2(null, 2) < 0 ||
+	    (life >= 0 && dup3(life, 3, O_CLOEXEC) < 0) || syscall(SYS_close_range, life >= 0 ? 4 : 3, ~0U, 0) < 0)
+		_exit(127);
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+	if (syscall(SYS_setgroups, 0, NULL) < 0 || syscall(SYS_setresgid, gid, gid, gid) < 0 ||
+	    syscall(SYS_setresuid, uid, uid, uid) < 0 || geteuid() != uid || getegid() != gid ||
+	    syscall(SYS_setresuid, -1, 0, -1) == 0 || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
+		_exit(127);
+	return life >= 0 ? 3 : -1;
+}
+
 /* The process between is waited for, since slurmstepd waits for all its children; the one that works is init's. */
 void step_end_by_daemon(uid_t uid, gid_t gid, uint32_t job, uint32_t number)
 {
@@ -92,11 +129,7 @@ void step_end_by_daemon(uid_t uid, gid_t gid, uint32_t job, uint32_t number)
 		if (fork() != 0)
 			_exit(0);
 		prctl(PR_SET_NAME, "fairlead-end");
-		/* System calls, not libc's functions, which talk to threads that this process no longer has. */
-		if (syscall(SYS_setgroups, 0, NULL) == 0 && syscall(SYS_setresgid, gid, gid, gid) == 0 &&
-		    syscall(SYS_setresuid, uid, uid, uid) == 0)
-			end_in_steps((int)syscall(SYS_pidfd_open, stepd, 0), step, environment);
-		_exit(127);
+		end_in_steps(become_user(stepd, uid, gid), step, environment);
 	}
 	while (child > 0 && waitpid(child, NULL, 0) < 0 && errno == EINTR)
 		;

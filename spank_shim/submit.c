@@ -66,6 +66,7 @@ enum submit_answer submit_ask(const char *prefix, const char *verb, char *ret_te
 	const char *environment[ENGINE_MAX_ENVIRONMENT];
 	char python[OPTION_MAX + 64], script[OPTION_MAX + 64];
 	int facts = facts_file(), pair[2], status = 126 << 8;
+	struct sigaction plain = { .sa_handler = SIG_DFL }, before;
 	size_t used = 0;
 	ssize_t n;
 	pid_t child;
@@ -79,6 +80,7 @@ enum submit_answer submit_ask(const char *prefix, const char *verb, char *ret_te
 			close(facts);
 		return SUBMIT_NO_ENGINE;
 	}
+	sigaction(SIGCHLD, &plain, &before); /* ignored, by whoever started this command, nobody could be waited for */
 	child = fork();
 	if (child == 0)
 		become_engine(python, script, verb, environment, (int[2]){ facts, pair[1] });
@@ -94,5 +96,6 @@ enum submit_answer submit_ask(const char *prefix, const char *verb, char *ret_te
 	ret_text[used] = '\0';
 	while (child > 0 && waitpid(child, &status, 0) < 0 && errno == EINTR)
 		;
+	sigaction(SIGCHLD, &before, NULL);
 	return meaning(status, used);
 }

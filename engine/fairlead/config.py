@@ -32,6 +32,8 @@ _BINDING = {
     "signature_policy",
     "forbidden_mounts",
     "allowed_mounts",
+    "containers_config",
+    "hooks_dirs",
 }
 
 

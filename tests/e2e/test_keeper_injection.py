@@ -79,6 +79,12 @@ def test_image_that_the_site_s_mpi_does_not_fit_gets_no_injection(shared, grante
     )
 
 
+def test_installation_is_named_once(shared, granted):
+    found = mpi.profiles(injector.ENVIRONMENT, str(shared.place / "host"))
+    twice = [found[0].identity] * 2
+    assert ask(shared, granted, twice) == ask(shared, granted, ["0" * 32])
+
+
 def test_grant_keeps_its_time_of_proof_and_what_the_storekeeper_cannot_make_changes_nothing(
     shared, granted
 ):

@@ -178,6 +178,17 @@ def test_what_the_site_blocks_stays_blocked(bench, conf, faulty):
     assert f"is blocked by {path} (" in bench.line("pull", "-q", name)
 
 
+def test_user_s_own_file_leads_to_no_registry_that_the_site_blocks(bench, conf, faulty):
+    name = faulty.add("demo/x", "1", IMAGE)
+    path = conf(entry(faulty.host, more="blocked = true"))
+    own = bench.home / ".config/containers/registries.conf"
+    own.parent.mkdir(parents=True)
+    own.write_text(f'[[registry]]\nprefix = "free.example"\nlocation = "{faulty.host}"\n')
+    leads = name.replace(faulty.host, "free.example")
+    assert f"is blocked by {path} (" in bench.line("pull", "-q", leads)
+    assert faulty.requests == []
+
+
 def test_registry_outside_of_the_site_s_list_is_not_asked(bench, conf, faulty):
     name = faulty.add("demo/x", "1", IMAGE)
     conf("", f'allowed_registries = ["*.example.org", "{faulty.host}/team"]')

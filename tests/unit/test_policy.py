@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from fairlead import config as settings
 from fairlead import errors
 from fairlead.image import policy, reference, signature
+from fairlead.shared import keeper
 
 DIGEST = "sha256:" + "a" * 64
 ACCEPT, REJECT = {"type": "insecureAcceptAnything"}, {"type": "reject"}
@@ -100,6 +101,12 @@ def test_whatever_a_file_holds_is_understood_or_an_error_of_its_own(value):
         found = [error.message[:3]]
     known = ("reject", "signedBy", "sigstoreSigned", "the unknown ", "p: ")
     assert all(kind.startswith(known) for kind in found)
+
+
+def test_storekeeper_hears_no_tag():
+    """A policy may be weaker for one tag, and which tag an image has its user says."""
+    found = keeper.image_name({"image": f"a.example/x:test@{DIGEST}"})
+    assert found == reference.parse(f"a.example/x@{DIGEST}")
 
 
 # -- signed names ----------------------------------------------------------------------------------

@@ -192,6 +192,13 @@ def test_a_relative_source_without_a_directory_is_refused():
             ),
         ),
         (
+            {"name": "save-3"},
+            (
+                "--container-name: 'save-3' begins with 'save-', as what is saved does "
+                "(choose another)"
+            ),
+        ),
+        (
             {"name": "/tmp/foo"},
             (
                 "--container-name: '/tmp/foo' is not a name (letters, digits, '_', '-' and '.', at "

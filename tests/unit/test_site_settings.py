@@ -129,7 +129,27 @@ def test_launch_cannot_ask_otherwise_than_a_lock(site):
     )
 
 
-@pytest.mark.parametrize("key", ["locked", "allowed_registries", "forbidden_mounts"])
+def test_locked_choice_of_gpus_is_no_option_s(site):
+    site.write(site.file, 'locked = ["gpu"]\ngpu = "none"')
+    asked = Request("x", ("true",), {}, "/", gpu="all")
+    assert line(lambda: rules.request(asked, site.load())) == (
+        f"error [config]: the launch: gpu is locked by {site.file} (leave it out)"
+    )
+    assert rules.request(asked._replace(gpu="none"), site.load()).gpu == "none"
+
+
+def test_job_s_directory_is_a_mount_like_others(site, tmp_path):
+    (tmp_path / "secret/x").mkdir(parents=True)
+    site.write(site.file, f'forbidden_mounts = ["{tmp_path}/secret"]')
+    asked = Request("x", ("true",), {}, f"{tmp_path}/secret/x")
+    assert line(lambda: rules.request(asked, site.load())) == (
+        f"error [policy]: {tmp_path}/secret/x: {site.file} forbids {tmp_path}/secret "
+        "(start from another directory)"
+    )
+    assert rules.request(asked._replace(cwd="/usr"), site.load()).cwd == "/usr"
+
+
+@pytest.mark.parametrize("key", ["locked", "allowed_registries", "forbidden_mounts", "hooks_dirs"])
 def test_variable_cannot_name_another_site_file_where_the_site_s_own_binds(site, tmp_path, key):
     site.write(site.file, f'{key} = [{{"locked": "pull"}}.get("{key}", "/x")]'.replace("[{", "["))
     value = {"locked": "pull", "allowed_registries": "a.example"}.get(key, "/x")

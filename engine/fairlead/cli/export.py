@@ -45,6 +45,7 @@ def run(arguments: argparse.Namespace, config: settings.Config) -> int:
     store, progress = layout.open_store(config), run_verb.progress(arguments.name, "exporting")
     if arguments.container:
         container = containers.find(store, arguments.name, os.environ.get("SLURM_JOB_ID", ""))
+        containers.hold(store, container.key)  # until this process ends
         root = saving.of_container(container, containers.read(container))
     else:
         root = saving.of_image(names.parse(arguments.name, config), config, store, progress)

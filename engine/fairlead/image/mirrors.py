@@ -57,6 +57,7 @@ class Places(NamedTuple):
         for endpoint in found:
             if endpoint not in sites:  # the user's own files lead there
                 policy.check_registry(endpoint.reference, self.config)
+                registries.endpoints(self.site, endpoint.reference)  # which the site may block
         return found
 
     def is_as_by_site(self, ref: Reference) -> bool:

@@ -33,6 +33,7 @@ MOUNTS = "--container-mounts"
 SQUASHFS = "sqsh"  # the flag of a source that is a squashfs file, of which the content is mounted
 NAME_MODES = ("auto", "create", "exec", "no_exec")
 MAX_NAME = 128
+SAVED = "save-"  # begins the names of containers that are kept only to be saved (``run.named``)
 # The job's words about language name locales that the image need not have.
 LOCALE = ("LANG", "LANGUAGE", "LC_ALL")
 
@@ -295,6 +296,11 @@ def container_name(text: str, option: str = "--container-name") -> str:
         raise errors.UsageError(
             f"{option}: {name[:80]!r} is not a name",
             hint="letters, digits, '_', '-' and '.', at most 128, not '-' or '.' first",
+        )
+    if name.startswith(SAVED):
+        raise errors.UsageError(
+            f"{option}: {name!r} begins with {SAVED!r}, as what is saved does",
+            hint="choose another",
         )
     if colon and mode not in NAME_MODES:
         raise errors.UsageError(

@@ -42,6 +42,7 @@ def applied(
         )
     kind = definitions.annotation(found, definitions.MPI_TYPE)
     if kind is not None and not _is_said(config, "mpi_profile"):
+        config.check_lock("mpi_profile", kind.value, f"annotation {kind.name} ({kind.origin})")
         config = config.override(f"annotation {kind.name} ({kind.origin})", mpi_profile=kind.value)
     return result._replace(seen=(*request.seen, *seen)), config
 

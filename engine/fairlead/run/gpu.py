@@ -11,7 +11,7 @@ from fairlead.host import cdi, gpu
 from fairlead.plan import driver
 from fairlead.plan import edits as plan_edits
 from fairlead.plan import gpu as plan_gpu
-from fairlead.run import devices, view
+from fairlead.run import devices, rules, view
 
 NVIDIA_KIND = "nvidia.com/gpu"
 _KEPT = "libc-directory"
@@ -45,14 +45,16 @@ def _nvidia(
     found = gpu.nvidia()
     if found is None:
         return plan_edits.NONE
-    return driver.nvidia(found, wanted, _directory(files), _mps(job))
+    return driver.nvidia(found, wanted, _directory(files), _mps(job, config))
 
 
-def _mps(job: Mapping[str, str]) -> str:
+def _mps(job: Mapping[str, str], config: settings.Config) -> str:
     """Return the directory of the job's MPS daemon, where the container does not have it anyway."""
     path = job.get("CUDA_MPS_PIPE_DIRECTORY", "")
     there = path.startswith("/") and ".." not in path.split("/") and os.path.isdir(path)
-    return "" if not there or path.startswith(("/tmp/", "/var/tmp/")) else path  # noqa: S108
+    if not there or path.startswith(("/tmp/", "/var/tmp/")):  # noqa: S108
+        return ""
+    return "" if rules.forbidden(path, config) else path
 
 
 def _directory(files: view.View) -> str:

@@ -52,7 +52,8 @@ def writer(
         profile.identity: profile
         for profile in mpi.profiles(ENVIRONMENT, store.path("host"), mpi.choice(config))
     }
-    if not identities or not found.keys() >= set(identities):
+    once = len(set(identities)) == len(identities)
+    if not identities or not once or not found.keys() >= set(identities):
         raise errors.MpiError("the site's settings lead to no such MPI on this host")
     profiles = tuple(found[identity] for identity in identities)
 
@@ -93,6 +94,6 @@ def _lay_out(profiles: tuple[mpi.Profile, ...], rootfs: str, place: str) -> Layo
         fit.keep(rootfs, profile, found, kept)
         glibc[profile.identity] = view.made(fit.cached(kept), kept)
     verdict = inject.decide("host", found, profiles, cross_major=True, glibc=glibc)
-    if set(verdict.profiles) != set(profiles):
+    if verdict.profiles != profiles:  # in this order, by which the layer is named
         raise errors.MpiError(f"the host's MPI does not go into the image: {verdict.reasons[0]}")
-    return layer.plan(verdict._replace(profiles=profiles), found, rootfs)
+    return layer.plan(verdict, found, rootfs)

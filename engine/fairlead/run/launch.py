@@ -95,7 +95,8 @@ def _ready(
 ) -> Ready:
     name = meaning.of(request.reference, config, request.cwd)
     image, mounts = _image(name, config, store, progress, broker)
-    if any(volume.kind == "image" for volume in request.volumes):
+    trees = any(volume.kind == "image" for volume in request.volumes)
+    if trees:
         from fairlead.run import volumes
 
         request = volumes.ready(request, config, store, progress)
@@ -122,13 +123,14 @@ def _ready(
     plan = launch_plan.make(source, request, node, brought, more)
     if brought.mount >= 0:
         mounts = (*mounts, brought.mount)
-    return Ready(plan, mounts, image, node, name, brought.shared, may_be_kept)
+    # What a squashfs file was unpacked to is in no basis.
+    return Ready(plan, mounts, image, node, name, brought.shared, may_be_kept and not trees)
 
 
 def _ruled(request: launch_request.Request, config: settings.Config) -> launch_request.Request:
     """Return a request with what the site adds to it; raises for what the site forbids."""
     limits = config.forbidden_mounts or config.allowed_mounts
-    if not (config.locked or config.site_mounts or (limits and request.volumes)):
+    if not (config.locked or config.site_mounts or limits):
         return request
     from fairlead.run import rules
 

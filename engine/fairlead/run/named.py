@@ -23,6 +23,7 @@ from fairlead import config as settings
 from fairlead import errors, log
 from fairlead.host import running
 from fairlead.image import reference
+from fairlead.plan import pyxis
 from fairlead.plan import request as launch_request
 from fairlead.run import launch
 from fairlead.store import containers, fetch, layout, meaning
@@ -31,7 +32,6 @@ from fairlead.store.layout import Store
 MODES = ("auto", "create", "exec", "no_exec")
 NAME_ALONE = "container-name:"  # in place of an image's name (``spank_shim/client.c``)
 _STARTS_S, _POLL_S = 10.0, 0.05
-SAVED = "save-"  # begins names of our own making, for what is only to be saved
 
 
 class Named(NamedTuple):
@@ -60,7 +60,7 @@ def key_of(request: launch_request.Request) -> tuple[str, str]:
     step = request.step
     job = step.job_id if step and (request.scope == "job" or not name) else "0"
     if not name:
-        return f"{job}.{SAVED}{step.step_id if step else os.getpid()}", "create"
+        return f"{job}.{pyxis.SAVED}{step.step_id if step else os.getpid()}", "create"
     return f"{job}.{name}", mode or "auto"
 
 
@@ -96,6 +96,12 @@ def claim(
     kept = containers.read(container)
     runs = _wait(key, kept)
     name = key.partition(".")[2]
+    # One that hides its environment is not told from other programs, but its mounts are there.
+    pid = containers.mounted().get(key) if runs is None and kept is not None else None
+    if pid is not None:
+        raise errors.ContainerError(
+            f"{name}: runs already, as process {pid}, and cannot be joined", hint="end it first"
+        )
     if runs is not None and mode in {"create", "no_exec"}:
         raise errors.ContainerError(
             f"{name}: runs already, as process {runs.pid}",

@@ -18,6 +18,7 @@ from fairlead import config as settings
 from fairlead import errors, forms
 from fairlead.plan import edits as plan_edits
 from fairlead.plan import env, pyxis
+from fairlead.plan import mounts as plan_mounts
 from fairlead.plan import request as launch_request
 
 # Of a request, by the setting that it came from unless an option said otherwise.
@@ -28,12 +29,21 @@ def request(asked: launch_request.Request, config: settings.Config) -> launch_re
     """Return a request with the site's mounts before the user's, which are allowed.
 
     Raises:
-        errors.PolicyError: a mount is not.
+        errors.PolicyError: a mount, or the directory of the launch, is not.
         errors.ConfigError: a locked setting is asked for otherwise, or a mount of the site's is
             malformed.
     """
     for key in _ASKED:
         config.check_lock(key, getattr(asked, key), "the launch")
+    if asked.gpu:
+        config.check_lock("gpu", asked.gpu, "the launch")
+    bound = asked.cwd and plan_mounts.may_bind(asked.cwd)
+    wrong = forbidden(asked.cwd, config) if bound else ""
+    if wrong:
+        file = config.origins["forbidden_mounts"]
+        raise errors.PolicyError(
+            f"{asked.cwd}: {file} forbids {wrong}", hint="start from another directory"
+        )
     own = tuple(_allowed(volume, config) for volume in asked.volumes)
     return launch_request.check(asked._replace(volumes=(*mounts(config), *own)))
 
@@ -96,17 +106,25 @@ def variables(
     return plan_edits.Edits(variables=tuple(found.values()))
 
 
+def forbidden(path: str, config: settings.Config) -> str:
+    """Return the forbidden path that a path leads to, or shows; empty: none."""
+    real = os.path.realpath(path)
+    for wrong in config.forbidden_mounts:
+        place = os.path.realpath(wrong)
+        if _is_below(real, place) or _is_below(place, real):
+            return wrong
+    return ""
+
+
 def _allowed(volume: launch_request.Volume, config: settings.Config) -> launch_request.Volume:
     """Return a volume that is made from where its source leads."""
     limited = config.forbidden_mounts or config.allowed_mounts
     if not limited or volume.kind in {"tmpfs", "umount"}:
         return volume
     real = os.path.realpath(volume.source)
-    for path in config.forbidden_mounts:
-        wrong = os.path.realpath(path)
-        if _is_below(real, wrong) or _is_below(wrong, real):
-            file = config.origins["forbidden_mounts"]
-            _refuse(volume, real, f"{file} forbids {path}")
+    wrong = forbidden(real, config)
+    if wrong:
+        _refuse(volume, real, f"{config.origins['forbidden_mounts']} forbids {wrong}")
     allowed = config.allowed_mounts
     if allowed and not any(_is_below(real, os.path.realpath(path)) for path in allowed):
         file = config.origins["allowed_mounts"]

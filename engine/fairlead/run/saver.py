@@ -17,7 +17,8 @@ import time
 
 from fairlead import config as settings
 from fairlead import errors, log
-from fairlead.run import named, saving
+from fairlead.plan import pyxis
+from fairlead.run import saving
 from fairlead.store import containers, layout
 
 _POLL_S = 0.1
@@ -48,7 +49,7 @@ def _save(place: str) -> None:
         progress = log.QuietProgress(f"saving {kept.save}")
         saving.save(root, _target(kept.save), settings.load(), store, progress)
     finally:
-        if key.partition(".")[2].startswith(named.SAVED):
+        if key.partition(".")[2].startswith(pyxis.SAVED):
             containers.remove(store, container)
         os.close(lock)
 

@@ -24,10 +24,19 @@ from typing import NamedTuple
 
 from fairlead import config as settings
 from fairlead import errors, log
-from fairlead.image import outgoing, reference, registry, source
+from fairlead.image import mirrors, outgoing, reference, registry, source
 from fairlead.image.reference import Reference
 from fairlead.run import view
-from fairlead.store import archived, fetch, fingerprint, layertar, layout, material
+from fairlead.store import (
+    archived,
+    fetch,
+    fingerprint,
+    layertar,
+    layout,
+    material,
+    resolve,
+    trust,
+)
 from fairlead.store.containers import Container, Kept
 from fairlead.store.layout import Stage, Store
 from fairlead.store.material import Material
@@ -321,7 +330,12 @@ def with_source(
     if ref.transport:
         with source.open_local(ref, os.environ) as local:
             return work(local)
-    with registry.Client(config, os.environ) as client:
+    wanted = trust.demands(ref, config, os.environ)
+    with mirrors.Client(config, os.environ) as client:
+        if wanted.requirements:
+            found = resolve.resolve(client, ref, ref.digest)
+            digests = (found.manifest.digest, found.target)
+            trust.verify(client, ref, digests, wanted, config, os.environ)
         return work(client)
 
 

@@ -119,6 +119,17 @@ def _close_memory() -> None:
         os._exit(errors.StoreError.status)
 
 
+def image_name(asked: Message) -> reference.Reference:
+    """Return the image that an engine asks for.
+
+    Without a tag, which is only what the user says: no scope of one tag means anything here.
+
+    Raises:
+        errors.ReferenceError
+    """
+    return reference.parse(str(asked.get("image", "")))._replace(tag=None)
+
+
 class _Keeper:
     """One engine's request, and the line to it."""
 
@@ -163,7 +174,7 @@ class _Keeper:
     def serve(self, path: str) -> int:
         """Answer the one request: make every layer ready, grant; returns its size in bytes."""
         asked = self._asked()
-        name = reference.parse(str(asked.get("image", "")))
+        name = image_name(asked)
         if name.digest is None or name.transport:
             raise errors.StoreError(f"{name}: is no digest at a registry")
         config = site_config()

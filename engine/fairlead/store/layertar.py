@@ -242,6 +242,12 @@ class _Changes(NamedTuple):
                 continue
             if below is None and _is_injected(entry, self.injected):
                 continue
+            if entry.name.startswith(WHITEOUT):
+                raise errors.LayerError(
+                    f"/{entry.path}: a layer cannot hold this name, which means that something is "
+                    "removed",
+                    hint="rename it",
+                )
             if _is_whiteout(entry.info):
                 self.writer.add_whiteout(entry)
             elif stat.S_ISDIR(entry.info.st_mode):
