@@ -70,7 +70,7 @@ static int heard(uid_t uid)
 
 void lost_world_task_exit(spank_t spank)
 {
-	uint32_t job = 0, step = 0;
+	uint32_t job = 0, step = 0, nodes = 1;
 	uid_t uid = 0;
 	gid_t gid = 0;
 	int status = 0;
@@ -79,8 +79,9 @@ void lost_world_task_exit(spank_t spank)
 	    WEXITSTATUS(status) != STATUS || spank_get_item(spank, S_JOB_UID, &uid) != ESPANK_SUCCESS || uid == 0 ||
 	    spank_get_item(spank, S_JOB_GID, &gid) != ESPANK_SUCCESS ||
 	    spank_get_item(spank, S_JOB_ID, &job) != ESPANK_SUCCESS ||
+	    spank_get_item(spank, S_JOB_NNODES, &nodes) != ESPANK_SUCCESS ||
 	    spank_get_item(spank, S_JOB_STEPID, &step) != ESPANK_SUCCESS || !heard(uid))
 		return;
 	ended = 1;
-	step_end_by_daemon(uid, gid, job, step);
+	step_end_by_daemon(uid, gid, nodes, job, step);
 }

@@ -51,7 +51,8 @@ void step_end(spank_t spank, uint32_t nodes, uint32_t job, uint32_t number)
 		;
 }
 
-/* Whether slurmstepd, and with it the step, has gone within a time. */
+/* Whether slurmstepd has gone within a time, and with it the step; -1: it has other nodes, so that this one's end says
+ * nothing, and all of the time is let go by. */
 static int has_ended(int stepd, int within_ms)
 {
 	struct pollfd ended = { .fd = stepd, .events = POLLIN };
@@ -113,12 +114,13 @@ static int become_user(pid_t stepd, uid_t uid, gid_t gid)
 }
 
 /* The process between is waited for, since slurmstepd waits for all its children; the one that works is init's. */
-void step_end_by_daemon(uid_t uid, gid_t gid, uint32_t job, uint32_t number)
+void step_end_by_daemon(uid_t uid, gid_t gid, uint32_t nodes, uint32_t job, uint32_t number)
 {
 	char step[64], conf[4096];
 	const char *set = getenv("SLURM_CONF");
 	char *environment[] = { (char *)"PATH=/usr/bin:/bin", set ? conf : NULL, NULL };
 	pid_t stepd = getpid(), child;
+	int life;
 
 	if (uid == 0 || number >= STEP_INTERACTIVE)
 		return;
@@ -129,7 +131,8 @@ void step_end_by_daemon(uid_t uid, gid_t gid, uint32_t job, uint32_t number)
 		if (fork() != 0)
 			_exit(0);
 		prctl(PR_SET_NAME, "fairlead-end");
-		end_in_steps(become_user(stepd, uid, gid), step, environment);
+		life = become_user(stepd, uid, gid);
+		end_in_steps(nodes < 2 ? life : -1, step, environment);
 	}
 	while (child > 0 && waitpid(child, NULL, 0) < 0 && errno == EINTR)
 		;

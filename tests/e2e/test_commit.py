@@ -194,6 +194,9 @@ def test_podman_and_skopeo_read_what_was_committed(
         "run",
         "--rm",
         "--cgroups=disabled",
+        # Its own defaults may be more than whoever runs the tests has.
+        "--ulimit=nofile=1024",
+        "--ulimit=nproc=1024",
     )
     more = ("--network=host", "--security-opt=seccomp=unconfined", name, "sh", "-c", SEEN)
     shown = subprocess.run(

@@ -79,14 +79,17 @@ def test_variables_volumes_and_directory(user: User, image: str) -> None:
 
 
 def test_mounts_and_variables_of_the_site(user: User, image: str) -> None:
-    for name in ("site", "secret", "own"):
+    # Not below the directory that the command is started in: that shows it, and is refused, too.
+    secret = f"{user.place}-secret"
+    os.makedirs(secret)
+    for name in ("site", "own"):
         os.makedirs(f"{user.place}/{name}")
         Path(f"{user.place}/{name}/file").write_text(f"{name}\n")
     file = Path(user.environ["FAIRLEAD_SITE_CONFIG"])
     file.write_text(
         f'site_mounts = ["{user.place}/site:/site:ro", "/nonexistent:/gone:nofail"]\n'
         'site_env = ["SITE=1", "PATH^=/site", "-DROPPED"]\n'
-        f'forbidden_mounts = ["{user.place}/secret"]\n'
+        f'forbidden_mounts = ["{secret}"]\n'
     )
     user.environ["DROPPED"] = "1"
     words = "cat /site/file /own/file; echo $SITE ${PATH%%:*} ${DROPPED-none}; echo > /site/x"
@@ -96,16 +99,22 @@ def test_mounts_and_variables_of_the_site(user: User, image: str) -> None:
     shown = user.run("plan", image, "true").stdout
     assert f"{file}: site_mounts" in shown
     assert f"{file}: site_env" in shown
-    os.symlink("secret", f"{user.place}/link")
+    os.symlink(secret, f"{user.place}/link")
     done = user.run("run", "-v", f"{user.place}/link:/x", image, "true")
     assert (done.returncode, done.stderr) == (
         125,
         (
-            f"fairlead: error [policy]: --volume: {user.place}/link: leads to {user.place}/secret, and "
-            f"{file} forbids {user.place}/secret "
+            f"fairlead: error [policy]: --volume: {user.place}/link: leads to {secret}, and "
+            f"{file} forbids {secret} "
             "(use what the file named allows, or ask the administrator)\n"
         ),
     )
+    file.write_text(f'forbidden_mounts = ["{user.place}/own"]\n')
+    assert user.run("run", image, "true").stderr == (
+        f"fairlead: error [policy]: {user.place}: {file} forbids {user.place}/own "
+        "(start from another directory)\n"
+    )
+    os.rmdir(secret)
     file.write_text('locked = ["writable"]\n')
     done = user.run("run", "--read-only", image, "true")
     assert done.stderr == (

@@ -125,5 +125,5 @@ def test_job_s_variables_and_options_bend_no_lock(settings):
     )
     line = refused(srun("-n1", "true", container=SMALL, FAIRLEAD_SITE_CONFIG="/dev/null"))
     assert line.endswith(
-        f"[config]: $FAIRLEAD_SITE_CONFIG: {file} sets locked, which binds (leave it out)"
+        f"[config]: $FAIRLEAD_SITE_CONFIG: {file} sets containers_config, which binds (leave it out)"
     )

@@ -83,13 +83,20 @@ def _lines(path):
 
 
 def test_nodes_can_be_left_to_ask(moving):
-    tag, _ = moving
-    script = f"""
-    skopeo --insecure-policy copy --quiet --src-tls-verify=false --dest-tls-verify=false docker://{OTHER} docker://{tag}
-    srun sh -c 'echo "$FAIRLEAD_CONTAINER"'
-    """
-    shown = jobs.batch(script, f"--container={tag}", FAIRLEAD_RESOLVE="start")
-    assert f"@{digest_of(OTHER)}" in shown
+    tag, move = moving
+    path = f"/tmp/fairlead-submit-{os.getpid()}.out"
+    script = "srun sh -c 'echo \"$FAIRLEAD_CONTAINER\"'"
+    words = ("--parsable", "--hold", f"--container={tag}", f"--output={path}", f"--wrap={script}")
+    job = output(jobs.run("sbatch", *words, FAIRLEAD_RESOLVE="start")).strip()
+    try:
+        move(OTHER)
+        output(jobs.run("scontrol", "release", job))
+        wanted = f"{tag}@{digest_of(OTHER)}"
+        assert jobs.wait_for(lambda: wanted in _lines(path), 60)
+    finally:
+        jobs.run("scancel", job)
+        if os.path.exists(path):
+            os.unlink(path)
 
 
 def test_tag_that_is_not_there_is_said_before_there_is_a_job():
