@@ -27,14 +27,12 @@ import binascii
 import json
 import os
 import re
-import stat
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from fairlead import errors, log
 from fairlead.image import netrc
 
-MAX_FILE = 1 << 20
 MAX_ANSWER = 1 << 16
 HELPER_TIMEOUT_S = 30
 _HELPER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -96,19 +94,9 @@ def read(path: str) -> dict[str, object] | None:
     Raises:
         errors.ConfigError: it is unreadable or malformed.
     """
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    except (FileNotFoundError, NotADirectoryError, PermissionError):
-        return None  # a home that this process may not enter (root_squash) is as good as none
-    except OSError as error:
-        raise errors.ConfigError(f"{path}: {error.strerror}") from error
-    if not stat.S_ISREG(os.fstat(fd).st_mode):  # open() has other words for a directory
-        os.close(fd)
-        raise errors.ConfigError(f"{path}: is not a regular file")
-    with open(fd, "rb") as file:
-        data = file.read(MAX_FILE + 1)
-    if len(data) > MAX_FILE:
-        raise errors.ConfigError(f"{path}: is larger than {MAX_FILE} bytes")
+    data = netrc.contents(path)
+    if data is None:
+        return None
     try:
         table = json.loads(data or b"{}")
     except (ValueError, RecursionError):

@@ -64,7 +64,8 @@ def login(
         errors.ConfigError: the file is unreadable or too large.
     """
     file = path(environ)
-    text = _read(file) if file else None
+    data = contents(file) if file else None
+    text = None if data is None else data.decode(errors="replace")
     if text is None:
         return None
     host = registry.rpartition(":")[0] or registry
@@ -121,7 +122,14 @@ def _words(text: str) -> Iterator[tuple[str, int]]:
                 yield word, number
 
 
-def _read(file: str) -> str | None:
+def contents(file: str) -> bytes | None:
+    """Return what a file of logins holds, None if it is absent or not to be opened.
+
+    A home that this process may not enter (root_squash) is as good as none.
+
+    Raises:
+        errors.ConfigError: it cannot be read, is no regular file or too large.
+    """
     try:
         fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except (FileNotFoundError, NotADirectoryError, PermissionError):
@@ -135,4 +143,4 @@ def _read(file: str) -> str | None:
         data = opened.read(MAX_FILE + 1)
     if len(data) > MAX_FILE:
         raise errors.ConfigError(f"{file}: is larger than {MAX_FILE} bytes")
-    return data.decode(errors="replace")
+    return data

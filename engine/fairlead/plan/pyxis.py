@@ -33,6 +33,7 @@ MOUNTS = "--container-mounts"
 SQUASHFS = "sqsh"  # the flag of a source that is a squashfs file, of which the content is mounted
 NAME_MODES = ("auto", "create", "exec", "no_exec")
 MAX_NAME = 128
+NAME_ALONE = "container-name:"  # in place of an image's name (``spank_shim/client.c``)
 SAVED = "save-"  # begins the names of containers that are kept only to be saved (``run.named``)
 # The job's words about language name locales that the image need not have.
 LOCALE = ("LANG", "LANGUAGE", "LC_ALL")

@@ -30,7 +30,6 @@ from fairlead.store import containers, fetch, layout, meaning
 from fairlead.store.layout import Store
 
 MODES = ("auto", "create", "exec", "no_exec")
-NAME_ALONE = "container-name:"  # in place of an image's name (``spank_shim/client.c``)
 _STARTS_S, _POLL_S = 10.0, 0.05
 
 
@@ -87,7 +86,7 @@ def claim(
         errors.ContainerError: it runs and may not be joined, does not run and must, or was made
             from another image.
     """
-    if request.reference.startswith(NAME_ALONE):
+    if request.reference.startswith(pyxis.NAME_ALONE):
         request = request._replace(reference="")
     key, mode = key_of(request)
     forget_ended(store, key)

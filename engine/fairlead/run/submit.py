@@ -44,7 +44,7 @@ def _serve(verb: str, facts: dict[str, str]) -> str:
         cwd = ""
     request = launch.Request(facts.get("ref", ""), ("true",), {}, cwd)
     # An environment file is read on the node, and what a name stands for is known there.
-    there = request.reference.startswith("container-name:")
+    there = request.reference.startswith(pyxis.NAME_ALONE)
     there = there or reference.environment(request.reference) is not None
     if not there:
         reference.parse(request.reference, cwd=cwd)
