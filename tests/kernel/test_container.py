@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 
 import pytest
 
@@ -21,6 +22,18 @@ def drop():
     os.setresuid(UID, UID, UID)
 
 
+# Of one process: one that starts others leaves the last of them at work when it is killed.
+SWAP = """
+import os, sys
+target, outside = sys.argv[1:]
+while True:
+    os.rename(target, target + ".1")
+    os.symlink("../../../../.." + outside, target)
+    os.unlink(target)
+    os.rename(target + ".1", target)
+"""
+
+
 @pytest.fixture(autouse=True)
 def _root_only():
     if os.geteuid() != 0:
@@ -30,8 +43,8 @@ def _root_only():
 @pytest.fixture
 def place():
     """A directory of the test's user that every user can reach, outside pytest's private one."""
-    path = f"/var/tmp/fairlead-test-{os.getpid()}"
-    os.makedirs(path, 0o755)
+    path = tempfile.mkdtemp(prefix="fairlead-test-", dir="/var/tmp")
+    os.chmod(path, 0o755)
     os.chown(path, UID, GID)
     yield path
     shutil.rmtree(path)
@@ -436,12 +449,12 @@ def test_volume_whose_target_is_swapped_meanwhile_leaves_the_host_as_it_was(cont
     for path in (outside, source, target):
         os.mkdir(path)
         own(path)
-    swap = f"while :; do mv {target} {target}.1; ln -s ../../../../../..{outside} {target}; rm {target}; mv {target}.1 {target}; done"
-    swapper = subprocess.Popen(["sh", "-c", swap], preexec_fn=drop, stderr=subprocess.DEVNULL)
+    swapper = subprocess.Popen([sys.executable, "-I", "-c", SWAP, target, outside], preexec_fn=drop)
     try:
         for _ in range(8):
             result = contained("true", **volumes([source, "/data/deep"]))
             assert result.returncode in (0, 125), result.stderr
+        assert swapper.poll() is None, "what swaps has ended"
     finally:
         swapper.kill()
         swapper.wait()
