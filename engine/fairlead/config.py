@@ -46,6 +46,8 @@ class Config(NamedTuple):
     store_min_free: str
     keep_blobs: bool
     shared_blobs: str
+    spread: str
+    spread_dir: str
     default_registry: str
     insecure_registries: tuple[str, ...]
     allowed_registries: tuple[str, ...]

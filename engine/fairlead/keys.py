@@ -96,6 +96,21 @@ SETTINGS: dict[str, Setting] = {
         "it holds blobs/sha256/HEX, as an OCI layout does; empty: none",
         form=_PATH,
     ),
+    "spread": Setting(
+        "auto",
+        "FAIRLEAD_SPREAD",
+        "how the nodes of a step send each other what one of them has fetched: auto (by "
+        "spread_dir, or else by sbcast), sbcast, directory (spread_dir), off (each node asks the "
+        "registry)",
+        ("auto", "sbcast", "directory", "off"),
+    ),
+    "spread_dir": Setting(
+        "",
+        "FAIRLEAD_SPREAD_DIR",
+        "directory on a shared file system through which nodes of a step send each other layers, "
+        "at the same path on all; empty: none",
+        form=_PATH,
+    ),
     "default_registry": Setting(
         "docker.io", "FAIRLEAD_DEFAULT_REGISTRY", "registry of a reference that names none"
     ),
