@@ -66,7 +66,9 @@ class Neighbours:
             from fairlead.store import spread_directory
 
             return spread_directory.Directory(directory, name)
-        return spread.Sbcast(store, name, self._conf)
+        from fairlead.store import sbcast
+
+        return sbcast.Sbcast(store, name, self._conf)
 
 
 def of(

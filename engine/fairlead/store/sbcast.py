@@ -16,6 +16,8 @@ from __future__ import annotations
 import os
 
 from fairlead import errors, log
+from fairlead.store import spread_parts
+from fairlead.store.layout import Stage, Store
 
 PLACES = ("/usr/bin/sbcast", "/usr/local/bin/sbcast", "/opt/slurm/bin/sbcast")
 LIMIT_S = 120.0
@@ -64,3 +66,39 @@ def send(step: str, conf: str, fd: int, final: str, block: str) -> None:
         return
     if done.returncode:
         log.debug(f"sbcast: {done.stderr.decode(errors='replace')}")
+
+
+class Sbcast:
+    """A ``spread.Way``: into a directory of the user's at the same path on every node."""
+
+    lasts = False
+
+    def __init__(self, store: Store, step: str, conf: str) -> None:
+        self._step, self._conf = step, conf
+        self._stage, self._fd = Stage(store, f"spread.{step}"), -1
+
+    def open(self) -> int:
+        """See ``spread.Way``; there must be an sbcast."""
+        find()
+        self._stage.__enter__()
+        self._fd = os.open(self._stage.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        return self._fd
+
+    def put(self, fd: int, name: str) -> bool:
+        """See ``spread.Way``: this node gets a copy like every other, which tells that it went."""
+        size = os.fstat(fd).st_size
+        send(
+            self._step, self._conf, fd, f"{self._stage.path}/{name}", f"{spread_parts.PART >> 20}m"
+        )
+        try:
+            return os.stat(name, dir_fd=self._fd, follow_symlinks=False).st_size == size
+        except FileNotFoundError:
+            return False
+        finally:
+            spread_parts.unlink(name, self._fd)
+
+    def close(self, *, last: bool) -> None:
+        """See ``spread.Way``."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._stage.__exit__(None, None, None)

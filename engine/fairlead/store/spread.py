@@ -1,4 +1,4 @@
-"""One pull per job: what the nodes of a step lack is fetched by one of them, and sent to the others.
+"""One pull per job: what the nodes of a step lack is fetched by one of them, and sent to all.
 
 A node tells the hub what it ``need``s (``run.hub_blobs`` has the table of messages); the hub makes
 one of those that need a blob its fetcher. That one fetches from the registry as it would alone, and
@@ -22,20 +22,17 @@ from __future__ import annotations
 
 import os
 import random
-import stat
 import threading
 from collections.abc import Callable
 from types import TracebackType
-from typing import NamedTuple, Protocol, Self
+from typing import Protocol, Self
 
 from fairlead import errors, log
 from fairlead.image.manifest import Descriptor
-from fairlead.store import blobs
+from fairlead.store import blobs, spread_parts
 from fairlead.store.blobs import Writer
-from fairlead.store.layout import Stage, Store
+from fairlead.store.layout import Store
 
-# One block of sbcast each: a node that lacks the directory then spoils nothing for the others.
-PART = 16 << 20
 INLINE_LAYER = 12 << 10  # up to here through the hub
 INLINE_DOCUMENT = 64 << 10
 PIECE = 2_700  # bytes in a message of the hub, as base64
@@ -80,44 +77,6 @@ class Way(Protocol):
         """Remove what is this node's to remove; last: no other reads any more."""
 
 
-class Sbcast:
-    """By slurmd's tree of forwarding, into a directory at the same path on every node."""
-
-    lasts = False
-
-    def __init__(self, store: Store, step: str, conf: str) -> None:
-        self._step, self._conf = step, conf
-        self._stage, self._fd = Stage(store, f"spread.{step}"), -1
-
-    def open(self) -> int:
-        """See ``Way``; there must be an sbcast."""
-        from fairlead.store import sbcast
-
-        sbcast.find()
-        self._stage.__enter__()
-        self._fd = os.open(self._stage.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        return self._fd
-
-    def put(self, fd: int, name: str) -> bool:
-        """See ``Way``: this node gets a copy like every other, which tells that it went."""
-        from fairlead.store import sbcast
-
-        size = os.fstat(fd).st_size
-        sbcast.send(self._step, self._conf, fd, f"{self._stage.path}/{name}", f"{PART >> 20}m")
-        try:
-            return os.stat(name, dir_fd=self._fd, follow_symlinks=False).st_size == size
-        except FileNotFoundError:
-            return False
-        finally:
-            _unlink(name, self._fd)
-
-    def close(self, *, last: bool) -> None:
-        """See ``Way``."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._stage.__exit__(None, None, None)
-
-
 class _Blob:
     """What the hub has said of a blob; guarded by the spread's condition."""
 
@@ -125,13 +84,6 @@ class _Blob:
         self.messages: list[tuple[str, ...]] = []
         self.attempt = ""  # under which this node is its fetcher
         self.alone = False
-
-
-class Part(NamedTuple):
-    """Where in a blob a part lies, and how large it is."""
-
-    offset: int
-    size: int
 
 
 class Spread:
@@ -174,6 +126,11 @@ class Spread:
                 self._blobs[blob.digest] = _Blob()
             self._channel.send("need", blob.digest, blob.size)
 
+    def need_all(self, wanted: tuple[Descriptor, ...]) -> None:
+        """Say all that this node lacks: for no other blob is it waited for."""
+        self.need(wanted)
+        self._channel.send("all")
+
     def is_fetcher(self, digest: str) -> bool:
         """Tell whether the others wait for this node to fetch a blob."""
         with self._changed:
@@ -201,7 +158,7 @@ class Spread:
             errors.SpaceError: this node's disk is full.
         """
         self.need((blob,))
-        incoming = _Incoming(blob, staged)
+        incoming = spread_parts.Incoming(blob, staged)
         try:
             while (message := self._message(blob.digest, stop)) is not None:
                 if message[0] == "fetch":
@@ -212,11 +169,14 @@ class Spread:
                     return incoming.whole(message[2], int(message[3]))
                 if message[0] in {"part", "piece"}:
                     self._take(incoming, blob, message)
-        except (_MissedError, errors.DigestError, OSError, ValueError, IndexError) as error:
-            reason = error.strerror if isinstance(error, OSError) else str(error)
-            log.note(
-                f"{blob.digest[:19]}: came from a neighbour in vain ({reason}); asking the registry"
-            )
+        except (
+            spread_parts.MissedError,
+            errors.DigestError,
+            OSError,
+            ValueError,
+            IndexError,
+        ) as error:
+            self._say_vain(blob.digest, error)
         except errors.Error:
             incoming.drop()
             raise
@@ -240,7 +200,7 @@ class Spread:
             if message[0] == "have":
                 if blobs.digest_of(digest, data) == digest:
                     return data
-                log.note(f"{digest[:19]}: a neighbour sent other content; asking the registry")
+                self._say_vain(digest, errors.DigestError(""))
                 break
         if not self.is_fetcher(digest):
             self.leave(digest)
@@ -253,7 +213,7 @@ class Spread:
         except BaseException:
             self.leave(digest)
             raise
-        if self._is_waited_for(digest):
+        if self.is_fetcher(digest):
             if len(data) <= INLINE_DOCUMENT:
                 self._send_inline(digest, data)
             else:
@@ -262,24 +222,29 @@ class Spread:
 
     def send(self, blob: Descriptor, fd: int) -> None:
         """Send a verified blob to those who wait for it, if this node is its fetcher."""
-        if not self._is_waited_for(blob.digest):
+        if not self.is_fetcher(blob.digest):
             return
         if blob.size <= INLINE_LAYER:
             self._send_inline(blob.digest, os.pread(fd, blob.size, 0))
             return
+        if not self._is_waited_for(blob.digest):
+            return
         attempt = self._attempt(blob.digest)
-        for number, part in enumerate(parts(blob.size)):
-            if not self._put(fd, part, _name(blob.digest, attempt, number)):
+        for number, part in enumerate(spread_parts.cut(blob.size)):
+            if not self._put(fd, part, spread_parts.name(blob.digest, attempt, number)):
                 log.note(
                     f"{blob.digest[:19]}: cannot be sent to the other nodes; each asks the registry"
                 )
                 self._end(blob.digest, "alone")
                 return
             self._channel.send("part", blob.digest, attempt, number)
-        self._end(blob.digest, "have", len(parts(blob.size)))
+        self._end(blob.digest, "have", len(spread_parts.cut(blob.size)))
 
     def leave(self, digest: str) -> None:
         """Say that this node neither fetches a blob for the others nor waits for it any more."""
+        with self._changed:
+            if digest not in self._blobs:
+                return
         self._channel.send("leave", digest)
         self._forget(digest)
 
@@ -297,8 +262,6 @@ class Spread:
 
     def _is_waited_for(self, digest: str) -> bool:
         """Tell the hub that a blob is here; tell whether to send it, which the hub says."""
-        if not self.is_fetcher(digest):
-            return False
         self._channel.send("fetched", digest, self._attempt(digest))
         message = self._message(digest, threading.Event())
         if message is not None and message[0] == "spread":
@@ -306,7 +269,7 @@ class Spread:
         self._forget(digest)
         return False
 
-    def _put(self, fd: int, part: Part, name: str) -> bool:
+    def _put(self, fd: int, part: spread_parts.Part, name: str) -> bool:
         """Send a part, which is a file of its own."""
         source = os.memfd_create("fairlead-part", os.MFD_CLOEXEC)
         try:
@@ -338,13 +301,18 @@ class Spread:
 
     # -- receiving ---------------------------------------------------------------------------------
 
-    def _take(self, incoming: _Incoming, blob: Descriptor, message: tuple[str, ...]) -> None:
+    def _take(
+        self, incoming: spread_parts.Incoming, blob: Descriptor, message: tuple[str, ...]
+    ) -> None:
         topic, attempt, number = message[0], message[2], int(message[3])
         if topic == "piece":
             incoming.add(attempt, number, _decoded(message[4]))
             return
-        part, name = parts(blob.size)[number], _name(blob.digest, attempt, number)
-        fd = _open_part(name, self._fd, part.size)
+        part, name = (
+            spread_parts.cut(blob.size)[number],
+            spread_parts.name(blob.digest, attempt, number),
+        )
+        fd = spread_parts.open_part(name, self._fd, part.size)
         try:
             incoming.begin(attempt, number)
             while data := os.read(fd, _COPY):
@@ -352,7 +320,7 @@ class Spread:
         finally:
             os.close(fd)
             if not self._way.lasts:
-                _unlink(name, self._fd)
+                spread_parts.unlink(name, self._fd)
 
     def _message(self, digest: str, stop: threading.Event) -> tuple[str, ...] | None:
         """Return the next message about a blob; None if there will be none, or stop was set.
@@ -409,103 +377,19 @@ class Spread:
         timer.join()
         return bool(self._last)
 
+    def _say_vain(self, digest: str, error: Exception) -> None:
+        why = error.strerror if isinstance(error, OSError) else str(error)
+        if isinstance(error, errors.DigestError):
+            why = "its content is not what its name says"
+        log.note(f"{digest[:19]}: came from a neighbour in vain ({why}); asking the registry")
+
     def _left_alone(self, digest: str, stop: threading.Event) -> None:
         """Wait a moment before the registry is asked after all: the others may have to, too."""
         log.debug(f"{digest[:19]}: from the registry after all")
         stop.wait(random.uniform(0, min(self._nodes * _PER_NODE_S, _LONGEST_S)))  # noqa: S311 - no secret
 
 
-class _MissedError(Exception):
-    """A part did not come, or not in its turn."""
-
-
-class _Incoming:
-    """A blob as its parts come in; one that is sent once more begins anew."""
-
-    def __init__(self, blob: Descriptor, staged: str) -> None:
-        self._blob, self._staged = blob, staged
-        self._attempt, self._next = "", 0
-        self._writer: Writer | None = None
-
-    def begin(self, attempt: str, number: int) -> None:
-        """Begin a part, which must be the next one.
-
-        Raises:
-            _MissedError
-        """
-        if attempt != self._attempt:
-            self.drop()
-            self._attempt, self._next = attempt, 0
-        if number != self._next:
-            raise _MissedError(f"part {self._next} is missing")
-        self._next += 1
-        if self._writer is None:
-            self._writer = Writer(self._staged, self._blob)
-
-    def write(self, data: bytes) -> None:
-        """Append to the part that was begun; never more than the blob has."""
-        assert self._writer is not None
-        if self._writer.size + len(data) > self._blob.size:
-            raise _MissedError("too much came")
-        self._writer.write(data)
-
-    def add(self, attempt: str, number: int, data: bytes) -> None:
-        """Append a whole part."""
-        self.begin(attempt, number)
-        self.write(data)
-
-    def whole(self, attempt: str, count: int) -> Writer:
-        """Return the blob, verified.
-
-        Raises:
-            _MissedError, errors.DigestError
-        """
-        if self._writer is None or attempt != self._attempt or count != self._next:
-            raise _MissedError(f"part {self._next} is missing")
-        self._writer.verify()
-        return self._writer
-
-    def drop(self) -> None:
-        """Remove what came."""
-        if self._writer is not None:
-            os.close(self._writer.fd)
-            os.unlink(self._staged)
-            self._writer = None
-
-
-def parts(size: int) -> tuple[Part, ...]:
-    """Return the parts of a blob."""
-    return tuple(Part(at, min(PART, size - at)) for at in range(0, size, PART))
-
-
-def _name(digest: str, attempt: str, number: int) -> str:
-    return f"{digest.partition(':')[2]}.{int(attempt)}.{number}"
-
-
 def _decoded(text: str) -> bytes:
     import base64
 
     return base64.b64decode(text, validate=True)
-
-
-def _open_part(name: str, directory: int, size: int) -> int:
-    """Open a part that a neighbour sent.
-
-    Raises:
-        OSError, _MissedError: there is none of that size.
-    """
-    # O_NONBLOCK: a FIFO must not hang the pull.
-    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-    fd = os.open(name, flags, dir_fd=directory)
-    info = os.fstat(fd)
-    if stat.S_ISREG(info.st_mode) and info.st_size == size:
-        return fd
-    os.close(fd)
-    raise _MissedError(f"a part is not a file of {size} bytes")
-
-
-def _unlink(name: str, directory: int) -> None:
-    try:
-        os.unlink(name, dir_fd=directory)
-    except FileNotFoundError:
-        return

@@ -86,7 +86,7 @@ class Transfer:
     def __enter__(self) -> Self:
         if self._spread is not None:
             lacking = (download.descriptor for download in self._downloads.values())
-            self._spread.need(tuple(blob for blob in lacking if not self._is_stored(blob)))
+            self._spread.need_all(tuple(blob for blob in lacking if not self._is_stored(blob)))
             self._queue = self._spread.first(self._queue, self._stop)
         for number in range(min(THREADS, len(self._queue))):
             thread = threading.Thread(target=self._work, name=f"fetch-{number}", daemon=True)
