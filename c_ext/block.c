@@ -56,6 +56,7 @@ static int has_its_strings(const struct block_record *record)
 	case OP_IMAGE:
 	case OP_NOTE:
 	case OP_WORD:
+	case OP_SAME:
 		return record->count >= 1;
 	case OP_TMPFS:
 	case OP_DEVICE:

@@ -53,6 +53,7 @@ enum block_op {
 				 * injection that comes after them, if there is one */
 	OP_NOTE = 38,           /* a line that the user sees at every launch */
 	OP_WORD = 39,           /* a word of the command */
+	OP_SAME = 40,           /* what must be the same on all nodes of a step (run/same.py) */
 };
 
 enum block_flag {

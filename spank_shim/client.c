@@ -12,6 +12,8 @@
 #include <unistd.h>
 
 #include "arguments.h"
+#include "gate.h"
+#include "hub_start.h"
 #include "options.h"
 #include "report.h"
 #include "seal.h"
@@ -104,6 +106,7 @@ int client_init(spank_t spank, int argc, char *argv[])
 	/* Slurm sets it only if it is unset: a stale value would name the outer job's container in the tasks. */
 	inherited = value ? strdup(value) : NULL;
 	unsetenv("SLURM_CONTAINER");
+	unsetenv(VARIABLE_HUB); /* of another step */
 	return options_register(spank, with_pyxis_names()) < 0 ? -1 : 0;
 }
 
@@ -304,6 +307,7 @@ static void export_options(const char *reference, int is_srun)
 		unsetenv(VARIABLE_BATCH);
 	/* What the user's environment says goes with the job by itself; the batch step alone has no srun to read it. */
 	problem = options_export(is_srun || inside || batch);
+	problem = problem ? problem : hub_report_problem();
 	if (problem)
 		refuse(problem);
 	if (inside)
@@ -373,7 +377,7 @@ static int replace(char **word, char *text)
 
 int client_seal(spank_t spank)
 {
-	const char *reference = getenv(VARIABLE_REFERENCE);
+	const char *reference = getenv(VARIABLE_REFERENCE), *problem;
 	char **argv = NULL;
 	uint32_t step = 0;
 	int argc = 0;
@@ -391,6 +395,12 @@ int client_seal(spank_t spank)
 		}
 		seal_environment();
 		return 0;
+	}
+	/* Of a heterogeneous step only the last component would hear of it. */
+	problem = components == 1 ? hub_open(spank, arguments.prefix, reference) : NULL;
+	if (problem) {
+		say(problem);
+		return -1;
 	}
 	/* From here an error is returned, not exit()ed: srun has a step to abort, and threads. */
 	if (spank_get_item(spank, S_JOB_ARGV, &argc, &argv) != ESPANK_SUCCESS || argc < 1 || !argv) {

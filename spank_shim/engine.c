@@ -9,6 +9,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -21,7 +22,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { SOCKET, REQUEST, BROKER, KEY, FDS, FIRST_FD = 3 }; /* run/step.py: 3, 4, 5 and 6 */
+enum { SOCKET, REQUEST, BROKER, KEY, GATE, FDS, FIRST_FD = 3 }; /* run/step.py: 3 to 7 */
 
 /* Of the job's environment the engine itself needs these: whose credentials, which proxy, which certificates. */
 static const char *const kept[] = {
@@ -173,11 +174,11 @@ static void explain_death(struct channel_message *message, const char *python, i
 			 "this node)", python, WEXITSTATUS(status));
 }
 
-/* All but the broker's, which is the caller's. */
+/* All but the broker's and the gate's, which are the caller's. */
 static void close_own(const int fds[FDS])
 {
 	for (int i = 0; i < FDS; i++)
-		if (i != BROKER && fds[i] >= 0)
+		if (i != BROKER && i != GATE && fds[i] >= 0)
 			close(fds[i]);
 }
 
@@ -188,11 +189,24 @@ void engine_reap(struct engine_request *request)
 	request->child = 0;
 }
 
+/* Until the engine answers, or ends: 1. Or the hub stops the step, or is gone: 0, without an engine. */
+static int wait_for_answer(int socket, int gate, pid_t child)
+{
+	struct pollfd fds[] = { { .fd = socket, .events = POLLIN }, { .fd = gate, .events = POLLRDHUP } };
+
+	while (poll(fds, 2, -1) < 0 && errno == EINTR)
+		;
+	if (fds[0].revents || !fds[1].revents)
+		return 1;
+	kill(child, SIGKILL);
+	return 0;
+}
+
 void engine_run(struct engine_request *request, struct channel_message *ret_message, int ret_fds[CHANNEL_FDS])
 {
 	const char *environment[ENGINE_MAX_ENVIRONMENT];
 	char python[4096], script[4096];
-	int pair[2], fds[FDS] = { -1, -1, request->broker, -1 }, received, status = 0;
+	int pair[2], fds[FDS] = { -1, -1, request->broker, -1, request->gate }, received, status = 0;
 	pid_t child, parent = getpid();
 
 	memset(ret_message, 0, sizeof(*ret_message));
@@ -223,7 +237,10 @@ void engine_run(struct engine_request *request, struct channel_message *ret_mess
 		close(pair[0]);
 		return;
 	}
-	received = channel_receive(pair[0], 0, ret_message, ret_fds);
+	if (wait_for_answer(pair[0], request->gate, child))
+		received = channel_receive(pair[0], 0, ret_message, ret_fds);
+	else
+		received = -ECANCELED;
 	close(pair[0]);
 	if (received > 0) {
 		request->child = child;
@@ -231,7 +248,11 @@ void engine_run(struct engine_request *request, struct channel_message *ret_mess
 	}
 	while (waitpid(child, &status, 0) < 0 && errno == EINTR)
 		;
-	if (received < 0)
+	ret_message->status = 125;
+	if (received == -ECANCELED) /* what is said only where the hub did not say why */
+		snprintf(ret_message->text, sizeof(ret_message->text), "error [gate]: lost srun's hub before the container "
+			 "stood (was it killed? is srun's host up?)");
+	else if (received < 0)
 		fail(ret_message, "answer", -received);
 	else
 		explain_death(ret_message, python, status);

@@ -14,6 +14,8 @@ enum {
 	CHECKED = 1 << 2, /* its value has a grammar of its own, which the engine knows */
 	APART = 1 << 3,   /* becomes no variable by itself (client.c) */
 	ALONE = 1 << 4,   /* means something without a container, too */
+	OPTIONAL = 1 << 6, /* its argument may be left out, and is then the entry's value */
+	SRUNS = 1 << 7,    /* srun's own business: no fact of the step */
 	AGAIN = 1 << 5,   /* the last one counts, as of Slurm's own options; each component of a step may give one */
 };
 
@@ -79,6 +81,9 @@ static const struct entry table[] = {
 	  "auto, all, none", 0 },
 	{ "container-annotation", "NAME=VALUE[,...]", WITH "say something by which the site's hooks may be chosen",
 	  "annotation", NULL, NULL, NULL, LIST | CHECKED },
+	{ "container-report", "json|FILE.json",
+	  WITH "show how long which node took for what before its ranks ran; json: for programs, also to a file", "report",
+	  "text", "FAIRLEAD_REPORT", NULL, OPTIONAL | SRUNS | AGAIN },
 	{ "container-batch", NULL,
 	  "[fairlead] sbatch: run the batch script itself inside; with --container it runs on the host by default, and its "
 	  "sruns inherit the container", "batch", "1", NULL, NULL, 0 },
@@ -173,11 +178,19 @@ static void choose(const struct entry *entry, const char *value)
 		object(entry->name, "longer than 98304 bytes", "name a directory above what it lists");
 }
 
+/* Slurm hands over "(null)" in slurmstepd for an argument that was left out. */
+static int takes(const struct entry *entry, const char *value)
+{
+	int left_out = !value || strcmp(value, "(null)") == 0;
+
+	return entry->argument && !(entry->flags & OPTIONAL && left_out);
+}
+
 static int on_option(int number, const char *value, int remote)
 {
 	(void)remote;
 	if (number >= 0 && number < COUNT)
-		choose(&table[number], table[number].argument ? (value ? value : "") : table[number].value);
+		choose(&table[number], takes(&table[number], value) ? (value ? value : "") : table[number].value);
 	return 0;
 }
 
@@ -205,7 +218,8 @@ int options_register(spank_t spank, int pyxis)
 		    (strcmp(table[i].name, "container") == 0 && slurm_api_owns_container()))
 			continue;
 		registered[i] = (struct spank_option){ (char *)table[i].name, (char *)table[i].argument,
-						       (char *)table[i].help, table[i].argument != NULL, i, on_option };
+						       (char *)table[i].help,
+						       table[i].flags & OPTIONAL ? 2 : table[i].argument != NULL, i, on_option };
 		if (spank_option_register(spank, &registered[i]) != ESPANK_SUCCESS)
 			return -1;
 	}
@@ -332,6 +346,6 @@ void options_facts(FILE *out, char *const *environment)
 	add_fact(out, environment, "style");
 	add_fact(out, environment, "environment");
 	for (size_t i = 0; i < COUNT; i++)
-		if (!(table[i].flags & APART) && first_of(table[i].key) == i)
+		if (!(table[i].flags & (APART | SRUNS)) && first_of(table[i].key) == i)
 			add_fact(out, environment, table[i].key);
 }

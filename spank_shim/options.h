@@ -28,6 +28,7 @@
 #define VARIABLE_ENVIRONMENT VARIABLE_PREFIX "ENVIRONMENT"
 #define VARIABLE_WORKDIR VARIABLE_PREFIX "WORKDIR"
 #define VARIABLE_BATCH VARIABLE_PREFIX "BATCH"
+#define VARIABLE_REPORT VARIABLE_PREFIX "REPORT"
 #define STYLE_PYXIS "pyxis"
 
 /* Register the options in this context; pyxis: also those that have pyxis's names. */

@@ -82,6 +82,19 @@ void slurm_api_option_change(const char *name, const char *value)
 		set(options, name, value, 0);
 }
 
+int slurm_api_srun_ports(uint16_t *ret_first, uint16_t *ret_last)
+{
+	const uint16_t *(*range)(void), *ports;
+
+	symbol("slurm_get_srun_port_range", &range, sizeof(range));
+	ports = range ? range() : NULL;
+	if (!ports || !ports[0] || ports[1] < ports[0])
+		return 0;
+	*ret_first = ports[0];
+	*ret_last = ports[1];
+	return 1;
+}
+
 char *slurm_api_strdup(const char *text)
 {
 	char *(*duplicate)(const char *);

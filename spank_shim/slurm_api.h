@@ -29,6 +29,9 @@ void slurm_api_option_change(const char *name, const char *value);
 /* Clear a client option. */
 void slurm_api_option_reset(const char *name);
 
+/* The site's SrunPortRange; 0 where there is none. */
+int slurm_api_srun_ports(uint16_t *ret_first, uint16_t *ret_last);
+
 /* A copy that Slurm's xfree accepts. */
 char *slurm_api_strdup(const char *text);
 

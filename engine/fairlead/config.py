@@ -76,6 +76,8 @@ class Config(NamedTuple):
     allowed_mounts: tuple[str, ...]
     locked: tuple[str, ...]
     plan_cache: bool
+    gate: bool
+    gate_timeout: str
     origins: Mapping[str, str]
 
     def override(self, origin: str, **values: Value | None) -> Config:

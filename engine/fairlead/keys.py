@@ -288,4 +288,16 @@ SETTINGS: dict[str, Setting] = {
         "FAIRLEAD_PLAN_CACHE",
         "keep what was decided for a launch, so that the same launch starts no Python",
     ),
+    "gate": Setting(
+        True,
+        "FAIRLEAD_GATE",
+        "under Slurm, start no rank before the containers of all nodes stand and are of one kind",
+    ),
+    "gate_timeout": Setting(
+        "60",
+        "FAIRLEAD_GATE_TIMEOUT",
+        "seconds for which a step's first node waits for the others to appear; what they then do, "
+        "pulling an image for example, has no limit",
+        form=("a number of seconds", lambda text: text.isdecimal() and 0 < len(text) <= 6),
+    ),
 }

@@ -96,6 +96,7 @@ def test_every_option_of_the_table_has_a_meaning_and_a_place_in_the_documentatio
             "image",
             "environment",
             "batch",
+            "report",
         ):  # the client's and slurmstepd's own
             assert f'"{key}"' in meaning, key
         for word in (name, None if variable == "NULL" else variable):

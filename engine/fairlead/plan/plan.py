@@ -31,6 +31,7 @@ class Injection(NamedTuple):
     proof: proof.Proof = proof.Proof()  # what is to be proven in the container
     shared: str = ""  # name of the injection in the node's shared store, and
     mount: int = -1  # its mount, the one behind the image's
+    same: tuple[tuple[str, str], ...] = ()  # what must be the same on all nodes of a step
 
 
 class Source(NamedTuple):
@@ -64,6 +65,7 @@ class Plan(NamedTuple):
         remap_root: the user appears as root inside.
         unshare: further namespaces of its own.
         hooks: the site's programs that run while it is built.
+        same: name and value of what must be the same on all nodes of a step.
     """
 
     image: str
@@ -89,6 +91,7 @@ class Plan(NamedTuple):
     remap_root: bool = False
     unshare: tuple[str, ...] = ()
     hooks: tuple[hooks.Hook, ...] = ()
+    same: tuple[tuple[str, str], ...] = ()
 
 
 def make(
@@ -142,6 +145,7 @@ def make(
         mpi=injection.report,
         proof=injection.proof,
         hooks=edits.hooks,
+        same=injection.same,
     )
 
 

@@ -7,26 +7,27 @@ Rules:
 - Nothing here fails a launch: once the hub is gone, nothing is sent and nothing comes. The task
   that waits for ``go`` has the words for that.
 - Lines are sent whole, by whichever thread has one to send.
+- Once the root is entered nothing is imported: what is sent then needs what is loaded.
 """
 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+import time
+from _thread import allocate_lock
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from fairlead import log
 
-LINE_MAX = 4096  # bytes, with the newline; c_ext and the hub have the same bound
+LINE_MAX = 4096  # bytes, with the newline; the task and the hub have the same bound
+EVERY_S = 0.25
 
 
 class Exchange:
     """A connection to the hub in srun."""
 
     def __init__(self, fd: int) -> None:
-        from _thread import allocate_lock
-
         self._fd, self._lock, self._rest = fd, allocate_lock(), b""
+        self.took: dict[str, tuple[int, int]] = {}  # phase → when it began and ended, ns
 
     def send(self, topic: str, *words: object) -> bool:
         """Send one message; tell whether the hub is still there.
@@ -47,34 +48,84 @@ class Exchange:
         """Return the hub's next message as words; None when none came in time, or it is gone.
 
         Only for who has asked the hub something: the last message, ``go`` or ``stop``, is the
-        task's, and comes after the engine has ended. One thread at a time.
+        task's, which ends this process where it comes before the engine's answer. One thread at a
+        time.
         """
-        return next(self._messages(timeout_s), None)
+        import select
+
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        poll = select.poll()
+        while self._fd >= 0 and b"\n" not in self._rest:
+            poll.register(self._fd, select.POLLIN)
+            left = None if deadline is None else max(0.0, deadline - time.monotonic()) * 1e3
+            if not poll.poll(left):
+                return None
+            data = _read(self._fd)
+            self._rest += data
+            if not data or len(self._rest) > 2 * LINE_MAX:
+                self._fd = -1
+        line, newline, rest = self._rest.partition(b"\n")
+        if not newline:
+            return None
+        self._rest = rest
+        return tuple(line.decode(errors="surrogateescape").split(" "))
 
     def is_open(self) -> bool:
         """Tell whether the hub was there when something was last sent or received."""
         return self._fd >= 0
 
-    def _messages(self, timeout_s: float | None) -> Iterator[tuple[str, ...]]:
-        import select
-        import time
+    def tell_phases(self) -> None:
+        """Tell how long each phase of the launch took until now (``log.phase``)."""
+        begun = log.phases
+        ends = [*(began for _, began in begun[1:]), time.monotonic_ns()]
+        took = {name: (began, end) for (name, began), end in zip(begun, ends, strict=True)}
+        pulled = min((began for began, _ in self.took.values()), default=0)
+        if pulled and "resolve" in took:  # it ends where the layers begin to come
+            took["resolve"] = (took["resolve"][0], pulled)
+        took |= self.took
+        words = (f"{name}={(end - began) // 1000}" for name, (began, end) in took.items())
+        self.send("phases", *words)
 
-        deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        while self._fd >= 0:
-            line, newline, rest = self._rest.partition(b"\n")
-            if newline:
-                self._rest = rest
-                yield tuple(line.decode(errors="surrogateescape").split(" "))
-                continue
-            poll = select.poll()
-            poll.register(self._fd, select.POLLIN)
-            left = None if deadline is None else max(0.0, deadline - time.monotonic()) * 1e3
-            if not poll.poll(left):
+
+def _read(fd: int) -> bytes:
+    try:
+        return os.read(fd, LINE_MAX)
+    except OSError:
+        return b""
+
+
+class Progress:
+    """Progress that goes to the hub (``log.Progress``), and how long fetch and unpack took."""
+
+    def __init__(self, hub: Exchange) -> None:
+        self._hub, self._lock = hub, allocate_lock()
+        self._total: dict[str, int] = {}
+        self._phase: dict[str, str] = {}
+        self._done = 0
+        self._next = time.monotonic()
+
+    def start(self, key: str, label: str, total: int | None) -> None:
+        """Begin an item."""
+        with self._lock:
+            self._phase[key] = "convert" if label.startswith("unpack") else "fetch"
+            if self._phase[key] == "fetch":
+                self._total[key] = total or 0
+                now = time.monotonic_ns()
+                self._hub.took.setdefault("fetch", (now, now))
+
+    def advance(self, key: str, count: int) -> None:
+        """Add bytes; tell the hub at most one sum per interval."""
+        with self._lock:
+            now = time.monotonic_ns()
+            phase = self._phase.get(key, "fetch")
+            self._hub.took[phase] = (self._hub.took.get(phase, (now, now))[0], now)
+            self._done += count if phase == "fetch" else 0
+            if now < self._next * 1e9:
                 return
-            try:
-                data = os.read(self._fd, LINE_MAX)
-            except OSError:
-                data = b""
-            self._rest += data
-            if not data or len(self._rest) > 2 * LINE_MAX:
-                self._fd = -1
+            self._next = now / 1e9 + EVERY_S
+            done, total = self._done, sum(self._total.values())
+        self._hub.send("image", done, total)
+
+    def finish(self, key: str) -> None:
+        """End an item; its bytes stay counted."""
+        return

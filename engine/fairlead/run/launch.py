@@ -95,6 +95,7 @@ def _ready(
 ) -> Ready:
     name = meaning.of(request.reference, config, request.cwd)
     image, mounts = _image(name, config, store, progress, broker)
+    log.phase("inject")
     trees = any(volume.kind == "image" for volume in request.volumes)
     if trees:
         from fairlead.run import volumes

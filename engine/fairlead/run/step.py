@@ -4,8 +4,10 @@ The SPANK shim hands over descriptors: 3, a socket for the one answer (``c_ext/c
 memory file with the request: strings that end with NUL, first ``key=value`` facts of the step, an
 empty string, then the job's environment; 5, where the node has a shared store (``broker=1``), the
 step's connection to its broker (``c_ext/broker.h``); and 6, where the plan may be kept for the next
-step (``keep=1``), a memory file with its key (``run.keep``). The answer is the
-namespaces' descriptors and the launch block, or one line and an exit status.
+step (``keep=1``), a memory file with its key (``run.keep``); and 7, where the step's nodes meet in
+srun (``gate=1``), the connection to its hub (``run.hub``). The answer is the namespaces'
+descriptors, the launch block, and what must be the same on the other nodes; or one line and an exit
+status.
 
 Rules:
 - Nothing survives this process: the namespaces live on in the descriptors that it sends.
@@ -31,22 +33,25 @@ from fairlead.plan import pyxis
 from fairlead.plan import request as launch
 from fairlead.run import block, namespace, proof, upper
 from fairlead.run import launch as prepare
+from fairlead.run import same as same_on_nodes
 from fairlead.shared import ask  # noqa: F401 - launch needs it here, and not without a broker
 
 if TYPE_CHECKING:
     from fairlead.host import running
+    from fairlead.run import exchange
 
 SOCKET_FD = 3
 REQUEST_FD = 4
 BROKER_FD = 5
 KEY_FD = 6
+EXCHANGE_FD = 7
 PROTOCOL = "1"
 
 
 def main() -> int:
     """Serve one step; the return value is for the log only, the answer went through the socket."""
     try:
-        fds = _serve(_read(REQUEST_FD))
+        fds, same = _serve(_read(REQUEST_FD))
     except errors.Error as error:
         kernel.send_outcome(SOCKET_FD, error.status, error.line(), None)
         return error.status
@@ -55,7 +60,7 @@ def main() -> int:
         line = errors.Error(f"{type(error).__name__}: {error} (at {_place(error)})").line()
         kernel.send_outcome(SOCKET_FD, errors.Error.status, line, None)
         return errors.Error.status
-    kernel.send_outcome(SOCKET_FD, 0, "", fds)
+    kernel.send_outcome(SOCKET_FD, 0, same, fds)
     return 0
 
 
@@ -68,7 +73,8 @@ def _place(error: BaseException) -> str:
     )
 
 
-def _serve(data: bytes) -> tuple[int, ...]:
+def _serve(data: bytes) -> tuple[tuple[int, ...], str]:
+    log.phase("resolve")
     facts, environ = parse(data)
     if facts.get("nodeid") != "0":
         log.set_quiet(True)  # every node would say the same
@@ -86,25 +92,39 @@ def _serve(data: bytes) -> tuple[int, ...]:
     broker = BROKER_FD if facts.get("broker") == "1" else -1
     if not (request.name or request.save):
         upper.check(request, broker)
-    ready = prepare.prepare(
-        request, config, log.QuietProgress(f"pulling {request.reference}"), broker
-    )
+    hub, progress = _met(facts, request.reference)
+    ready = prepare.prepare(request, config, progress, broker)
     mounts = (*ready.mounts, *upper.mounts(ready.plan, broker))
     pending = keep.begin(_read(KEY_FD), start, ready, request, config) if start else None
     launch_block = block.compile_plan(ready.plan)
     block_fd = _memory_file(launch_block)
+    same = same_on_nodes.text(request, config, ready) if hub else ""
+    log.phase("mount")
     if ready.named and ready.named.joins:
         fds = _join(ready.named.joins, request)
         proven = proof.Proven()
     else:
         fds = namespace.enter(launch_block, mounts, prepare.hooks(ready, request))
+        log.phase("prove")
         proven = proof.prove(ready.plan, launch_block)
     for note in (*ready.plan.notes, *proven.notes):
         log.note(note)
     if pending:
         keep.publish(pending, proven)
+    if hub:
+        hub.tell_phases()
     place = kernel.lib.CHANNEL_BLOCK
-    return (*fds[:place], block_fd, *fds[place + 1 :])
+    return (*fds[:place], block_fd, *fds[place + 1 :]), same
+
+
+def _met(facts: dict[str, str], name: str) -> tuple[exchange.Exchange | None, log.Progress]:
+    """Return the connection to the step's hub, if there is one, and who hears of progress."""
+    if facts.get("gate") != "1":
+        return None, log.QuietProgress(f"pulling {name}")
+    from fairlead.run import exchange
+
+    hub = exchange.Exchange(EXCHANGE_FD)
+    return hub, exchange.Progress(hub)
 
 
 def _join(container: running.Running, request: launch.Request) -> tuple[int, ...]:
