@@ -20,6 +20,7 @@ from fairlead import log
 
 LINE_MAX = 4096  # bytes, with the newline; the task and the hub have the same bound
 EVERY_S = 0.25
+_LAST = {"go", "stop"}
 
 
 class Exchange:
@@ -48,27 +49,31 @@ class Exchange:
         """Return the hub's next message as words; None when none came in time, or it is gone.
 
         Only for who has asked the hub something: the last message, ``go`` or ``stop``, is the
-        task's, which ends this process where it comes before the engine's answer. One thread at a
-        time.
+        task's, which ends this process where it comes before the engine's answer; here it is seen,
+        and left where it is. One thread at a time.
         """
         import select
 
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         poll = select.poll()
-        while self._fd >= 0 and b"\n" not in self._rest:
+        while self._fd >= 0:
             poll.register(self._fd, select.POLLIN)
             left = None if deadline is None else max(0.0, deadline - time.monotonic()) * 1e3
             if not poll.poll(left):
                 return None
-            data = _read(self._fd)
-            self._rest += data
-            if not data or len(self._rest) > 2 * LINE_MAX:
+            begun = len(self._rest)
+            line, newline, _ = (self._rest + _peek(self._fd)).partition(b"\n")
+            words = tuple(line.decode(errors="surrogateescape").split(" "))
+            if newline and words[0] in _LAST:
                 self._fd = -1
-        line, newline, rest = self._rest.partition(b"\n")
-        if not newline:
-            return None
-        self._rest = rest
-        return tuple(line.decode(errors="surrogateescape").split(" "))
+                return words
+            self._rest = b"" if newline else line
+            missing = len(line) + len(newline) - begun
+            if missing <= 0 or len(line) > LINE_MAX or not _take(self._fd, missing):
+                self._fd = -1
+            elif newline:
+                return words
+        return None
 
     def is_open(self) -> bool:
         """Tell whether the hub was there when something was last sent or received."""
@@ -87,11 +92,25 @@ class Exchange:
         self.send("phases", *words)
 
 
-def _read(fd: int) -> bytes:
+def _peek(fd: int) -> bytes:
+    """Return what the hub has sent, which stays unread."""
+    import _socket
+
+    socket = _socket.socket(fileno=fd)
     try:
-        return os.read(fd, LINE_MAX)
+        return socket.recv(LINE_MAX, _socket.MSG_PEEK)
     except OSError:
         return b""
+    finally:
+        socket.detach()
+
+
+def _take(fd: int, count: int) -> bool:
+    """Read what was seen."""
+    try:
+        return len(os.read(fd, count)) == count
+    except OSError:
+        return False
 
 
 class Progress:

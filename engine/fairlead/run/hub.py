@@ -17,18 +17,14 @@ Messages are lines of at most 4,096 bytes: a topic and words, with one space bet
                                   KEY=VALUE with tabs between: what must be the same on all nodes
     failed STATUS LINE            it cannot be had: the ranks' exit status, the line for the user
     left                          the step is being cancelled: there is nothing to say
-    need DIGEST SIZE              *
-    have DIGEST                   *
-    failed-blob DIGEST            *
+    need, fetched, have ...       which blobs the node lacks, and has fetched: ``hub_blobs``
 
     hub → node
     go                            run the ranks
     stop STATUS                   end them with this status and say nothing: the hub has spoken
-    fetch DIGEST                  *
-    wait DIGEST NODE              *
-    arrived DIGEST ...            *
+    fetch, wait, part, have ...   who fetches them, and how they come: ``hub_blobs``
 
-(*) are for one pull per job. After ``go`` or ``stop`` the hub's direction is shut down, which a
+After ``go`` or ``stop`` the hub's direction is shut down, which a
 task notices while its engine is at work; a direction that ends without a word means that each node
 is on its own again.
 
@@ -58,6 +54,8 @@ from fairlead.run import hub_gate, hub_progress
 
 if TYPE_CHECKING:
     from _socket import socket as Socket  # noqa: N812 - a class
+
+    from fairlead.run import hub_blobs
 
 LISTENER_FD = 3
 LIFE_FD = 4
@@ -91,6 +89,8 @@ class Hub:
         self._listener, self._epoll = listener, select.epoll()
         self._strangers: dict[int, Node] = {}  # in the order in which they came
         self._decision: hub_gate.Decision | None = None
+        self._blobs: hub_blobs.Blobs | None = None
+        self._by_index: dict[int, Node] = {}
         listener.setblocking(False)
         self._epoll.register(listener.fileno(), select.EPOLLIN)
         self._epoll.register(LIFE_FD, 0)  # its end is always told
@@ -98,7 +98,8 @@ class Hub:
     def serve(self) -> None:
         """Serve until every node was told and has hung up, or srun has ended."""
         while not (self._decision and not self.nodes and self._has_met_all()):
-            for fd, _ in self._epoll.poll(TICK_S, 1024):
+            due_s = self._blobs.wait_s() if self._blobs else None
+            for fd, _ in self._epoll.poll(TICK_S if due_s is None else min(TICK_S, due_s), 1024):
                 if fd == LIFE_FD:
                     self.progress.clear()
                     return
@@ -108,6 +109,8 @@ class Hub:
                     self._exchange(self.nodes[fd])
             now = time.monotonic()
             self._forget_strangers(now)
+            if self._blobs:
+                self._blobs.tick()
             if self._decision is None:
                 self._decide(now)
 
@@ -186,6 +189,8 @@ class Hub:
         self.nodes.pop(fd)
         self._strangers.pop(fd, None)
         node.socket.close()
+        if node.seen is not None:
+            self.settled(node)
         if node.seen is not None and not node.told:
             self.meeting.gone(node.seen, time.monotonic())
 
@@ -244,8 +249,31 @@ class Hub:
         node.seen = self.meeting.hello(int(index), name, nodes, time.monotonic())
         if node.seen is None:  # no number of this step's, or one that is taken
             self._hang_up(node)
-        elif self._decision is not None:
+            return
+        self._by_index[node.seen.index] = node
+        if self._decision is not None:
             self._announce(node)
+
+    def blobs(self) -> hub_blobs.Blobs:
+        """Return who fetches what; nothing, in a step that finds its image."""
+        if self._blobs is None:
+            from fairlead.run import hub_blobs
+
+            self._blobs = hub_blobs.Blobs(self.expected, self._tell_index)
+            for index, node in self._by_index.items():
+                if node.seen is None or node.seen.state != "here":
+                    self._blobs.settled(index)
+        return self._blobs
+
+    def settled(self, node: Node) -> None:
+        """Note that a node fetches nothing more."""
+        if self._blobs is not None and node.seen is not None:
+            self._blobs.settled(node.seen.index)
+
+    def _tell_index(self, index: int, line: str) -> None:
+        node = self._by_index[index]
+        if not node.told:
+            self.tell(node, line)
 
     def ready(self, node: Node, rest: str) -> None:
         """Note that a node's container stands; without a gate its ranks may run."""
@@ -253,6 +281,7 @@ class Hub:
             return
         took_us, _, facts = rest.partition(" ")
         self.meeting.ready(node.seen, int(took_us), facts, time.monotonic())
+        self.settled(node)
         if not self.settings.gate:
             node.told = True
             self.tell(node, "go")
@@ -262,6 +291,7 @@ def _failed(hub: Hub, node: Node, rest: str) -> None:
     status, _, line = rest.partition(" ")
     if node.seen is not None:
         hub.meeting.failed(node.seen, int(status), line, time.monotonic())
+        hub.settled(node)
     if not hub.settings.gate:
         node.told = True
         hub.shut(node)
@@ -285,6 +315,14 @@ def _left(hub: Hub, node: Node, _rest: str) -> None:
         hub.meeting.left(node.seen, time.monotonic())
 
 
+def _of_blobs(topic: str) -> Callable[[Hub, Node, str], None]:
+    def hear(hub: Hub, node: Node, rest: str) -> None:
+        if node.seen is not None:
+            hub.blobs().heard(node.seen.index, (topic, *rest.split()))
+
+    return hear
+
+
 TOPICS: dict[str, Callable[[Hub, Node, str], None]] = {
     "hello": Hub.hello,
     "image": _image,
@@ -292,6 +330,14 @@ TOPICS: dict[str, Callable[[Hub, Node, str], None]] = {
     "ready": Hub.ready,
     "failed": _failed,
     "left": _left,
+    # As in hub_blobs.TOPICS, which is not loaded before somebody needs something.
+    **{
+        topic: _of_blobs(topic)
+        for topic in (
+            *("need", "all", "done", "leave"),
+            *("fetched", "part", "piece", "have", "alone"),
+        )
+    },
 }
 
 

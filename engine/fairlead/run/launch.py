@@ -23,7 +23,7 @@ from fairlead.shared import site
 from fairlead.store import fetch, layers, layout, meaning
 
 if TYPE_CHECKING:
-    from fairlead.run import named
+    from fairlead.run import named, neighbours
 
 _ETC_FILE_LIMIT = 1 << 20
 PRELOAD = "/etc/ld.so.preload"
@@ -58,6 +58,7 @@ def prepare(
     config: settings.Config,
     progress: log.Progress | None = None,
     broker: int = -1,
+    others: neighbours.Neighbours | None = None,
 ) -> Ready:
     """Make the image ready and return the plan of the launch.
 
@@ -66,6 +67,7 @@ def prepare(
         config: the settings.
         progress: hears how far the image is.
         broker: the step's connection to the broker of the node's shared store, -1 without one.
+        others: the step's other nodes, with which the image is fetched.
 
     Raises:
         errors.Error: anything that the user can be told; nothing is left half done.
@@ -81,9 +83,9 @@ def prepare(
     if request.name or request.save:
         # Its changes lie above a tree of this user's, which the shared store has not.
         claimed, request = named.claim(request, config, store)
-        ready = _ready(request, config, store, progress, broker=-1)
+        ready = _ready(request, config, store, progress, -1, others)
         return named.settle(claimed, ready, store)
-    return _ready(request, config, store, progress, broker)
+    return _ready(request, config, store, progress, broker, others)
 
 
 def _ready(
@@ -92,9 +94,10 @@ def _ready(
     store: layout.Store,
     progress: log.Progress | None,
     broker: int,
+    others: neighbours.Neighbours | None,
 ) -> Ready:
     name = meaning.of(request.reference, config, request.cwd)
-    image, mounts = _image(name, config, store, progress, broker)
+    image, mounts = _together(name, config, store, progress, broker, others)
     log.phase("inject")
     trees = any(volume.kind == "image" for volume in request.volumes)
     if trees:
@@ -207,20 +210,40 @@ def hooks(
     )
 
 
+def _together(
+    name: reference.Reference,
+    config: settings.Config,
+    store: layout.Store,
+    progress: log.Progress | None,
+    broker: int,
+    others: neighbours.Neighbours | None,
+) -> tuple[fetch.Image, tuple[int, ...]]:
+    """Return what ``_image`` does; nothing is left between the nodes then."""
+    try:
+        return _image(name, config, store, progress, broker, others)
+    finally:
+        if others is not None:
+            others.close()
+
+
 def _image(
     name: reference.Reference,
     config: settings.Config,
     store: layout.Store,
     progress: log.Progress | None,
     broker: int,
+    others: neighbours.Neighbours | None,
 ) -> tuple[fetch.Image, tuple[int, ...]]:
     """Return the image and, from the node's shared store, its layers as mounts, lowest first."""
+    spread = others.open if others is not None else None
     if broker >= 0 and not name.transport and _is_for_all(name, config):
-        image = fetch.pull(name, config, store, policy=config.pull, progress=progress, tree=False)
+        image = fetch.pull(
+            name, config, store, policy=config.pull, progress=progress, tree=False, spread=spread
+        )
         mounts = _shared_mounts(broker, name, image, config, store, progress)
         if mounts:
             return image, mounts
-    image = fetch.pull(name, config, store, policy=config.pull, progress=progress)
+    image = fetch.pull(name, config, store, policy=config.pull, progress=progress, spread=spread)
     # Until this process ends or executes; from then on the mount itself shows that it is in use.
     layers.hold(store, image.chain)
     if image.rootfs.startswith(f"{image.place}/"):  # else a directory of the user's, as it is

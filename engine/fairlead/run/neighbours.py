@@ -9,13 +9,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fairlead import errors, log
-from fairlead.store import spread
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from fairlead.config import Config
     from fairlead.plan.request import Step
+    from fairlead.store import spread
     from fairlead.store.layout import Store
 
 
@@ -38,13 +38,14 @@ class Neighbours:
         return self._spread
 
     def close(self) -> None:
-        """Part from the others."""
+        """Part from the others; a thread of ours or a file of theirs does not outlive this."""
+        self._asked = True
         if self._spread is not None:
             self._spread.__exit__(None, None, None)
             self._spread = None
 
     def _opened(self, store: Store) -> spread.Spread | None:
-        from fairlead.store import leftovers
+        from fairlead.store import leftovers, spread
 
         if not self._channel.is_open():
             return None
@@ -69,12 +70,3 @@ class Neighbours:
         from fairlead.store import sbcast
 
         return sbcast.Sbcast(store, name, self._conf)
-
-
-def of(
-    channel: spread.Channel | None, step: Step | None, config: Config, environ: Mapping[str, str]
-) -> Neighbours | None:
-    """Return a step's neighbours, None without any."""
-    if channel is None or step is None or step.nodes < 2 or config.spread == "off":
-        return None
-    return Neighbours(channel, step, config, environ)

@@ -38,7 +38,7 @@ from fairlead.shared import ask  # noqa: F401 - launch needs it here, and not wi
 
 if TYPE_CHECKING:
     from fairlead.host import running
-    from fairlead.run import exchange
+    from fairlead.run import exchange, neighbours
 
 SOCKET_FD = 3
 REQUEST_FD = 4
@@ -93,7 +93,8 @@ def _serve(data: bytes) -> tuple[tuple[int, ...], str]:
     if not (request.name or request.save):
         upper.check(request, broker)
     hub, progress = _met(facts, request.reference)
-    ready = prepare.prepare(request, config, progress, broker)
+    others = _neighbours(hub, request, config)
+    ready = prepare.prepare(request, config, progress, broker, others)
     mounts = (*ready.mounts, *upper.mounts(ready.plan, broker))
     pending = keep.begin(_read(KEY_FD), start, ready, request, config) if start else None
     launch_block = block.compile_plan(ready.plan)
@@ -125,6 +126,17 @@ def _met(facts: dict[str, str], name: str) -> tuple[exchange.Exchange | None, lo
 
     hub = exchange.Exchange(EXCHANGE_FD)
     return hub, exchange.Progress(hub)
+
+
+def _neighbours(
+    hub: exchange.Exchange | None, request: launch.Request, config: settings.Config
+) -> neighbours.Neighbours | None:
+    """Return the nodes to fetch an image with, where the step has several and the hub is there."""
+    if hub is None or request.step is None or request.step.nodes < 2 or config.spread == "off":
+        return None
+    from fairlead.run import neighbours
+
+    return neighbours.Neighbours(hub, request.step, config, request.environ)
 
 
 def _join(container: running.Running, request: launch.Request) -> tuple[int, ...]:
