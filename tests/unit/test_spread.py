@@ -102,6 +102,8 @@ class Bed:
             for digest, data in zip(digests, contents, strict=True)
         )
         self.source = Source(dict(zip(digests, contents, strict=True)))
+        self.document = os.urandom(5_000)
+        self.digest = f"sha256:{hashlib.sha256(self.document).hexdigest()}"
         self.shared = tmp_path / "shared"
         self.shared.mkdir()
         self.hub = Hub(nodes)
@@ -118,6 +120,7 @@ class Bed:
         channel = self.hub.nodes[number]
         together = spread.Spread(channel, self.way(number), store, len(self.stores))
         with together, Stage(store) as stage:
+            assert together.document(self.digest, lambda: self.document) == self.document
             args = (self.source, NAME, store, stage, self.layers, None, "", together)
             with transfer.Transfer(*args) as supply:
                 found = []

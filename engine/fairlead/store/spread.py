@@ -143,10 +143,11 @@ class Spread:
         The hub answers every need within a moment.
         """
         with self._changed:
-            self._hear(stop, lambda: all(blob.messages for blob in self._blobs.values()))
+            asked = {digest: self._blobs[digest] for digest in queue if digest in self._blobs}
+            self._hear(stop, lambda: all(blob.messages or blob.alone for blob in asked.values()))
             own = {
                 digest
-                for digest, blob in self._blobs.items()
+                for digest, blob in asked.items()
                 if any(message[0] == "fetch" for message in blob.messages)
             }
         return sorted(queue, key=lambda digest: digest not in own)
