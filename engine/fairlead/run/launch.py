@@ -24,6 +24,7 @@ from fairlead.store import fetch, layers, layout, meaning
 
 if TYPE_CHECKING:
     from fairlead.run import named, neighbours
+    from fairlead.store.spread import Spread
 
 _ETC_FILE_LIMIT = 1 << 20
 PRELOAD = "/etc/ld.so.preload"
@@ -240,7 +241,7 @@ def _image(
         image = fetch.pull(
             name, config, store, policy=config.pull, progress=progress, tree=False, spread=spread
         )
-        mounts = _shared_mounts(broker, name, image, config, store, progress)
+        mounts = _shared_mounts(broker, name, image, config, store, progress, spread)
         if mounts:
             return image, mounts
     image = fetch.pull(name, config, store, policy=config.pull, progress=progress, spread=spread)
@@ -258,6 +259,7 @@ def _shared_mounts(
     config: settings.Config,
     store: layout.Store,
     progress: log.Progress | None,
+    spread: Callable[[layout.Store], Spread | None] | None,
 ) -> tuple[int, ...]:
     """Return an image's layers as mounts; none where it has no layers or the store cannot serve."""
     from fairlead.shared import ask
@@ -267,7 +269,15 @@ def _shared_mounts(
     may = config.pull != "never"
     try:
         return ask.mounts(
-            broker, name, image.digest, config, target=image.target, may_ask=may, progress=progress
+            broker,
+            name,
+            image.digest,
+            config,
+            target=image.target,
+            may_ask=may,
+            progress=progress,
+            store=store,
+            spread=spread,
         )
     except ask.Unusable as why:
         log.warning(f"the node's shared store cannot be used ({why}); using {store.root}")
