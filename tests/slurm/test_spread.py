@@ -5,9 +5,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import uuid
 
 import jobs
@@ -78,7 +81,9 @@ def built():
         **{f"bin/{name}": program(name) for name in names},
     }
     sizes = (40_000, 300, 20_000_000)
-    noise = [images.layer({f"noise{n}": os.urandom(size)}) for n, size in enumerate(sizes)]
+    noise = [
+        images.layer({f"noise{n}": os.urandom(size)}, "none") for n, size in enumerate(sizes)
+    ]
     return images.image([images.layer({**base, "id": uuid.uuid4().hex.encode()}), *noise])
 
 
@@ -91,7 +96,8 @@ def gets(server, built):
 
 
 def step(*words, container, **variables):
-    return jobs.srun("-N4", *words, container=container, SLURM_CONF=CONF, **variables)
+    """Run a command on all four nodes, unless words say otherwise."""
+    return jobs.srun("-N4", *words, container=container, SLURM_CONF=CONF, timeout=60, **variables)
 
 
 def is_run_by_all(result):
@@ -121,10 +127,109 @@ def left_in_stores():
 SUM = ("sha256sum", "/noise2")
 
 
-def test_each_blob_is_fetched_once_by_sbcast(server, built, user_stores):
+@contextlib.contextmanager
+def sbcast_is(text):
+    """Let another program stand in the place of sbcast on every node; REAL in its text is sbcast."""
+    real, fake = f"{BED}/sbcast", f"{BED}/fake-sbcast"
+    shutil.copy("/usr/bin/sbcast", real)
+    with open(fake, "w", encoding="utf-8") as file:
+        file.write(text.replace("REAL", real))
+    os.chmod(fake, 0o755)
+    inside = []
+    for node in NODES:
+        with open(f"{BED}/run/slurmd-{node}.pid", encoding="ascii") as file:
+            inside.append(("nsenter", f"--target={file.read().strip()}", "--mount"))
+    try:
+        for enter in inside:
+            subprocess.run([*enter, "mount", "--bind", fake, "/usr/bin/sbcast"], check=True)
+        yield
+    finally:
+        for enter in inside:
+            subprocess.run([*enter, "umount", "/usr/bin/sbcast"], check=True)
+
+
+@pytest.mark.usefixtures("user_stores")
+def test_each_blob_is_fetched_once_by_sbcast(server, built):
     name = server.add("x/y", "1", built)
-    result = step(*SUM, container=name)
-    assert is_run_by_all(result)
+    assert is_run_by_all(step(*SUM, container=name))
     assert gets(server, built) == [1] * 5
-    assert result.stderr == ""
+    assert server.count("GET", built.digest) == 1
+    assert left_in_stores() == []
+
+
+def test_nodes_with_shared_stores_fetch_each_blob_once(server, built):
+    name = server.add("x/y", "1", built)
+    assert is_run_by_all(step(*SUM, container=name))
+    assert gets(server, built) == [1] * 5
+    assert left_in_stores() == []
+
+
+@pytest.mark.usefixtures("user_stores")
+def test_a_node_that_has_the_image_is_no_hindrance(server, built):
+    name = server.add("x/y", "1", built)
+    jobs.output(step("-N1", "-w", NODES[2], *SUM, container=name))
+    assert gets(server, built) == [1] * 5
+    assert is_run_by_all(step(*SUM, container=name))
+    assert gets(server, built) == [2] * 5
+
+
+@pytest.mark.usefixtures("user_stores")
+def test_each_node_fetches_where_that_is_the_setting(server, built):
+    name = server.add("x/y", "1", built)
+    assert is_run_by_all(step(*SUM, container=name, FAIRLEAD_SPREAD="off"))
+    assert gets(server, built) == [4] * 5
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_shared_directory_takes_the_place_of_sbcast(server, built, shared):
+    name = server.add("x/y", "1", built)
+    with contextlib.ExitStack() as stack:
+        if not shared:
+            stack.enter_context(plugin_words())
+        place = stack.enter_context(tempfile.TemporaryDirectory(dir=jobs.USER.pw_dir))
+        os.chown(place, jobs.USER.pw_uid, jobs.USER.pw_gid)
+        stack.enter_context(sbcast_is("#!/bin/sh\nexit 1\n"))
+        assert is_run_by_all(step(*SUM, container=name, FAIRLEAD_SPREAD_DIR=place))
+        assert os.listdir(place) == []
+    assert gets(server, built) == [1] * 5
+
+
+ALTERED = """#!/bin/sh
+cp "$3" "/tmp/altered-$$"
+printf evil | dd of="/tmp/altered-$$" bs=1 seek=1000 conv=notrunc 2>/dev/null
+REAL "$1" "$2" "/tmp/altered-$$" "$4"
+rm "/tmp/altered-$$"
+"""
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_what_was_altered_on_its_way_is_fetched_again(server, built, shared):
+    name = server.add("x/y", "1", built)
+    with contextlib.ExitStack() as stack:
+        if not shared:
+            stack.enter_context(plugin_words())
+        stack.enter_context(sbcast_is(ALTERED))
+        assert is_run_by_all(step(*SUM, container=name))
+    # The configuration and the smallest layer are messages; sbcast carries the other three.
+    assert sorted(gets(server, built)) == [1, 1, 4, 4, 4]
+
+
+@pytest.mark.parametrize("text", ["#!/bin/sh\nexit 1\n", ""])
+@pytest.mark.usefixtures("user_stores")
+def test_each_node_fetches_where_sbcast_fails(server, built, text):
+    name = server.add("x/y", "1", built)
+    with sbcast_is(text or "#!/absent\n"):
+        assert is_run_by_all(step(*SUM, container=name))
+    assert sorted(gets(server, built)) == [1, 1, 4, 4, 4]
+
+
+@pytest.mark.usefixtures("user_stores")
+def test_a_fetcher_that_is_killed_ends_the_step_in_one_line_and_leaves_nothing(server, built):
+    name = server.add("x/y", "1", built)
+    with sbcast_is("#!/bin/sh\nkill -KILL $PPID\n"):
+        result = step(*SUM, container=name)
+    assert result.returncode == 125
+    (line,) = jobs.error_lines(result)
+    assert "the engine was killed by signal 9 (Killed)" in line
+    assert is_run_by_all(step(*SUM, container=name))
     assert left_in_stores() == []
