@@ -81,9 +81,7 @@ def built():
         **{f"bin/{name}": program(name) for name in names},
     }
     sizes = (40_000, 300, 20_000_000)
-    noise = [
-        images.layer({f"noise{n}": os.urandom(size)}, "none") for n, size in enumerate(sizes)
-    ]
+    noise = [images.layer({f"noise{n}": os.urandom(size)}, "none") for n, size in enumerate(sizes)]
     return images.image([images.layer({**base, "id": uuid.uuid4().hex.encode()}), *noise])
 
 
