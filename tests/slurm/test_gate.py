@@ -16,7 +16,7 @@ import time
 
 import jobs
 import pytest
-from installation import SITE_FILE, installed_prefix, plugin_words
+from installation import SITE_FILE, installed_prefix, plugin_words, prefix, replace_engine
 from jobs import SMALL, srun
 
 import fairlead
@@ -271,6 +271,28 @@ def test_node_without_the_plugin_is_missed(tmp_path):
             "is srun's host reachable from there? see gate_timeout)"
         )
     ]
+
+
+def test_heterogeneous_step_goes_without_a_gate():
+    one = ("-N2", f"--container={SMALL}", "sh", "-c", "echo $SLURMD_NODENAME")
+    result = jobs.run("srun", *one, ":", *one)
+    assert sorted(jobs.output(result).split()) == ["n1", "n2", "n3", "n4"]
+    assert "fairlead" not in result.stderr
+
+
+def test_hub_that_does_not_start_is_one_line(other_prefix):
+    real = f"{installed_prefix()}/venv/bin/python"
+    replace_engine(
+        other_prefix, f'#!/bin/bash\nif [ "$4" = hub ]; then exit 1; fi\nexec {real} "$@"\n'
+    )
+    with prefix(other_prefix):
+        result = srun("-N2", "echo", "ran", container=SMALL)
+    assert result.returncode in {125, 143}
+    assert re.fullmatch(
+        r"fairlead: error \[gate\]: n1: cannot reach srun's hub at 127\.0\.0\.1, port \d+: Connection "
+        r"refused \(is the port open to the nodes\? see SrunPortRange; FAIRLEAD_GATE=0 does without\)",
+        refused(result),
+    )
 
 
 def test_without_a_gate_no_node_waits_for_another(tmp_path):
