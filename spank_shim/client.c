@@ -397,7 +397,7 @@ int client_seal(spank_t spank)
 		return 0;
 	}
 	/* Of a heterogeneous step only the last component would hear of it. */
-	problem = components == 1 ? hub_open(spank, arguments.prefix, reference) : NULL;
+	problem = components == 1 && !is_set("het-group") ? hub_open(spank, arguments.prefix, reference) : NULL;
 	if (problem) {
 		say(problem);
 		return -1;

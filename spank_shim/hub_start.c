@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -66,6 +67,18 @@ static int bind_in_range(int fd, int family)
 	return -EADDRINUSE;
 }
 
+/* A node that dies without a word is noticed; accepted sockets inherit it. Each is for comfort. */
+static void watch_peers(int fd)
+{
+	static const int options[][3] = { { SOL_SOCKET, SO_KEEPALIVE, 1 }, { IPPROTO_TCP, TCP_KEEPIDLE, 30 },
+					  { IPPROTO_TCP, TCP_KEEPINTVL, 10 }, { IPPROTO_TCP, TCP_KEEPCNT, 3 },
+					  { IPPROTO_TCP, TCP_NODELAY, 1 } };
+
+	for (size_t i = 0; i < sizeof(options) / sizeof(*options); i++)
+		if (setsockopt(fd, options[i][0], options[i][1], &options[i][2], sizeof(int)) < 0)
+			return;
+}
+
 static int listen_on(int family, uint16_t *ret_port)
 {
 	int fd = socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0), off = 0, err;
@@ -81,6 +94,7 @@ static int listen_on(int family, uint16_t *ret_port)
 		err = -errno;
 	else
 		err = bind_in_range(fd, family);
+	watch_peers(fd);
 	if (!err && (listen(fd, BACKLOG) < 0 || getsockname(fd, (struct sockaddr *)&address, &size) < 0))
 		err = -errno;
 	if (err) {

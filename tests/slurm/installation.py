@@ -73,7 +73,14 @@ def site_lists(host):
 
 
 def replace_engine(place, script):
-    """Let a script, with its #! line, stand where the plugin looks for its interpreter."""
+    """Let a script, with its #! line, stand where the plugin looks for its interpreter.
+
+    srun's hub, which that interpreter runs as well, stays as it is where the script is a shell's.
+    """
+    first, _, rest = script.partition("\n")
+    if first == "#!/bin/sh":
+        real = f'exec {installed_prefix()}/venv/bin/python "$@"'
+        script = f'{first}\nif [ "$4" = hub ]; then {real}; fi\n{rest}'
     wrapper = f"{place}/venv/bin/python"
     with open(wrapper, "w", encoding="utf-8") as file:
         file.write(script)

@@ -55,6 +55,7 @@ def test_one_node_of_two_without_the_plugin(bare_node, marker):
         "-c",
         f'test "$SLURMD_NODENAME" = n1 || touch {marker}',
         container=SMALL,
+        FAIRLEAD_GATE_TIMEOUT="3",
     )
     assert result.returncode != 0
     assert "this node has no fairlead plugin" in result.stderr

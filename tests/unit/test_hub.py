@@ -32,6 +32,7 @@ class Step:
     """A hub for a step, with its nodes."""
 
     def __init__(self, nodes=2, environ=(), **facts):
+        self.nodes = nodes
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=512)
         life, self.srun = os.pipe()
         asked = {"cookie": COOKIE, "nodes": nodes, "job": 7, "step": 0, "quiet": 0, "ref": "x:1"}
@@ -52,7 +53,7 @@ class Step:
 
     def node(self, index, cookie=COOKIE):
         made = self.connect()
-        made.sendall(f"hello 1 {cookie} {index} n{index + 1} n[1-9]\n".encode())
+        made.sendall(f"hello 1 {cookie} {index} n{index + 1} n[1-{self.nodes}]\n".encode())
         return made
 
     def end(self):

@@ -194,3 +194,17 @@ def test_report_sums_each_phase_over_the_nodes_that_had_it():
         "  resolve     0.010s    0.010s    0.010s  n2",
         "  fetch       1.000s    2.000s    3.000s  n2",
     ]
+
+
+@pytest.mark.parametrize(
+    ("reference", "width", "line"),
+    [
+        ("h:5/a/b:1@sha256:" + "0" * 64, 0, "fairlead: pulling h:5/a/b:1: T"),
+        ("h:5/a/b@sha256:" + "0" * 64, 0, "fairlead: pulling h:5/a/b@sha256:000000000000: T"),
+        ("registry.example.org/team/b:1", 30, "fairlead: pulling ...am/b:1: T"),
+        ("registry.example.org/team/b:1", 12, "fairlead: pu"),
+        ("x\x1b[2J:1", 0, "fairlead: pulling x\\x1b[2J:1: T"),
+    ],
+)
+def test_line_of_progress_fits_its_terminal(reference, width, line):
+    assert hub_progress.told_of(reference, "T", width) == line

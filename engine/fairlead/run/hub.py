@@ -69,11 +69,11 @@ TICK_S = 0.5
 class Node:
     """One connection; ``seen`` is what is known of the node that it belongs to."""
 
-    __slots__ = ("accepted_at", "buffer", "out", "seen", "socket", "told")
+    __slots__ = ("accepted_at", "buffer", "out", "seen", "socket", "told", "waits")
 
     def __init__(self, socket: Socket, now: float) -> None:
         self.socket, self.accepted_at = socket, now
-        self.buffer, self.out, self.told = b"", b"", False
+        self.buffer, self.out, self.told, self.waits = b"", b"", False, False
         self.seen: hub_gate.Seen | None = None
 
 
@@ -198,13 +198,16 @@ class Hub:
         fd = node.socket.fileno()
         if fd < 0 or not node.out:
             return
+        waited = node.waits
         try:
             node.out = node.out[node.socket.send(node.out) :]
         except BlockingIOError:
             pass
         except OSError:
             node.out = b""  # its end will be read
-        self._epoll.modify(fd, select.EPOLLIN | (select.EPOLLOUT if node.out else 0))
+        node.waits = bool(node.out)
+        if node.waits != waited:
+            self._epoll.modify(fd, select.EPOLLIN | (select.EPOLLOUT if node.waits else 0))
         if node.told and not node.out:
             self.shut(node)
 

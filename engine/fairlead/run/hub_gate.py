@@ -19,6 +19,7 @@ from fairlead.run import hostlist
 TOGETHER_S = 1.0  # for others to fail, too
 VALUE_MAX = 120  # characters of a value that a line shows
 NODES_MAX = 200  # and of a host list
+NAME_MAX = 64
 # In this order: where several differ, the first is most often why the others do.
 WORDS = {
     "engine": "the engine's release",
@@ -76,7 +77,7 @@ class Meeting:
             return None
         self._begun_at = self._begun_at or now
         self.nodes = self.nodes or nodes
-        self.seen[index] = Seen(index, name or f"node {index}")
+        self.seen[index] = Seen(index, name[:NAME_MAX] or f"node {index}")
         return self.seen[index]
 
     def ready(self, node: Seen, took_us: int, facts: str, now: float) -> None:

@@ -42,8 +42,8 @@ class Line:
         if now < self._next_at:
             return
         self._next_at = now if self._terminal else now + EVERY_S
-        line = errors.one_line(f"fairlead: pulling {self._reference}: {text}")
-        self._write(f"\r\x1b[K{line[: _width()]}" if self._terminal else f"{line}\n")
+        line = told_of(self._reference, text, _width() if self._terminal else 0)
+        self._write(f"\r\x1b[K{line}" if self._terminal else f"{line}\n")
         self._shown = True
 
     def clear(self) -> None:
@@ -59,9 +59,21 @@ class Line:
             self._quiet = True
 
 
+def told_of(reference: str, text: str, width: int) -> str:
+    """Return the line, where it has a width cut in the image's name and not in what is told."""
+    name, _, digest = errors.one_line(reference).partition("@")
+    # Of a name that stands beside its digest the tag says more.
+    name = name if ":" in name.rpartition("/")[2] or not digest else f"{name}@{digest[:19]}"
+    room = width - len("fairlead: pulling : ") - len(text)
+    if width and len(name) > room:
+        name = f"...{name[3 - room :]}" if room > 3 else ""
+    line = f"fairlead: pulling {name}: {errors.one_line(text)}"
+    return line[:width] if width else line
+
+
 def _width() -> int:
     try:
-        return max(20, os.get_terminal_size(2).columns - 1)
+        return (os.get_terminal_size(2).columns or 80) - 1
     except OSError:
         return 79
 

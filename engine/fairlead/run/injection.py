@@ -115,7 +115,8 @@ def _same(verdict: inject.Verdict) -> tuple[tuple[str, str], ...]:
     for profile in verdict.profiles:
         files = [(soname, os.path.basename(path)) for soname, path in profile.closure]
         content = repr((profile.abi_class, sorted(files), profile.exports, profile.glibc))
-        names.append(f"{profile.name} ({kernel.plan_hash(content.encode()):08.8x})")
+        build = f"{kernel.plan_hash(content.encode()):016x}"
+        names.append(f"{profile.name} (build {build[:8]})")
     glibc = "; ".join(reason for reason in verdict.reasons if "glibc" in reason)
     return (
         ("mpi", f"the host's {', '.join(names)}"),
