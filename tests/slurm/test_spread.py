@@ -95,7 +95,8 @@ def gets(server, built):
 
 def step(*words, container, **variables):
     """Run a command on all four nodes, unless words say otherwise."""
-    return jobs.srun("-N4", *words, container=container, SLURM_CONF=CONF, timeout=60, **variables)
+    variables = {"FAIRLEAD_SPREAD": "auto", **variables, "SLURM_CONF": CONF}
+    return jobs.srun("-N4", *words, container=container, timeout=60, **variables)
 
 
 def is_run_by_all(result):

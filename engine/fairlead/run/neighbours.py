@@ -53,10 +53,13 @@ class Neighbours:
             leftovers.sweep(store)  # of this step, where it was requeued
             found = spread.Spread(self._channel, self._way(store), store, self._step.nodes)
             return found.__enter__()
+        except errors.BusyError as error:  # the store is one that nodes share
+            log.debug(f"this node asks the registry: {error.message}")
         except (errors.Error, OSError) as error:
             reason = error.message if isinstance(error, errors.Error) else str(error)
             log.note(f"each node asks the registry: {reason}")
-            return None
+        self._channel.send("all")  # nobody is to wait for what this node needs
+        return None
 
     def _way(self, store: Store) -> spread.Way:
         name = f"{self._step.job_id}.{self._step.step_id}"

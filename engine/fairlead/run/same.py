@@ -33,7 +33,7 @@ VALUE_MAX = 100
 _OWN = {
     "store", "site_store", "store_quota", "store_min_free", "keep_blobs", "shared_blobs", "pull",
     "resolve", "insecure_registries", "allowed_registries", "containers_config", "plan_cache",
-    "gate", "gate_timeout", "mpi_cma_check", "mpi_preflight",
+    "gate", "gate_timeout", "spread", "spread_dir", "mpi_cma_check", "mpi_preflight",
 }  # fmt: skip
 
 
