@@ -447,7 +447,8 @@ def _supply(
     from fairlead.store import transfer
 
     shared = config.shared_blobs
-    return transfer.Transfer(client, reference, store, stage, wanted, progress, shared, spread)
+    others = None if shared else spread
+    return transfer.Transfer(client, reference, store, stage, wanted, progress, shared, others)
 
 
 def remember(store: Store, stage: Stage, reference: Reference, record: Record) -> None:

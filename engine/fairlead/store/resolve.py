@@ -140,13 +140,31 @@ class _Documents:
         if self._store is None:
             return fetch()
         data = blobs.read(self._store, digest)
-        if data is None:
-            with Lock(self._store, blobs.lock_name(digest)):
-                data = blobs.read(self._store, digest)
-                if data is None:
-                    spread = self._spread
-                    data = fetch() if spread is None else spread.document(digest, fetch)
-                    self._keep(digest, data)
+        if data is None and self._spread is not None:
+            return self._together(digest, fetch, self._spread)
+        return self._own(digest, fetch) if data is None else data
+
+    def _own(self, digest: str, fetch: Callable[[], bytes]) -> bytes:
+        assert self._store is not None
+        with Lock(self._store, blobs.lock_name(digest)):
+            data = blobs.read(self._store, digest)
+            if data is None:
+                data = fetch()
+                self._keep(digest, data)
+        return data
+
+    def _together(self, digest: str, fetch: Callable[[], bytes], spread: Spread) -> bytes:
+        """Return what another node sent, or fetch it for all; nobody is waited for under a lock."""
+        data = spread.document(digest)
+        if data is not None:
+            self._keep(digest, data)
+            return data
+        try:
+            data = self._own(digest, fetch)
+        except BaseException:
+            spread.leave(digest)
+            raise
+        spread.send_document(digest, data)
         return data
 
     def _keep(self, digest: str, data: bytes) -> None:

@@ -186,8 +186,8 @@ class Spread:
         self._left_alone(blob.digest, stop)
         return None
 
-    def document(self, digest: str, fetch: Callable[[], bytes]) -> bytes:
-        """Return a small document, from a neighbour or by fetch; raises what fetch does."""
+    def document(self, digest: str) -> bytes | None:
+        """Return a small document that a neighbour sent; None where this node is to fetch it."""
         blob = Descriptor("", digest, 0)
         never = threading.Event()
         self.need((blob,))
@@ -195,7 +195,7 @@ class Spread:
         while (message := self._message(digest, never)) is not None:
             if message[0] == "fetch":
                 self._made_fetcher(digest, message[2])
-                break
+                return None
             if message[0] == "piece":
                 data = (b"" if message[3] == "0" else data) + _decoded(message[4])
             if message[0] == "have":
@@ -203,23 +203,18 @@ class Spread:
                     return data
                 self._say_vain(digest, errors.DigestError(""))
                 break
-        if not self.is_fetcher(digest):
-            self.leave(digest)
-            self._left_alone(digest, never)
-        return self._fetched_document(digest, fetch)
+        self.leave(digest)
+        self._left_alone(digest, never)
+        return None
 
-    def _fetched_document(self, digest: str, fetch: Callable[[], bytes]) -> bytes:
-        try:
-            data = fetch()
-        except BaseException:
-            self.leave(digest)
-            raise
-        if self.is_fetcher(digest):
-            if len(data) <= INLINE_DOCUMENT:
-                self._send_inline(digest, data)
-            else:
-                self._end(digest, "alone")
-        return data
+    def send_document(self, digest: str, data: bytes) -> None:
+        """Send a document to all who wait for it or will, if this node is its fetcher."""
+        if not self.is_fetcher(digest):
+            return
+        if len(data) <= INLINE_DOCUMENT:
+            self._send_inline(digest, data)
+        else:
+            self._end(digest, "alone")
 
     def send(self, blob: Descriptor, fd: int) -> None:
         """Send a verified blob to those who wait for it, if this node is its fetcher."""

@@ -6,8 +6,8 @@ Rules:
   when its digest has been verified.
 - Each digest is fetched by one process at a time; a second waits for the lock and then finds the
   blob.
-- A directory of shared blobs is asked before the registry, where the site has one; then the other
-  nodes of the step, which want the same (``spread``).
+- A directory of shared blobs is asked before the registry, where the site has one; or else the
+  other nodes of the step, which want the same (``spread``). Nobody waits for these under a lock.
 - At most ``WINDOW`` layers are open ahead of the one being unpacked, which bounds descriptors.
 - The first failure ends everything: sockets are broken, threads are joined, staged files go with
   their stage. No thread is left when ``with`` ends well. After Ctrl-C a thread that hangs in a
@@ -188,23 +188,35 @@ class Transfer:
 
     def _fetch(self, download: _Download) -> None:
         """Bring a layer here, and send it to the other nodes if they wait for it."""
-        digest, sent = download.descriptor.digest, -1
+        blob, sent = download.descriptor, -1
         try:
-            with Lock(self._store, blobs.lock_name(digest), self._stop):
-                writer = self._bring(download)
-                if self._spread is not None and self._spread.is_fetcher(digest):
+            # Without the lock: two steps whose nodes wait for each other must not hold what the
+            # other's nodes need.
+            received = self._received(blob)
+            with Lock(self._store, blobs.lock_name(blob.digest), self._stop):
+                writer = self._bring(download) if received is None else received
+                if received is not None:
+                    self._advance(download, received.fd, blob.size)
+                if self._spread is not None and self._spread.is_fetcher(blob.digest):
                     sent = os.dup(download.fd)  # whoever unpacks it closes it
                 self._verified(download)
                 if writer is not None:
                     writer.publish(self._store)
             if self._spread is not None and sent >= 0:
-                self._spread.send(download.descriptor, sent)
+                self._spread.send(blob, sent)
         except BaseException:
-            self._leave(download.descriptor)
+            if self._spread is not None:
+                self._spread.leave(blob.digest)
             raise
         finally:
             if sent >= 0:
                 os.close(sent)
+
+    def _received(self, blob: Descriptor) -> Writer | None:
+        """Return a layer that another node sent, verified; None where this node fetches it."""
+        if self._spread is None or self._is_stored(blob):
+            return None
+        return self._spread.receive(blob, self._staged(), self._stop)
 
     def _bring(self, download: _Download) -> Writer | None:
         """Return a layer that was brought here, verified; None if it was in the store already."""
@@ -212,12 +224,12 @@ class Transfer:
         found = blobs.open_layer(self._store, descriptor)
         if found is not None:
             self._advance(download, found, descriptor.size)
-            self._leave(descriptor)
             return None
-        writer = self._nearer(descriptor)
-        if writer is not None:
-            self._advance(download, writer.fd, descriptor.size)
-            return writer
+        if self._shared:
+            copied = shared_blobs.copy(self._shared, descriptor, self._staged())
+            if copied is not None:
+                self._advance(download, copied.fd, descriptor.size)
+                return copied
         writer = Writer(self._staged(), descriptor)
         self._advance(download, writer.fd, 0)
         for chunk in self._client.blob(self._reference, descriptor):
@@ -231,21 +243,6 @@ class Transfer:
     def _staged(self) -> str:
         with self._changed:
             return self._stage.name()
-
-    def _leave(self, blob: Descriptor) -> None:
-        if self._spread is not None:
-            self._spread.leave(blob.digest)
-
-    def _nearer(self, blob: Descriptor) -> Writer | None:
-        """Return a layer from nearer than the registry, verified; None if it is not there."""
-        writer = None
-        if self._shared:
-            writer = shared_blobs.copy(self._shared, blob, self._staged())
-        if writer is not None:
-            self._leave(blob)
-        elif self._spread is not None:
-            writer = self._spread.receive(blob, self._staged(), self._stop)
-        return writer
 
     def _advance(self, download: _Download, fd: int, count: int) -> None:
         with self._changed:
