@@ -167,7 +167,7 @@ class Blobs:
             return
         if blob.pieces:
             self._keep(blob, words)
-            for other in blob.waiting:
+            for other in tuple(blob.waiting):  # telling one may show that it is gone
                 for line in blob.pieces:
                     self._tell(other, line)
             blob.is_kept = self._kept <= MAX_KEPT
@@ -197,7 +197,7 @@ class Blobs:
         self._kept += len(line)
 
     def _pass_on(self, blob: _Blob, words: tuple[str, ...]) -> None:
-        for other in blob.waiting:
+        for other in tuple(blob.waiting):  # telling one may show that it is gone
             self._tell(other, " ".join(words))
 
     def _end(self, blob: _Blob, digest: str) -> None:
@@ -244,7 +244,7 @@ class Blobs:
         blob.fetcher = chosen
         del blob.waiting[chosen]
         self._tell(chosen, f"fetch {digest} {blob.attempt}")
-        for other in blob.waiting:
+        for other in tuple(blob.waiting):  # telling one may show that it is gone
             self._tell(other, f"wait {digest}")
 
     def _release(self, digest: str) -> None:
