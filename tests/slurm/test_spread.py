@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import uuid
 
 import jobs
 import pytest
-from installation import plugin_words, site_lists
+from installation import plugin_line, plugin_words, site_lists
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(os.path.dirname(HERE), "e2e"))
@@ -126,6 +127,11 @@ def left_in_stores():
 SUM = ("sha256sum", "/noise2")
 
 
+def site_store():
+    """Return the directory of the installed plugin's shared store."""
+    return re.search(r" site=(\S+)", plugin_line()[1])[1]
+
+
 @contextlib.contextmanager
 def sbcast_is(text):
     """Let another program stand in the place of sbcast on every node; REAL in its text is sbcast."""
@@ -158,9 +164,14 @@ def test_each_blob_is_fetched_once_by_sbcast(server, built):
 
 def test_nodes_with_shared_stores_fetch_each_blob_once(server, built):
     name = server.add("x/y", "1", built)
-    assert is_run_by_all(step(*SUM, container=name))
+    result = step(*SUM, container=name)
+    assert is_run_by_all(result)
+    assert "the node's shared store cannot be used" not in result.stderr
     assert gets(server, built) == [1] * 5
     assert left_in_stores() == []
+    for node in NODES:
+        held = os.listdir(on(node, f"{site_store()}/layers"))
+        assert len([file for file in held if file.endswith(".erofs")]) >= 4
 
 
 @pytest.mark.usefixtures("user_stores")

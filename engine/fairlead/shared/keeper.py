@@ -186,6 +186,7 @@ class _Keeper:
         leftovers.sweep(store)
         log.set_quiet(True)
         if asked.get("together") is True:
+            self._wire.accept_fds()
             self._handed = Handed(self._offer_blob, self._gone)
         listener = threading.Thread(target=self._listen, name="listen", daemon=True)
         listener.start()

@@ -29,11 +29,12 @@ import select
 import threading
 import time
 
-from fairlead import errors
+from fairlead import errors, log
 
 PROTOCOL = 1
 MAX_LINE = 1 << 20
 OFFER_S = 0.05
+SO_PASSRIGHTS = 83  # Source: include/uapi/asm-generic/socket.h, Linux 6.16
 MAX_FDS = 8  # that nobody has taken
 MAX_OFFER = 16 << 10  # well below what a socket takes at once that calls itself writable
 
@@ -77,6 +78,16 @@ class Wire:
             finally:
                 socket.detach()
             self._write(data[sent:])
+
+    def accept_fds(self) -> None:
+        """Let descriptors come: the broker has closed the storekeeper's socket to them."""
+        socket = _socket.socket(fileno=self._fd)
+        try:
+            socket.setsockopt(_socket.SOL_SOCKET, SO_PASSRIGHTS, 1)
+        except OSError as error:
+            log.debug(f"SO_PASSRIGHTS: {error.strerror}")  # before Linux 6.16: they come anyway
+        finally:
+            socket.detach()
 
     def take_fd(self) -> int | None:
         """Return the descriptor that came with the message just received; the caller closes it."""
