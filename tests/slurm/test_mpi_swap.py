@@ -10,6 +10,8 @@ import jobs
 import pytest
 from jobs import BULLSEYE, error_lines, output, srun
 
+pytestmark = pytest.mark.host_mpi("openmpi", 4)  # whose library is taken apart
+
 LIBRARIES = "/usr/lib/x86_64-linux-gnu"
 # What an older pthread_create would have to carry out: never bound to an older glibc.
 SHIM = """

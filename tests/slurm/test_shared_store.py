@@ -157,6 +157,7 @@ def test_image_without_layers_has_an_empty_root(server):
     assert result.returncode == 127
 
 
+@pytest.mark.host_mpi("openmpi", 4)
 def test_mpi_job_over_two_nodes_runs_from_the_shared_store():
     shown = output(srun("--mpi=pmix", "-N2", "-n4", "./hello_mpi", container=MPI))
     assert len(re.findall(r"rank \d of 4", shown)) == 4
