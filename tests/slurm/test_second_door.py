@@ -144,10 +144,12 @@ def test_failure_is_one_line_on_a_node_and_its_status(container, command, status
     assert line is None or said == line
 
 
-def test_users_words_are_no_commands_of_root(tmp_path):
-    """Slurm puts the name unquoted into a shell, which is the task's: it can do what its user can."""
-    result = srun("/bin/id", container="x'; id -u; echo '")
-    assert "0" not in result.stdout.split()
+def test_words_that_reach_the_shell_run_as_the_user():
+    """Slurm puts the name into a shell as it is: of the task, which can do what its user can."""
+    result = srun("-n1", "/bin/true", container="x'$(id -u >&2)'")
+    assert str(jobs.USER.pw_uid) in result.stderr.splitlines()
+    assert "0" not in result.stderr.splitlines()
+    assert result.returncode == 125
 
 
 def test_cancelled_step_ends_and_leaves_nothing():
