@@ -70,7 +70,8 @@ def test_host_newer_than_the_image_is_bound_to_the_images_glibc(mode):
     assert {size for _, size, *_ in ranks} == {"4"}
     host = build_id("/usr/lib/x86_64-linux-gnu/libmpi.so.40")
     assert all(host.startswith(found) for *_, found in ranks)
-    assert result.stderr == ""
+    # Where the image is new and the machine busy, how far it is.
+    assert [line for line in result.stderr.splitlines() if "pulling" not in line] == []
     libc = output(srun("sh", "-c", "ldd ./hello_mpi | grep libc.so", container=BULLSEYE))
     assert "/lib/x86_64-linux-gnu/libc.so.6" in libc
     plan = output(jobs.run("fairlead", "plan", "--mpi=host", BULLSEYE, "./hello_mpi"))

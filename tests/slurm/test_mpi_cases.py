@@ -205,11 +205,14 @@ def test_tools_in_the_container_see_its_own_libc(family, pmi):
 def test_two_images_in_one_job_share_no_namespace():
     """Nor do two steps of one image: what one writes to its root, the other does not see."""
     show = "readlink /proc/self/ns/mnt /proc/self/ns/user; ls /written 2>/dev/null"
+    # All three stand at a time: else the kernel may give one the number that another had.
+    here = "/tmp/fairlead-two-$SLURM_JOB_ID"
+    meet = f"touch {here}.$SLURM_STEP_ID; until [ $(ls {here}.* | wc -l) = 3 ]; do sleep 0.2; done"
     script = "".join(
-        f"srun -n1 --overlap --mpi=pmi2 --container={image(kind)} sh -c '{write}; sleep 2; {show}' &\n"
+        f"srun -n1 --overlap --mpi=pmi2 --container={image(kind)} sh -c '{write}; {meet}; {show}' &\n"
         for kind, write in (("openmpi", "touch /written"), ("mpich", ":"), ("openmpi", ":"))
     )
-    shown = jobs.batch(f"{script}wait\n", "-n3", "-N1").split()
+    shown = jobs.batch(f"{script}wait\nrm {here}.*\n", "-n3", "-N1").split()
     namespaces = [word for word in shown if word.startswith(("mnt:", "user:"))]
     assert len(namespaces) == 6
     assert len(set(namespaces)) == 6
