@@ -173,7 +173,7 @@ LINE = re.compile(
 def test_ranks_on_two_nodes_meet_in_kept_plans(engine, image, pmi, mode):
     image = frozen(image)
     options = (f"--mpi={pmi}", "-n4", f"--container-mpi={mode}", "./hello_mpi")
-    # The bed's nodes share the user's store: one that finds the other at work there keeps no plan.
+    # The launch that fetches an image, or first looks at the host's MPI, is not kept.
     output(srun("-n1", "true", container=image))
     output(srun(*options, nodes="n1,n2", container=image))
     assert engine.starts() >= 2  # and storekeepers, where the image is new

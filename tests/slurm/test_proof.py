@@ -361,6 +361,9 @@ def test_missing_symbol_is_named_before_the_launch(programs):
 @pytest.fixture
 def engine(other_prefix):
     with counted(other_prefix, site=False) as watched:
+        # The launch that fetches an image, or first looks at the host's MPI, is not kept.
+        output(srun("--nodelist=n1", "true", container=frozen(MPICH)))
+        watched.starts()
         yield watched
 
 
