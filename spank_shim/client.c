@@ -157,6 +157,8 @@ static const char *own_reference(void)
 	if (image && value)
 		refuse("error [usage]: --container-image: given together with --container (give one)");
 	style = image || file ? STYLE_PYXIS : NULL;
+	if (file || image || value)
+		unsetenv(VARIABLE_ENVIRONMENT_DIGEST); /* of the job around this command */
 	if (file && (image || value))
 		setenv(VARIABLE_ENVIRONMENT, file, 1);
 	else if (file || image || value)
@@ -246,50 +248,32 @@ static void ignore(const char *name)
 	say(line);
 }
 
-static int has_value(const char *variable, const char *value)
-{
-	const char *found = getenv(variable);
-
-	return found && strcmp(found, value) == 0;
-}
-
-/* Whether a registry may have to say which image a reference means now; the engine, which reads the settings, knows. */
-static int is_open(const char *reference)
-{
-	return !strstr(reference, "@sha") && *reference != '/' && *reference != '.' && strncmp(reference, "edf:", 4) != 0 &&
-	       strncmp(reference, "container-name:", 15) != 0 &&
-	       !has_value("FAIRLEAD_RESOLVE", "start") && !has_value("FAIRLEAD_PULL", "missing") &&
-	       !has_value("FAIRLEAD_PULL", "never");
-}
-
-/* Ask the engine what can be said before there are nodes, and return the reference as it is from now on: with the
- * digest that its tag has, so that every node, every task of an array and every step inside runs the same image. The
- * options are checked as well, unless within a job, where the engine on the node says the same at once. */
+/* The reference as it is from now on: with the digest that its tag has, so that every node, every task of an array and
+ * every step inside runs the same image. An environment file is from now on where it was found. */
 static const char *settled(const char *reference)
 {
-	static char asked[OPTION_MAX], frozen[OPTION_MAX]; /* of the component before, which must mean the same */
-	int freeze = is_open(reference);
-	char text[OPTION_MAX];
+	static char text[SUBMIT_MAX];
+	char *file, *digest;
 
-	if (freeze && *frozen && strcmp(asked, reference) == 0)
-		return frozen;
-	if (!freeze && (getenv("SLURM_JOB_ID") || !options_want_check()))
-		return reference;
-	switch (submit_ask(arguments.prefix, freeze ? "freeze" : "check", text, sizeof(text))) {
+	switch (submit_settle(arguments.prefix, reference, inherited, text)) {
 	case SUBMIT_REFUSED:
 		refuse(text);
 	case SUBMIT_NO_ENGINE:
-		if (freeze)
-			say("each node looks up what the tag means: no engine answers on this host");
+		say("each node looks up what the tag means: no engine answers on this host");
 		return reference;
 	case SUBMIT_FINE:
 		break;
 	}
-	if (!*text)
+	file = strchr(text, '\n');
+	digest = file ? strchr(file + 1, '\n') : NULL;
+	if (!*text || (file && !digest))
 		return reference;
-	snprintf(asked, sizeof(asked), "%s", reference);
-	snprintf(frozen, sizeof(frozen), "%s", text);
-	return frozen;
+	if (file) {
+		*file = *digest = '\0';
+		export(VARIABLE_ENVIRONMENT, file + 1);
+		export(VARIABLE_ENVIRONMENT_DIGEST, digest + 1);
+	}
+	return text;
 }
 
 static void export_options(const char *reference, int is_srun)

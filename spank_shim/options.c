@@ -331,6 +331,7 @@ void options_facts(FILE *out, char *const *environment)
 	add_fact(out, environment, "ref");
 	add_fact(out, environment, "style");
 	add_fact(out, environment, "environment");
+	add_fact(out, environment, "environment_digest");
 	for (size_t i = 0; i < COUNT; i++)
 		if (!(table[i].flags & APART) && first_of(table[i].key) == i)
 			add_fact(out, environment, table[i].key);

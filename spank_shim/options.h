@@ -26,6 +26,8 @@
 #define VARIABLE_STYLE VARIABLE_PREFIX "STYLE"
 /* The environment file that lies under an image that was named beside it. */
 #define VARIABLE_ENVIRONMENT VARIABLE_PREFIX "ENVIRONMENT"
+/* What it held when the job was submitted. */
+#define VARIABLE_ENVIRONMENT_DIGEST VARIABLE_ENVIRONMENT "_DIGEST"
 #define VARIABLE_WORKDIR VARIABLE_PREFIX "WORKDIR"
 #define VARIABLE_BATCH VARIABLE_PREFIX "BATCH"
 #define STYLE_PYXIS "pyxis"

@@ -32,7 +32,6 @@
 #include "slurm_api.h"
 #include "step_end.h"
 
-#define PROTOCOL "1"
 /* How long a node other than the first lets the others speak: in turn, so that a thousand failing nodes do not all speak
  * (and cancel) in one instant; the first to do so ends the step for the rest. */
 #define SPEAK_AFTER_MS 3000
@@ -239,7 +238,7 @@ static void build(spank_t spank, const struct facts *facts, struct engine_reques
 	if (!out || spank_get_item(spank, S_JOB_ENV, &request->environment) != ESPANK_SUCCESS)
 		refuse(125, "error [slurm]: slurmstepd does not show the environment to the plugin");
 	snprintf(helper, sizeof(helper), "%s/libexec/fairlead/fairlead-enter", arguments.prefix);
-	add(out, "protocol", PROTOCOL);
+	add(out, "protocol", ENGINE_PROTOCOL);
 	options_facts(out, request->environment);
 	add(out, "execute_entrypoint", arguments.execute_entrypoint ? "1" : NULL);
 	add(out, "scope", arguments.scope);

@@ -74,11 +74,10 @@ void slurm_api_option_reset(const char *name)
 void slurm_api_option_change(const char *name, const char *value)
 {
 	void *options = dlsym(RTLD_DEFAULT, "opt");
-	const char *before = slurm_api_option(name);
 	_Bool (*set)(void *, const char *, const char *, _Bool);
 
 	symbol("slurm_option_set", &set, sizeof(set));
-	if (options && set && before && *before && strcmp(before, "unset") != 0)
+	if (options && set)
 		set(options, name, value, 0);
 }
 

@@ -23,7 +23,7 @@ const char *slurm_api_option(const char *name);
 /* Whether the command line set an option, named by its letter. */
 int slurm_api_given(int letter);
 
-/* Give another value to a client option that is set. */
+/* Give a value to a client option; nothing happens where Slurm has none of that name. */
 void slurm_api_option_change(const char *name, const char *value);
 
 /* Clear a client option. */

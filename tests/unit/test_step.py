@@ -62,10 +62,10 @@ def test_step_options_become_the_request():
 )
 def test_options_are_checked_before_there_is_a_job(facts, status, line):
     code = "import sys; from fairlead.run import submit; sys.exit(submit.main('check'))"
-    packed_facts = b"".join(f"{k}={v}".encode() + b"\0" for k, v in facts.items())
+    request = packed({"protocol": "1", **facts}, {})
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(
-        [sys.executable, "-c", code], input=packed_facts, env=environ, capture_output=True
+        [sys.executable, "-c", code], input=request, env=environ, capture_output=True
     )
     assert done.returncode == status, done.stderr
     assert line in done.stdout.decode()

@@ -46,7 +46,7 @@ PROTOCOL = "1"
 def main() -> int:
     """Serve one step; the return value is for the log only, the answer went through the socket."""
     try:
-        fds = _serve(_read(REQUEST_FD))
+        fds = _serve(read(REQUEST_FD))
     except errors.Error as error:
         kernel.send_outcome(SOCKET_FD, error.status, error.line(), None)
         return error.status
@@ -90,7 +90,7 @@ def _serve(data: bytes) -> tuple[int, ...]:
         request, config, log.QuietProgress(f"pulling {request.reference}"), broker
     )
     mounts = (*ready.mounts, *upper.mounts(ready.plan, broker))
-    pending = keep.begin(_read(KEY_FD), start, ready, request, config) if start else None
+    pending = keep.begin(read(KEY_FD), start, ready, request, config) if start else None
     launch_block = block.compile_plan(ready.plan)
     block_fd = _memory_file(launch_block)
     if ready.named and ready.named.joins:
@@ -114,12 +114,8 @@ def _join(container: running.Running, request: launch.Request) -> tuple[int, ...
     return running.open_process(container, request.unshare).fds
 
 
-def read_facts(fd: int) -> dict[str, str]:
-    """Return the facts in a file, which are its ``key=value`` strings."""
-    return _pairs(_read(fd))
-
-
-def _read(fd: int) -> bytes:
+def read(fd: int) -> bytes:
+    """Return what a descriptor of the plugin's holds, and close it."""
     with open(fd, "rb") as file:
         return file.read()
 
@@ -161,7 +157,8 @@ def launch_from(
 
     told = {key for key in ("workdir", "entrypoint", "writable", "mpi") if facts.get(key)}
     told |= {"image"} if inner is None and request.reference else set()
-    return environment.applied(request, config, name, frozenset(told))
+    digest = facts.get("environment_digest", "")
+    return environment.applied(request, config, name, frozenset(told), digest)
 
 
 def request_from(

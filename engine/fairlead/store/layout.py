@@ -14,6 +14,7 @@
       quarantine/              damaged objects, taken out of use (see quarantine)
       containers/              what was written to named containers (see containers)
       host/                    what is known of the host's MPI (see host.mpi)
+      jobs/                    what tags meant in a job (see frozen)
 
 Rules:
 - An object visible under its final name is complete and verified. Everything below ``tmp`` whose
