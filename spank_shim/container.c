@@ -130,7 +130,8 @@ void container_build(struct engine_request *request, struct channel_message *ret
 	request->key = NULL;
 	if (may_be_kept(request))
 		make_key(request);
-	if (request->key && replay(request, ret_fds))
+	request->kept = request->key && replay(request, ret_fds);
+	if (request->kept)
 		memset(ret_message, 0, sizeof(*ret_message));
 	else
 		engine_run(request, ret_message, ret_fds);

@@ -19,6 +19,7 @@ struct engine_request {
 	char *key;          /* under which the engine may keep its plan (plan_key.h); NULL: not at all */
 	size_t key_size;
 	int child; /* set by engine_run() */
+	int kept;  /* set by container_build(): no engine was asked */
 };
 
 /* Start the engine and wait for its answer. Fills message and fds (channel.h); a failure to start or an engine that

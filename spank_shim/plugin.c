@@ -4,6 +4,7 @@
  *
  *   client.c   srun, sbatch, salloc     as the user, before the job
  *   remote.c   slurmstepd               root until user_init, then the user
+ *   launch_log.c slurmstepd             a line about the step for the site's logs
  *   container.c slurmstepd's task       the container from a kept plan, else from the engine
  *   engine.c   slurmstepd's task        starts the Python engine, once per node and step
  *   lost_world.c slurmstepd             ends a step of which some ranks have lost their MPI world
@@ -93,5 +94,13 @@ EXPORT int slurm_spank_task_exit(spank_t spank, int argc, char *argv[])
 {
 	(void)argc, (void)argv;
 	lost_world_task_exit(spank);
+	return 0;
+}
+
+EXPORT int slurm_spank_exit(spank_t spank, int argc, char *argv[])
+{
+	(void)spank, (void)argc, (void)argv;
+	if (spank_context() == S_CTX_REMOTE)
+		remote_exit();
 	return 0;
 }

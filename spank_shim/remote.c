@@ -25,6 +25,7 @@
 #include "broker_start.h"
 #include "container.h"
 #include "exec.h"
+#include "launch_log.h"
 #include "lost_world.h"
 #include "namespace.h"
 #include "options.h"
@@ -44,6 +45,7 @@ struct shared {
 	pthread_mutex_t lock;
 	int state;
 	int status;
+	struct launch_record record;
 };
 
 struct facts {
@@ -56,8 +58,7 @@ struct facts {
 
 static char early_error[256];
 static struct shared *shared;
-static int parked[2] = { -1, -1 };
-static int broker = -1;
+static int parked[2] = { -1, -1 }, broker = -1;
 
 static void remember(const char *what, int err)
 {
@@ -125,6 +126,7 @@ void remote_user_init(spank_t spank)
 	pthread_mutexattr_destroy(&attributes);
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, parked) < 0)
 		remember("socket pair", errno);
+	launch_log_begin(spank, &shared->record);
 	lost_world_listen(spank);
 }
 
@@ -311,6 +313,7 @@ static void get_container(spank_t spank, const struct facts *facts, int fds[CHAN
 		refuse(125, "error [slurm]: cannot take the step's lock: %s", strerror(err));
 	if (shared->state == STATE_NONE) {
 		build(spank, facts, &request, &message, fds);
+		launch_log_built(&shared->record, &message, fds[CHANNEL_BLOCK], request.kept);
 		if (message.status != 0)
 			fail(spank, facts, &message);
 		err = channel_send(parked[0], 0, NULL, fds);
@@ -389,4 +392,10 @@ void remote_task_init(spank_t spank)
 	get_container(spank, &facts, fds);
 	hand_over(spank, &facts, argv, fds);
 	signal(SIGTERM, SIG_DFL);
+}
+
+void remote_exit(void)
+{
+	if (shared && *arguments.log)
+		launch_log_write(&shared->record, arguments.log);
 }
