@@ -26,6 +26,7 @@ VERBS = {
     "plan": "show what a launch would do, and why, without doing it",
     "edf": "check and show environment files (EDF)",
     "ps": "list your running containers on this node",
+    "jobs": "show who ran which image, by what Slurm has kept",
     "exec": "run a command in a running container",
     "commit": "save a named container as an image or a file",
     "push": "copy an image to a registry or an OCI layout",

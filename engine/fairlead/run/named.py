@@ -226,9 +226,9 @@ def forget_ended(store: Store, own: str = "") -> None:
     job = own.partition(".")[0]
     if not any(str(item.job) != job for item in others):
         return
-    from fairlead.host import slurm
+    from fairlead.host import jobs
 
-    living = slurm.living_jobs()
+    living = jobs.living()
     if living is None:
         return
     names = {item.name for item in running.all_of()}

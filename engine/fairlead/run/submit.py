@@ -119,6 +119,7 @@ def frozen(
 
 def _of_job(found: reference.Reference, config: settings.Config, environ: Mapping[str, str]) -> str:
     """Return the digest of a tag: in a job what its first step was told."""
+    from fairlead.host import jobs
     from fairlead.store import frozen as kept
     from fairlead.store import layout
 
@@ -130,17 +131,11 @@ def _of_job(found: reference.Reference, config: settings.Config, environ: Mappin
         digest = kept.digest(store, job, str(found))
         if not digest:
             digest = kept.settle(store, job, str(found), _asked(found, config))
-            kept.forget_ended(store, job.cluster, _living)
+            kept.forget_ended(store, job.cluster, jobs.living)
     except (errors.StoreError, errors.SpaceError) as error:
         log.warning(f"other steps of this job look {found} up for themselves: {error.message}")
         return _asked(found, config)
     return digest
-
-
-def _living() -> frozenset[int] | None:
-    from fairlead.host import slurm
-
-    return slurm.living_jobs()
 
 
 def _asked(found: reference.Reference, config: settings.Config) -> str:

@@ -8,8 +8,8 @@ Rules:
 - JOB is the array's where the job is a task of one. A job that is requeued starts anew: it may run
   on another host, which knows nothing of the first time.
 - The first of two steps that ask at once is right; the other takes its answer.
-- It lies in the user's store on the host where srun was typed. It goes with ``fairlead store gc``,
-  and when another job of that user comes to have one, once it is a day old and its job has ended.
+- It lies in the user's store on the host where srun was typed. It goes when another job of that
+  user comes to have one, once it is a day old and its job has ended.
 """
 
 from __future__ import annotations
