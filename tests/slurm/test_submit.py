@@ -107,7 +107,9 @@ def released(job, paths, count):
 
 
 def test_steps_that_name_a_tag_agree_though_it_moves(moving, place):
-    """Each srun names the tag itself; two at once, and the tag moves after the first two."""
+    """Each srun names the tag itself; two at once, and the tag moves after the first two.
+
+    The last is told that the job was requeued, which Slurm delays by two minutes."""
     tag, move = moving
     first, moved = digest_of(SMALL), digest_of(OTHER)
     script = f"""
@@ -115,6 +117,7 @@ srun -n1 --overlap --container={tag} sh -c '{SAY}' & srun -n1 --overlap --contai
 touch {place}/ready; while ! test -e {place}/moved; do sleep 0.1; done
 srun -n1 --container={tag} sh -c '{SAY}'
 srun -n1 --container-image={tag.replace("/", "#", 1)} sh -c '{SAY}'
+SLURM_RESTART_COUNT=1 srun -n1 --container={tag} sh -c '{SAY}' 2>{place}/noted
 """
     path = f"{place}/0"
     job = held(place, script, "-n2", f"--output={path}")
@@ -123,8 +126,8 @@ srun -n1 --container-image={tag.replace("/", "#", 1)} sh -c '{SAY}'
         jobs.wait_for(lambda: os.path.exists(f"{place}/ready"), 120)
         move(OTHER)
         open(f"{place}/moved", "w", encoding="ascii").close()
-        jobs.wait_for(lambda: len(_lines(path)) == 4, 120)
-        assert _lines(path) == [f"{tag}@{first}"] * 4
+        jobs.wait_for(lambda: len(_lines(path)) == 5, 120)
+        assert _lines(path) == [*[f"{tag}@{first}"] * 4, f"{tag}@{moved}"]
         assert output(srun("-n1", "sh", "-c", SAY, container=tag)).strip() == f"{tag}@{moved}"
     finally:
         jobs.run("scancel", job)
