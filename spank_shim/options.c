@@ -79,6 +79,9 @@ static const struct entry table[] = {
 	  "auto, all, none", 0 },
 	{ "container-annotation", "NAME=VALUE[,...]", WITH "say something by which the site's hooks may be chosen",
 	  "annotation", NULL, NULL, NULL, LIST | CHECKED },
+	{ "container-slurm", NULL, WITH "bring Slurm's client programs (srun, sbatch, squeue...)", "slurm_inside", "1", NULL,
+	  NULL, 0 },
+	{ "no-container-slurm", NULL, WITH "leave them out (default)", "slurm_inside", "0", NULL, NULL, 0 },
 	{ "container-batch", NULL,
 	  "[fairlead] sbatch: run the batch script itself inside; with --container it runs on the host by default, and its "
 	  "sruns inherit the container", "batch", "1", NULL, NULL, 0 },

@@ -65,6 +65,7 @@ class Config(NamedTuple):
     writable: bool
     upper: str
     upper_size: str
+    slurm_inside: bool
     gpu: str
     cdi_dirs: tuple[str, ...]
     hooks_dirs: tuple[str, ...]

@@ -209,6 +209,11 @@ SETTINGS: dict[str, Setting] = {
         "is free on the disk; empty: half of the memory, a tenth of the disk",
         form=_SIZE,
     ),
+    "slurm_inside": Setting(
+        False,
+        "FAIRLEAD_SLURM_INSIDE",
+        "bring Slurm's client programs of the node (srun, sbatch, squeue...) into every container",
+    ),
     "gpu": Setting(
         "auto",
         "FAIRLEAD_GPU",

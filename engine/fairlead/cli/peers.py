@@ -165,7 +165,7 @@ com.hooks.aws_ofi_nccl.* | - | bring the plug-in in the image, or mount it
 com.hooks.ssh.* | - | nothing listens in a container: srun --overlap, fairlead exec
 com.hooks.nvidia_cuda_mps.* | - | start the daemon in the job, outside
 com.hooks.dcgm.* | - | only by a hook of the site
-com.hooks.slurm.* | - | srun runs outside of the container
+com.hooks.slurm.enabled | --slurm |
 com.hooks.slurm-global-sync.* | - | only by a hook of the site
 com.pyxis.pytorch_remap_vars | = |
 com.pyxis.entrypoint_log | = | what the entrypoint prints is always shown

@@ -20,10 +20,12 @@ from fairlead.plan import request as launch
 
 # Names of what a door may have been told by itself.
 IMAGE, WORKDIR, ENTRYPOINT, WRITABLE, MPI = "image", "workdir", "entrypoint", "writable", "mpi"
+SLURM_INSIDE = "slurm_inside"
 MPI_TYPE = "com.hooks.mpi.type"
 MPI_ENABLED = "com.hooks.mpi.enabled"
+SLURM = "com.hooks.slurm.enabled"
 PYTORCH, ENTRYPOINT_LOG = "com.pyxis.pytorch_remap_vars", "com.pyxis.entrypoint_log"
-FLAGS = (MPI_ENABLED, PYTORCH, ENTRYPOINT_LOG)
+FLAGS = (MPI_ENABLED, PYTORCH, ENTRYPOINT_LOG, SLURM)
 _WORDS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
@@ -49,7 +51,7 @@ ANNOTATIONS = {
     "com.hooks.ssh": Annotation("nothing listens in a container; srun --overlap reaches it"),
     "com.hooks.nvidia_cuda_mps": Annotation("start the daemon in the job, outside"),
     "com.hooks.dcgm": Annotation("a hook of the site"),
-    "com.hooks.slurm": Annotation("srun runs outside of the container"),
+    SLURM: Annotation("--slurm: Slurm's client programs of the host come along", True),
     "com.hooks.slurm-global-sync": Annotation("a hook of the site"),
     PYTORCH: Annotation("whether PyTorch gets its variables", True),
     ENTRYPOINT_LOG: Annotation("--container-entrypoint-log", True),
@@ -94,6 +96,9 @@ def under(
         result = result._replace(remap_pytorch=remap)
     if shown is not None:
         result = result._replace(entrypoint_log=shown)
+    clients = flag(definition, SLURM)
+    if clients is not None and SLURM_INSIDE not in told:
+        result = result._replace(slurm_inside=clients)
     if MPI not in told:
         wanted = flag(definition, MPI_ENABLED)
         result = result if wanted is None else result._replace(mpi="host" if wanted else "image")

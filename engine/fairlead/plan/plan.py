@@ -111,7 +111,7 @@ def make(
         *directories,
         *edits.mounts,
         *mounts.slurm_directories(request, facts),
-        *mounts.identity_files(inside, source.passwd, source.group),
+        *mounts.identity_files(inside, source.passwd, source.group, edits.accounts),
         *(world.step_mounts(injection.world) if injection.world else ()),
     ]
     all_mounts = mounts.with_volumes(own, request.volumes)

@@ -85,6 +85,7 @@ def apply(request: launch.Request, facts: Mapping[str, str]) -> launch.Request:
         entrypoint = pyxis and facts.get("execute_entrypoint") == "1"
     home = _boolean(facts, "mount_home", "--container-mount-home")
     writable = _boolean(facts, "writable", "--container-writable")
+    slurm = _boolean(facts, "slurm_inside", "--container-slurm")
     return request._replace(
         mpi=facts.get("mpi") or request.mpi,
         workdir=facts.get("workdir") or request.workdir,
@@ -105,6 +106,7 @@ def apply(request: launch.Request, facts: Mapping[str, str]) -> launch.Request:
         save=_save(facts.get("save", ""), request.cwd),
         starts_in_image=pyxis or request.starts_in_image,
         remap_pytorch=pyxis or request.remap_pytorch,
+        slurm_inside=request.slurm_inside if slurm is None else slurm,
     )
 
 

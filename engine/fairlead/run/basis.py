@@ -124,7 +124,7 @@ def collect(
     keys = _keys(ready, config)
     if keys is None:
         return None
-    files = [*keys, *start.files, *request.seen]
+    files = [*keys, *start.files, *request.seen, *ready.seen]
     files += [*_image(store, ready), *_node(ready.facts, request)]
     steps, same = _pmix(environ)
     files += steps

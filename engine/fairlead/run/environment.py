@@ -33,7 +33,11 @@ def applied(
     found = edf.load(
         name, request.environ, request.cwd, lambda path: seen.append(witness.file(path))
     )
-    settled = {key for key in (definitions.MPI, definitions.WRITABLE) if _is_said(config, key)}
+    settled = {
+        key
+        for key in (definitions.MPI, definitions.WRITABLE, definitions.SLURM_INSIDE)
+        if _is_said(config, key)
+    }
     result = definitions.under(request, found, told | settled)
     if reference.environment(result.reference) is not None:
         raise errors.EdfError(

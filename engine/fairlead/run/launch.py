@@ -23,6 +23,7 @@ from fairlead.shared import site
 from fairlead.store import fetch, layers, layout, meaning
 
 if TYPE_CHECKING:
+    from fairlead.host import witness
     from fairlead.run import named
 
 _ETC_FILE_LIMIT = 1 << 20
@@ -41,6 +42,7 @@ class Ready(NamedTuple):
         injection: name in the node's shared store of what the last of the mounts is, or empty.
         may_be_kept: its devices and hooks depend on nothing that a kept plan would not know.
         named: of a launch with a name, what is known of the container; None of any other.
+        seen: files that it was made from, beyond those that every launch is.
     """
 
     plan: launch_plan.Plan
@@ -51,6 +53,7 @@ class Ready(NamedTuple):
     injection: str = ""
     may_be_kept: bool = True
     named: named.Named | None = None
+    seen: tuple[witness.Seen, ...] = ()
 
 
 def prepare(
@@ -120,11 +123,19 @@ def _ready(
     )
     node = facts.read(request.environ, candidates)
     more, may_be_kept = _edits(request, image, config, files)
+    seen: tuple[witness.Seen, ...] = ()
+    if request.slurm_inside:
+        from fairlead.run import clients
+
+        of_slurm, seen = clients.edits(request)
+        more = plan_edits.joined(more, of_slurm)
     plan = launch_plan.make(source, request, node, brought, more)
     if brought.mount >= 0:
         mounts = (*mounts, brought.mount)
     # What a squashfs file was unpacked to is in no basis.
-    return Ready(plan, mounts, image, node, name, brought.shared, may_be_kept and not trees)
+    return Ready(
+        plan, mounts, image, node, name, brought.shared, may_be_kept and not trees, seen=seen
+    )
 
 
 def _ruled(request: launch_request.Request, config: settings.Config) -> launch_request.Request:

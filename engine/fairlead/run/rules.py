@@ -22,7 +22,7 @@ from fairlead.plan import mounts as plan_mounts
 from fairlead.plan import request as launch_request
 
 # Of a request, by the setting that it came from unless an option said otherwise.
-_ASKED = ("mpi", "mount_home", "writable", "upper", "upper_size")
+_ASKED = ("mpi", "mount_home", "writable", "upper", "upper_size", "slurm_inside")
 
 
 def request(asked: launch_request.Request, config: settings.Config) -> launch_request.Request:

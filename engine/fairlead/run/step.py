@@ -159,7 +159,11 @@ def launch_from(
         return request, config
     from fairlead.run import environment
 
-    told = {key for key in ("workdir", "entrypoint", "writable", "mpi") if facts.get(key)}
+    told = {
+        key
+        for key in ("workdir", "entrypoint", "writable", "mpi", "slurm_inside")
+        if facts.get(key)
+    }
     told |= {"image"} if inner is None and request.reference else set()
     return environment.applied(request, config, name, frozenset(told))
 
@@ -190,6 +194,7 @@ def request_from(
         upper=config.upper,
         upper_size=config.upper_size,
         step=step,
+        slurm_inside=config.slurm_inside,
     )
     return pyxis.apply(request, facts)
 
