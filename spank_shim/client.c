@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "arguments.h"
+#include "component.h"
 #include "options.h"
 #include "report.h"
 #include "seal.h"
@@ -22,6 +23,7 @@ static char *inherited;   /* SLURM_CONTAINER as the client found it: from the jo
 static char *exported;    /* SLURM_CONTAINER as the component before left it (sbatch, salloc) */
 static char *first_choice; /* of the first component of a heterogeneous job */
 static int components;
+static int apart; /* srun's step has components, each with choices of its own */
 static int given; /* the container was named for this command, not inherited */
 static const char *style; /* whose meaning its options have; NULL: our own */
 
@@ -100,6 +102,7 @@ int client_init(spank_t spank, int argc, char *argv[])
 	arguments_read(argc, argv);
 	open_environment();
 	forget_replayed_options();
+	component_begin();
 
 	/* Slurm sets it only if it is unset: a stale value would name the outer job's container in the tasks. */
 	inherited = value ? strdup(value) : NULL;
@@ -181,9 +184,11 @@ static const char *kept_reference(void)
 	return reference;
 }
 
-static const char *settle_reference(void)
+static const char *settle_reference(int *ret_silent)
 {
 	const char *reference = own_reference();
+
+	*ret_silent = !reference && !(inherited && *inherited);
 
 	given = reference && strcmp(reference, "none") != 0;
 	if (!reference && inherited && *inherited) {
@@ -205,36 +210,22 @@ static const char *settle_reference(void)
 	return reference;
 }
 
-/* Slurm answers with a word for an option that is not set, or that this command does not have. */
-static int is_set(const char *name)
+/* sbatch and salloc have one environment for all components. */
+static void check_same(const char *reference)
 {
-	const char *value = slurm_api_option(name);
-
-	return value && *value && strcmp(value, "unset") != 0 && strcmp(value, "invalid-context") != 0;
-}
-
-/* srun keeps a copy of its options for each component of a heterogeneous step, taken after client_settle(). */
-static int is_heterogeneous(void)
-{
-	FILE *words = fopen("/proc/self/cmdline", "re");
-	int found = components > 0 || is_set("het-group");
-	char *word = NULL;
-	size_t size = 0;
-
-	while (!found && words && getdelim(&word, &size, '\0', words) > 0)
-		found = strcmp(word, ":") == 0;
-	free(word);
-	if (words)
-		fclose(words);
-	return found;
+	if (components++ == 0)
+		first_choice = reference ? strdup(reference) : NULL;
+	else if ((!reference) != (!first_choice) || (reference && strcmp(reference, first_choice) != 0))
+		refuse("error [usage]: the components of a heterogeneous job must name the same container "
+		       "(give each component of its sruns its own)");
 }
 
 /* Options under which the container's choice or the command's seal would be lost on the way. */
 static void refuse_conflicts(void)
 {
-	if (spank_context() == S_CTX_LOCAL && is_set("bcast"))
+	if (spank_context() == S_CTX_LOCAL && slurm_api_is_set("bcast"))
 		refuse("error [usage]: --bcast together with --container (the image brings the program; drop --bcast)");
-	if (spank_context() == S_CTX_ALLOCATOR && is_set("export-file"))
+	if (spank_context() == S_CTX_ALLOCATOR && slurm_api_is_set("export-file"))
 		refuse("error [usage]: --export-file drops the container's variables (use --export)");
 }
 
@@ -316,15 +307,15 @@ static void export_options(const char *reference, int is_srun)
 
 int client_settle(void)
 {
-	const char *reference, *workdir = options_given("workdir");
-	int is_srun = spank_context() == S_CTX_LOCAL;
+	const char *reference, *workdir = options_given("workdir"), *problem;
+	int is_srun = spank_context() == S_CTX_LOCAL, silent;
 
 	if (options_error())
 		refuse(options_error());
 	/* What the component before this one exported is no choice of this one. */
 	if (components && exported && getenv("SLURM_CONTAINER") && strcmp(getenv("SLURM_CONTAINER"), exported) == 0)
 		unsetenv("SLURM_CONTAINER");
-	reference = settle_reference();
+	reference = settle_reference(&silent);
 	if (reference)
 		refuse_conflicts();
 	else
@@ -332,13 +323,11 @@ int client_settle(void)
 	if (workdir && workdir[0] != '/')
 		refuse("error [workdir]: --container-workdir: not an absolute path (write it from /)");
 	/* Out of reach of client_seal(), slurmstepd would find a container of its own: the label is given up here. */
-	if (is_srun && is_heterogeneous())
+	apart = is_srun && component_is_one();
+	if (apart)
 		slurm_api_option_reset("container");
-	if (components++ == 0)
-		first_choice = reference ? strdup(reference) : NULL;
-	else if ((!reference) != (!first_choice) || (reference && strcmp(reference, first_choice) != 0))
-		refuse("error [usage]: the components of a heterogeneous step must name the same container "
-		       "(give --container to each, or run separate sruns)");
+	if (!is_srun)
+		check_same(reference);
 	export_options(reference, is_srun);
 	if (reference) {
 		reference = settled(reference);
@@ -348,6 +337,9 @@ int client_settle(void)
 	if (is_srun) {
 		/* The next component of a heterogeneous job must start clean; put back by client_seal(). */
 		unsetenv("SLURM_CONTAINER");
+		problem = apart ? component_settle(reference != NULL, silent) : NULL;
+		if (problem)
+			refuse(problem);
 		return 0;
 	}
 	export("SLURM_CONTAINER", reference);
@@ -373,16 +365,18 @@ static int replace(char **word, char *text)
 
 int client_seal(spank_t spank)
 {
-	const char *reference = getenv(VARIABLE_REFERENCE);
+	const char *reference = apart ? NULL : getenv(VARIABLE_REFERENCE);
 	char **argv = NULL;
 	uint32_t step = 0;
 	int argc = 0;
 
 	/* The label stays in squeue and scontrol show step: the step was created with it. */
 	slurm_api_option_reset("container");
-	if (!reference)
+	/* Of components srun shows the command of one only, whichever it starts first. */
+	if (apart ? !component_some_contained() : !reference)
 		return 0;
-	export("SLURM_CONTAINER", reference);
+	if (reference)
+		export("SLURM_CONTAINER", reference);
 	/* salloc's own shell: on the host, like a batch script; the sruns typed there inherit the container. */
 	if (spank_get_item(spank, S_JOB_STEPID, &step) == ESPANK_SUCCESS && step == STEP_INTERACTIVE) {
 		if (given) {
@@ -398,7 +392,7 @@ int client_seal(spank_t spank)
 		return -1;
 	}
 	/* The array is the one that the launch message is made of; its strings may be replaced, not their number. */
-	if (is_set("multi-prog") && argc >= 2)
+	if (slurm_api_is_set("multi-prog") && argc >= 2)
 		return replace(&argv[1], seal_programs(argv[1]));
 	return replace(&argv[0], seal_command(argv[0]));
 }

@@ -308,7 +308,7 @@ int options_want_check(void)
 	return 0;
 }
 
-static const char *value_in(char *const *environment, const char *name)
+const char *options_value_in(char *const *environment, const char *name)
 {
 	size_t length = strlen(name);
 
@@ -324,17 +324,66 @@ static void add_fact(FILE *out, char *const *environment, const char *key)
 	char name[64];
 
 	variable_of(key, name);
-	value = value_in(environment, name);
+	value = options_value_in(environment, name);
 	if (value && *value)
 		fprintf(out, "%s=%s%c", key, value, 0);
 }
 
-void options_facts(FILE *out, char *const *environment)
+static void each_key(void (*visit)(const char *key, void *context), void *context)
 {
-	add_fact(out, environment, "ref");
-	add_fact(out, environment, "style");
-	add_fact(out, environment, "environment");
+	visit("ref", context);
+	visit("style", context);
+	visit("environment", context);
 	for (size_t i = 0; i < COUNT; i++)
 		if (!(table[i].flags & APART) && first_of(table[i].key) == i)
-			add_fact(out, environment, table[i].key);
+			visit(table[i].key, context);
+}
+
+struct variable_visit {
+	void (*visit)(const char *variable, void *context);
+	void *context;
+};
+
+static void visit_variable(const char *key, void *context)
+{
+	const struct variable_visit *visit = context;
+	char name[64];
+
+	variable_of(key, name);
+	visit->visit(name, visit->context);
+}
+
+void options_each_variable(void (*visit)(const char *variable, void *context), void *context)
+{
+	struct variable_visit outer = { visit, context };
+
+	each_key(visit_variable, &outer);
+}
+
+void options_begin_again(void)
+{
+	for (size_t i = 0; i < COUNT; i++) {
+		free(chosen[i]);
+		chosen[i] = NULL;
+		by[i] = NULL;
+	}
+}
+
+struct facts {
+	FILE *out;
+	char *const *environment;
+};
+
+static void visit_fact(const char *key, void *context)
+{
+	const struct facts *facts = context;
+
+	add_fact(facts->out, facts->environment, key);
+}
+
+void options_facts(FILE *out, char *const *environment)
+{
+	struct facts facts = { out, environment };
+
+	each_key(visit_fact, &facts);
 }

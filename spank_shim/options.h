@@ -49,6 +49,15 @@ void options_without_container(void (*tell)(const char *name));
 /* Whether an option was chosen, in whatever way, whose value has a grammar that only the engine knows. */
 int options_want_check(void);
 
+/* Call back with the name of each variable that hands a choice on. */
+void options_each_variable(void (*visit)(const char *variable, void *context), void *context);
+
+/* Forget what the command line chose: the next component of a heterogeneous step has words of its own. */
+void options_begin_again(void);
+
+/* The value in an environment ("NAME=VALUE" strings and NULL), or NULL. */
+const char *options_value_in(char *const *environment, const char *name);
+
 /* Write the facts of an environment ("NAME=VALUE" strings and NULL), each with its NUL. */
 void options_facts(FILE *out, char *const *environment);
 

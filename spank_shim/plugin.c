@@ -15,6 +15,7 @@
 
 #include "arguments.h"
 #include "client.h"
+#include "component.h"
 #include "lost_world.h"
 #include "options.h"
 #include "remote.h"
@@ -62,6 +63,7 @@ EXPORT int slurm_spank_init_post_opt(spank_t spank, int argc, char *argv[])
 	case S_CTX_ALLOCATOR:
 		return client_settle();
 	case S_CTX_REMOTE:
+		component_take(spank);
 		remote_start_broker(spank);
 		return 0;
 	default:

@@ -23,6 +23,7 @@
 #include "arguments.h"
 #include "broker.h"
 #include "broker_start.h"
+#include "component.h"
 #include "container.h"
 #include "exec.h"
 #include "lost_world.h"
@@ -204,6 +205,7 @@ static void read_facts(spank_t spank, struct facts *ret, char ***ret_argv)
 	spank_get_item(spank, S_JOB_NODEID, &ret->node);
 	spank_get_item(spank, S_JOB_LOCAL_TASK_COUNT, &ret->local_tasks);
 	spank_get_item(spank, S_JOB_TOTAL_TASK_COUNT, &ret->tasks);
+	ret->tasks = component_tasks(spank, ret->tasks);
 	if (!getcwd(ret->cwd, sizeof(ret->cwd)) || ret->cwd[0] != '/')
 		ret->cwd[0] = '\0';
 	if (spank_get_item(spank, S_JOB_ARGV, &argc, &argv) != ESPANK_SUCCESS || argc < 1 || !argv || !argv[0])
@@ -378,7 +380,11 @@ void remote_task_init(spank_t spank)
 	struct facts facts;
 	char **argv;
 
+	if (component_is_lost())
+		refuse(125, "error [slurm]: the components of this step cannot be told apart: --export, or a plugin, has "
+		       "taken the variable that numbers them (run separate sruns)");
 	if (!wanted(spank)) {
+		component_open_seal(spank);
 		check_client(spank);
 		return; /* a sealed command then fails to execute, as it must */
 	}

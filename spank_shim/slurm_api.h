@@ -23,6 +23,12 @@ const char *slurm_api_option(const char *name);
 /* Whether the command line set an option, named by its letter. */
 int slurm_api_given(int letter);
 
+/* Whether an option of this command has a value. */
+int slurm_api_is_set(const char *name);
+
+/* Set an option of this command, given or not. 0, or -1 if the release does not let a plugin do that. */
+int slurm_api_option_set(const char *name, const char *value);
+
 /* Give another value to a client option that is set. */
 void slurm_api_option_change(const char *name, const char *value);
 
