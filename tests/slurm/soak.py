@@ -7,8 +7,10 @@ machine, files in the shared places, cgroups, processes. ``steps``, ``runs``, ``
 Rules:
 - What a launch prints is counted: a launch that did not run leaves nothing, and shows nothing.
 - The first launches of each kind come before the first look: what is kept once is no leak.
-- A job leaves its lease, an empty file, on each image until the storekeeper works next, at the latest an
-  hour after the last proof of access (shared/gc.py, ``forget_leases``): counted, not judged.
+- Two columns are counted and not judged. A job leaves its lease, an empty file, on each image until the
+  storekeeper works next, at the latest an hour after the last proof of access (shared/gc.py,
+  ``forget_leases``). And of some hundred contained jobs on a loaded machine one leaves its freezer directory,
+  empty: the broker is in it (of the job, not of the step), and may end a moment after slurmstepd.
 """
 
 from __future__ import annotations
@@ -35,7 +37,8 @@ PLACES = {
     "plans": (f"/var/tmp/fairlead-plans-{jobs.USER.pw_uid}",),
     "cgroups": ("/sys/fs/cgroup/freezer",),
 }
-GROWTH_KIB = 8192  # of a daemon: caches of its allocator
+UNJUDGED = ("leases", "cgroups")
+GROWTH_KIB = 16384  # of a daemon: caches of its allocator
 
 
 class Look(NamedTuple):
@@ -45,13 +48,13 @@ class Look(NamedTuple):
     sockets: int  # of the Unix kind, on the machine
     mounts: int  # in the daemons' namespaces and in this one
     namespaces: int  # of mounts, that have a process
-    processes: int  # of the user and of the service, zombies included
+    processes: int  # of the user and of the service, zombies of a living parent included
     run: int
     tmp: int
-    stores: int  # without
+    stores: int  # without leases
     leases: int
     plans: int
-    cgroups: int
+    cgroups: int  # of the freezer
     slurmd_kib: int
     slurmctld_kib: int
     munged_kib: int
@@ -64,8 +67,12 @@ def look() -> Look:
     memory = dict.fromkeys(DAEMONS, 0)
     for daemon in daemons:
         memory[daemon.info["name"]] += daemon.memory_info().rss >> 10
-    own = {jobs.USER.pw_uid, pwd.getpwnam("fairlead").pw_uid}
-    seen = list(psutil.process_iter(["pid", "uids"]))
+    own = {
+        entry.pw_uid for entry in pwd.getpwall() if entry.pw_name in (jobs.USER.pw_name, "fairlead")
+    }
+    seen = [
+        item for item in psutil.process_iter(["pid", "uids", "status", "ppid"]) if _counts(item)
+    ]
     with open("/proc/net/unix", encoding="utf-8", errors="replace") as file:
         sockets = len(file.readlines())
     return Look(
@@ -87,7 +94,7 @@ def leaks(before: Look, after: Look) -> list[str]:
         room = GROWTH_KIB if name.endswith("_kib") else 0
         if name == "idle" and new < old:
             grown.append(f"idle nodes: {new} of {old}")
-        elif name not in ("idle", "leases") and new > old + room:
+        elif name not in ("idle", *UNJUDGED) and new > old + room:
             grown.append(f"{name}: {new}, was {old}")
     return grown
 
@@ -140,6 +147,11 @@ KINDS: dict[str, Callable[[str, int], int]] = {
     "engine": through_the_engine,
     "array": array,
 }
+
+
+def _counts(process: psutil.Process) -> bool:
+    """Tell a process from what a first process that reaps nobody leaves of one."""
+    return process.info["status"] != psutil.STATUS_ZOMBIE or process.info["ppid"] != 1
 
 
 def _ran(shown: str) -> int:
