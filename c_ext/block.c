@@ -47,6 +47,7 @@ static int has_its_strings(const struct block_record *record)
 	switch (record->op) {
 	case OP_ROOT:
 	case OP_UPPER:
+	case OP_DIRECTORY:
 	case OP_WORKDIR:
 	case OP_ENV_UNSET:
 	case OP_ARGUMENT:

@@ -36,6 +36,8 @@ enum block_op {
 			  * keep it, an empty string, a directory of the user's, and the container's name; a fourth string:
 			  * the directory's content is to be saved when the tasks have ended (enter.c) */
 
+	OP_DIRECTORY = 9, /* made where the image lacks it: its own working directory */
+
 	/* enter.c */
 	OP_WORKDIR = 16,     /* path */
 	OP_ENV_SET = 17,     /* name, value */

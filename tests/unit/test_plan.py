@@ -55,6 +55,7 @@ def test_multi_prog_step_has_no_command_in_its_plan():
     [
         ("/asked", "/image", "/scratch/run", "/asked"),
         (None, "/image", "/scratch/run", "/image"),
+        (None, "image/dir", "/scratch/run", "/image/dir"),
         (None, "/", "/scratch/run", "/scratch/run"),
         (None, "", "/scratch/run", "/scratch/run"),
         (None, "", "/usr/share", "/home/ada"),
@@ -65,6 +66,7 @@ def test_working_directory(asked, image, cwd, expected):
     plan = plans.make(request_=plans.request(workdir=asked, cwd=cwd), workdir=image)
     assert plan.workdir == expected
     assert plan.workdir_reason
+    assert plan.makes_workdir == (expected.startswith("/image"))
 
 
 def test_images_user_is_ignored_with_a_word():

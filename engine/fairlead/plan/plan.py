@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from fairlead.host import hooks
 
 
+_OF_IMAGE = "the image's WorkingDir"
+
+
 class Injection(NamedTuple):
     """What the MPI verdict adds to a plan."""
 
@@ -63,6 +66,7 @@ class Plan(NamedTuple):
         kept: of a named container its directory and its key; empty of any other.
         remap_root: the user appears as root inside.
         unshare: further namespaces of its own.
+        makes_workdir: the working directory is the image's, and made where the image lacks it.
         hooks: the site's programs that run while it is built.
     """
 
@@ -88,6 +92,7 @@ class Plan(NamedTuple):
     kept: tuple[str, ...] = ()
     remap_root: bool = False
     unshare: tuple[str, ...] = ()
+    makes_workdir: bool = False
     hooks: tuple[hooks.Hook, ...] = ()
 
 
@@ -141,6 +146,7 @@ def make(
         notes=(*request.notes, *_notes(source.config, facts, injection), *edits.notes),
         mpi=injection.report,
         proof=injection.proof,
+        makes_workdir=why == _OF_IMAGE,
         hooks=edits.hooks,
     )
 
@@ -215,7 +221,7 @@ def _workdir(
     if request.workdir is not None:
         return request.workdir, "asked for"
     if config.workdir not in ("", "/"):
-        return config.workdir, "the image's WorkingDir"
+        return f"/{config.workdir.lstrip('/')}", _OF_IMAGE  # a relative one starts in the root
     if request.starts_in_image:
         return "/", "the image has no WorkingDir; as under pyxis"
     visible = (

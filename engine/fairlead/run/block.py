@@ -69,6 +69,8 @@ def records(plan: launch.Plan, *, templates: bool = False) -> list[bytes]:
         made.append(record(lib.OP_UPPER, 0, plan.upper_size))
     made += [_mount(mount, template=templates) for mount in plan.mounts]
     made += [record(lib.OP_SYMLINK, 0, link.content, link.path) for link in plan.links]
+    if plan.makes_workdir:
+        made.append(record(lib.OP_DIRECTORY, 0, plan.workdir))
     words = (*plan.arguments, *plan.command)
     if words:
         made.append(

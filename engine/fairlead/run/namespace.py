@@ -30,6 +30,11 @@ _SWITCHES = (
     ),
 )
 
+_OF_OTHER_KIND = {
+    errno.ENOTDIR: "the container has a file where this path takes a directory",
+    errno.EISDIR: "the container has a directory in place of this file",
+}
+
 
 def enter(
     block: bytes,
@@ -169,6 +174,11 @@ def _explained(failure: kernel.Failure, diagnosis: str) -> errors.Error:
             return errors.MountError(
                 f"{failure.detail}: the image has a symbolic link in place of this directory",
                 hint="rebuild the image",
+            )
+        case "target" if failure.errno in _OF_OTHER_KIND:
+            return errors.MountError(
+                f"{failure.detail}: {_OF_OTHER_KIND[failure.errno]}",
+                hint="rebuild the image, or mount elsewhere",
             )
         case "target" if failure.errno == errno.EXDEV:
             return errors.MountError(
