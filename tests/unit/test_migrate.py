@@ -102,7 +102,7 @@ def test_job_script(tmp_path, capsys):
 2: --container-image: the same (dockerd:// is refused: containers-storage: reads podman's store)
 3: --image: --container=REF (srun, sbatch, salloc; fairlead run REF without Slurm; id:HEX is not known)
 4: PYXIS_CONTAINER_MOUNTS: the same (the options' defaults)
-6: --container-mounts: the same (also tmpfs:DST, umount:DST, and one mount in the long syntax, type=bind,...)
+6: --container-mounts: the same (also tmpfs:DST, umount:DST, and mounts in the long syntax, type=bind,...)
 6: --container-frob: not known of pyxis 0.24
 8: run: fairlead run (in a job: srun --container=REF COMMAND)
 8: --mpi: -m (--mpi takes a mode here: auto (default), host, image)

@@ -64,7 +64,7 @@ PYXIS = Peer(
     ("srun", "sbatch", "salloc"),
     _rows("""
 --container-image REF|PATH | = | dockerd:// is refused: containers-storage: reads podman's store
---container-mounts SRC[:DST[:FLAGS]],... | = | also tmpfs:DST, umount:DST, and one mount in the long syntax, type=bind,...
+--container-mounts SRC[:DST[:FLAGS]],... | = | also tmpfs:DST, umount:DST, and mounts in the long syntax, type=bind,...
 --container-workdir DIR | = | default: the image's, else the job's
 --container-name NAME[:MODE] | = | auto, create, exec, no_exec
 --container-save PATH | = | a squashfs file; also its changes as an image: oci:DIR, docker://REF
