@@ -155,7 +155,7 @@ def mounts(text: str, cwd: str, origin: str = MOUNTS) -> tuple[launch.Volume, ..
 
 
 def _entries(text: str) -> list[str]:
-    """Split a list of mounts; one in the long syntax, which holds commas, goes on to where the next begins."""
+    """Split a list of mounts; one in the long syntax has commas and ends where the next begins."""
     entries: list[str] = []
     for piece in _split(text, ","):
         if entries and entries[-1].startswith(LONG) and not piece.startswith(_BEGINNINGS):

@@ -73,6 +73,10 @@ def prepare(
     refuse_root()
     pyxis.check_pmi(launch_request.check(request))
     request = _ruled(request, config)
+    if any(volume.source.startswith("/dev/") for volume in request.volumes):
+        from fairlead.plan import devices
+
+        request = devices.of_volumes(request)
     store = layout.open_store(config)
     if request.name or request.save:
         from fairlead.run import named
