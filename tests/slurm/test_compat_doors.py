@@ -26,7 +26,7 @@ import images
 import local_images
 
 USER = jobs.USER
-HOST = f"{REGISTRY}#demo/doors:1"
+HOST = "{image}"  # by digest: srun need not ask for it each time
 IMAGE = f"--container-image={HOST}"
 ENTRY = b'#!/bin/sh\necho "entrypoint of $FROM"\nexec "$@"\n'
 ENROOT_RC = """\
@@ -70,7 +70,7 @@ def edf(text: str, script: str, expected: str, *options: str, **variables: str) 
 def run(*options: str, script: str, expected: str, **variables: str) -> Case:
     """The same by ``fairlead run``, with Sarus's or podman's options."""
     words = ("fairlead", "run", "--entrypoint", "")
-    return Case((*options, HOST.replace("#", "/")), script, expected, variables, 0, words)
+    return Case((*options, HOST), script, expected, variables, 0, words)
 
 
 NO_HOME = f"grep -c ' {USER.pw_dir} ' /proc/self/mountinfo"
@@ -346,29 +346,8 @@ def _write_edf(top: Path, number: int, case: Case) -> None:
 
 
 @functools.cache
-def _namespaces() -> dict[str, str]:
-    """The namespaces of a step without a container."""
-    kinds = ("ipc", "uts")
-    paths = (f"/proc/self/ns/{kind}" for kind in kinds)
-    return dict(zip(kinds, jobs.output(jobs.run("srun", "readlink", *paths)).split(), strict=True))
-
-
-def _filled(text: str, top: Path, number: int) -> str:
-    values = {
-        "place": top,
-        "edf": f"{top}/edf{number}",
-        "file": f"{top}/edf{number}/x.toml",
-        "home": USER.pw_dir,
-    }
-    values |= _namespaces()
-    for name, value in values.items():
-        text = text.replace(f"{{{name}}}", str(value))
-    return text
-
-
-@pytest.fixture(scope="module")
-def done(place: Path) -> dict[str, sheaf.Done]:
-    """How every case ended."""
+def _image() -> str:
+    """An image with an entrypoint and PyTorch's variable, without a working directory."""
     entry = {
         "entry": images.program(ENTRY),
         "srv/x": b"",
@@ -383,7 +362,33 @@ def done(place: Path) -> dict[str, sheaf.Done]:
     image = images.image(
         [compat_images.BASE, images.layer(entry)], config, architecture=compat_images.PLATFORM
     )
-    images.push(REGISTRY, "demo/doors", "1", image)
+    return f"{REGISTRY}/demo/doors@{images.push(REGISTRY, 'demo/doors', '1', image)}"
+
+
+@functools.cache
+def _namespaces() -> dict[str, str]:
+    """The namespaces of a step without a container."""
+    kinds = ("ipc", "uts")
+    paths = (f"/proc/self/ns/{kind}" for kind in kinds)
+    return dict(zip(kinds, jobs.output(jobs.run("srun", "readlink", *paths)).split(), strict=True))
+
+
+def _filled(text: str, top: Path, number: int) -> str:
+    values = {
+        "place": top,
+        "edf": f"{top}/edf{number}",
+        "file": f"{top}/edf{number}/x.toml",
+        "home": USER.pw_dir,
+    }
+    values |= {**_namespaces(), "image": _image()}
+    for name, value in values.items():
+        text = text.replace(f"{{{name}}}", str(value))
+    return text
+
+
+@pytest.fixture(scope="module")
+def done(place: Path) -> dict[str, sheaf.Done]:
+    """How every case ended."""
     commands = {}
     for number, (name, case) in enumerate(CASES.items()):
         commands[name] = _command(name, case, place, number)
