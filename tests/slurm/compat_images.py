@@ -288,6 +288,12 @@ def configs() -> dict[str, Image]:
         "env-larger": on_base(Env=[PATH, f"BIG={'x' * (1 << 20)}"]),
         "docker-fields": on_base(OnBuild=["RUN false"], StopSignal="SIGKILL", Healthcheck={"Test": ["CMD", "false"]}, Shell=["/bin/ash"], ExposedPorts={"80/tcp": {}}, ArgsEscaped=True, Domainname="", Tty=True, OpenStdin=True, Memory=1),
         "annotated": on_base(Labels={"io.kubernetes.cri-o.Devices": "/dev/sda", "cdi.k8s.io/x": "vendor.com/thing=all", "run.oci.hooks.stderr": "/etc/x", "com.hooks.ssh.enabled": "true", "io.podman.annotations.privileged": "TRUE", "hook": "good"}),
+        "env-nul": on_base(Env=[PATH, "A=1\0B=2"]),
+        "env-surrogate": on_base(Env=[PATH, "BAD=\udcff"]),
+        "env-many": on_base(Env=[PATH, *(f"V{n}=x" for n in range(20_000))]),
+        "entry-number": on_base(Entrypoint=[1]),
+        "workdir-host": on_base(WorkingDir="/tmp/fairlead-absent/x"),
+        "workdir-line": on_base(WorkingDir="/a\nb"),
         "cmd-string": on_base(Cmd="echo a string"),
         "env-string": on_base(Env="A=1"),
     }  # fmt: skip

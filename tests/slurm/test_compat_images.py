@@ -173,6 +173,12 @@ CONFIGS = {
     "a variable of a megabyte": Case("env-larger", ("true",), f"[command-not-executable]: /bin/true: Argument list too long {NO_PROGRAM}"),
     "fields that only Docker has": Case("docker-fields", ("echo", "ok"), "ok"),
     "labels have no effect": Case("annotated", sh("ls /hooked /dev/sda /started 2>/dev/null | wc -l; env | grep -c -i hook"), "0\n0"),
+    "twenty thousand variables": Case("env-many", sh("env | grep -c ^V"), "20000"),
+    "variable with a NUL": Case("env-nul", ("true",), "[manifest]: {ref}: sha256:{digest}: Env holds a NUL or half a surrogate pair (rebuild or push the image again)"),
+    "variable that is no text": Case("env-surrogate", ("true",), "[manifest]: {ref}: sha256:{digest}: Env holds a NUL or half a surrogate pair (rebuild or push the image again)"),
+    "entrypoint of numbers": Case("entry-number", ("true",), "[manifest]: {ref}: sha256:{digest}: Entrypoint holds a int, not a string (rebuild or push the image again)"),
+    "working directory is not made on the host": Case("workdir-host", ("true",), f"[workdir]: /tmp/fairlead-absent/x: No such file or directory {WORKDIR}"),
+    "working directory of two lines": Case("workdir-line", ("pwd",), "/a\nb"),
     "Cmd is a string": Case("cmd-string", ("true",), "[manifest]: {ref}: sha256:{digest}: Cmd is a str, not a list (rebuild or push the image again)"),
     "Env is a string": Case("env-string", ("true",), "[manifest]: {ref}: sha256:{digest}: Env is a str, not a list (rebuild or push the image again)"),
 }  # fmt: skip
