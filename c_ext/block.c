@@ -50,6 +50,7 @@ static int has_its_strings(const struct block_record *record)
 	case OP_WORKDIR:
 	case OP_ENV_UNSET:
 	case OP_ARGUMENT:
+	case OP_AFTER:
 	case OP_CHECK_VARIABLE:
 	case OP_CHECK_NAMES:
 	case OP_HOLD:

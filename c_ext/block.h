@@ -43,6 +43,9 @@ enum block_op {
 	OP_ARGUMENT = 19,    /* goes before the command: the image's entrypoint */
 	OP_ENV_TASK = 20,    /* name, template of the task's own variables; left alone where one of them is missing */
 
+	/* spank_shim/after.c */
+	OP_AFTER = 21, /* what is to be run when the container has ended, for run/after.py */
+
 	/* plan_entry.h: only in a cached plan; plan_expand() leaves them out of the launch block */
 	OP_CHECK_FILE = 32,     /* path, what is known of it; CHECK_* */
 	OP_CHECK_VARIABLE = 33, /* name, value: equal; name: absent, or with CHECK_PRESENT of any value */

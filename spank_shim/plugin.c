@@ -7,12 +7,14 @@
  *   container.c slurmstepd's task       the container from a kept plan, else from the engine
  *   engine.c   slurmstepd's task        starts the Python engine, once per node and step
  *   lost_world.c slurmstepd             ends a step of which some ranks have lost their MPI world
+ *   after.c    slurmstepd             starts the site's poststop hooks when the last task has ended
  *   broker_*.c fairlead-broker          root, while a container is built: mounts its layers and what it writes to
  *   enter.c    fairlead-enter           the small program that each task becomes before the application
  *
  * Nothing here may exit, abort or fail inside slurmd or slurmstepd: a failure there drains the node. */
 #include <slurm/spank.h>
 
+#include "after.h"
 #include "arguments.h"
 #include "client.h"
 #include "lost_world.h"
@@ -93,5 +95,6 @@ EXPORT int slurm_spank_task_exit(spank_t spank, int argc, char *argv[])
 {
 	(void)argc, (void)argv;
 	lost_world_task_exit(spank);
+	after_task_exit(spank);
 	return 0;
 }

@@ -20,6 +20,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "after.h"
 #include "arguments.h"
 #include "broker.h"
 #include "broker_start.h"
@@ -127,6 +128,7 @@ void remote_user_init(spank_t spank)
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, parked) < 0)
 		remember("socket pair", errno);
 	lost_world_listen(spank);
+	after_listen();
 }
 
 static void on_term(int signal)
@@ -314,6 +316,7 @@ static void get_container(spank_t spank, const struct facts *facts, int fds[CHAN
 		build(spank, facts, &request, &message, fds);
 		if (message.status != 0)
 			fail(spank, facts, &message);
+		after_offer(fds[CHANNEL_BLOCK]);
 		err = channel_send(parked[0], 0, NULL, fds);
 		if (err < 0) {
 			message.status = 125;

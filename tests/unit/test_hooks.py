@@ -121,7 +121,7 @@ def test_labels_of_an_image_select_nothing():
     assert plan.hooks == ()
 
 
-@pytest.mark.parametrize("stage", ["precreate", "poststart", "poststop"])
+@pytest.mark.parametrize("stage", ["poststart"])
 def test_hook_for_a_moment_that_no_launch_has_is_refused_by_name(stage):
     with pytest.raises(errors.HookError) as caught:
         plan_hooks.check(rule(stages=[stage]).hooks)

@@ -193,7 +193,12 @@ def run(arguments: argparse.Namespace, config: settings.Config) -> int:
         namespace.join(running.open_process(ready.named.joins).fds)
         proven = proof.Proven()
     else:
-        namespace.enter(launch_block, hooks=prepare.hooks(ready, request))
+        found = prepare.hooks(ready, request)
+        if found and found.after:
+            from fairlead.run import after
+
+            after.stay(found.after)
+        namespace.enter(launch_block, hooks=found.around if found else None)
         proven = proof.prove(plan, launch_block)
     for note in (*plan.notes, *proven.notes):
         log.note(note)

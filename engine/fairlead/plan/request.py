@@ -134,7 +134,7 @@ def check(request: Request) -> Request:
                 f"environment variable {name!r}: not a name", hint="write NAME=VALUE"
             )
     for volume in request.volumes:
-        _check_volume(volume)
+        check_volume(volume)
     if request.gpu not in ("", *GPU_MODES):
         raise errors.UsageError(
             f"GPUs {request.gpu!r}: not one of {', '.join(GPU_MODES)}", hint="use --container-gpu"
@@ -169,7 +169,12 @@ def check_path(path: str, what: str, error: type[errors.Error]) -> None:
         )
 
 
-def _check_volume(volume: Volume) -> None:
+def check_volume(volume: Volume) -> None:
+    """Raise for a mount that no container has.
+
+    Raises:
+        errors.UsageError
+    """
     where = volume.origin
     if volume.kind not in VOLUME_KINDS:
         raise errors.UsageError(f"{where}: a mount of kind {volume.kind!r} is not known")

@@ -121,6 +121,10 @@ def _ready(
     node = facts.read(request.environ, candidates)
     more, may_be_kept = _edits(request, image, config, files)
     plan = launch_plan.make(source, request, node, brought, more)
+    if any(hook.stage == "precreate" for hook in plan.hooks):
+        from fairlead.run import precreate
+
+        plan = precreate.applied(plan, request)
     if brought.mount >= 0:
         mounts = (*mounts, brought.mount)
     # What a squashfs file was unpacked to is in no basis.
@@ -187,23 +191,35 @@ def _edits(
     return found, may_be_kept
 
 
-def hooks(
-    ready: Ready, request: launch_request.Request
-) -> tuple[Callable[[str], None], Callable[[str], None]] | None:
-    """Return what runs a launch's hooks before and after its root is entered, None without any.
+class Hooks(NamedTuple):
+    """A launch's hooks, ready to run.
+
+    Attributes:
+        around: called before and after the root is entered, with the path that it has before.
+        after: what is to be run when the container has ended (``run.after``); empty: nothing.
+    """
+
+    around: tuple[Callable[[str], None], Callable[[str], None]]
+    after: str
+
+
+def hooks(ready: Ready, request: launch_request.Request) -> Hooks | None:
+    """Return a launch's hooks; None without any, and where a container is joined.
 
     Raises:
         errors.HookError: one cannot run.
     """
-    if not ready.plan.hooks:
+    if not ready.plan.hooks or (ready.named and ready.named.joins):
         return None
+    from fairlead.run import after
     from fairlead.run import hooks as run_hooks
 
     prepared = run_hooks.prepare(ready.plan, request)
-    return (
+    around = (
         lambda rootfs: run_hooks.before_entering(prepared, rootfs),
         lambda rootfs: run_hooks.inside(prepared, rootfs),
     )
+    return Hooks(around, after.document(prepared))
 
 
 def _image(

@@ -35,6 +35,7 @@ from fairlead.shared import ask  # noqa: F401 - launch needs it here, and not wi
 
 if TYPE_CHECKING:
     from fairlead.host import running
+    from fairlead.plan import plan as launch_plan
 
 SOCKET_FD = 3
 REQUEST_FD = 4
@@ -91,13 +92,16 @@ def _serve(data: bytes) -> tuple[int, ...]:
     )
     mounts = (*ready.mounts, *upper.mounts(ready.plan, broker))
     pending = keep.begin(_read(KEY_FD), start, ready, request, config) if start else None
-    launch_block = block.compile_plan(ready.plan)
+    found = prepare.hooks(ready, request)
+    launch_block = block.compile_plan(ready.plan, found.after if found else "")
     block_fd = _memory_file(launch_block)
     if ready.named and ready.named.joins:
         fds = _join(ready.named.joins, request)
         proven = proof.Proven()
+    elif found and found.after:
+        fds, proven = _enter_watched(ready.plan, launch_block, mounts, found)
     else:
-        fds = namespace.enter(launch_block, mounts, prepare.hooks(ready, request))
+        fds = namespace.enter(launch_block, mounts, found.around if found else None)
         proven = proof.prove(ready.plan, launch_block)
     for note in (*ready.plan.notes, *proven.notes):
         log.note(note)
@@ -105,6 +109,23 @@ def _serve(data: bytes) -> tuple[int, ...]:
         keep.publish(pending, proven)
     place = kernel.lib.CHANNEL_BLOCK
     return (*fds[:place], block_fd, *fds[place + 1 :])
+
+
+def _enter_watched(
+    plan: launch_plan.Plan, launch_block: bytes, mounts: tuple[int, ...], found: prepare.Hooks
+) -> tuple[tuple[int, ...], proof.Proven]:
+    """Enter the container; if that fails, what was to be run in the end is run now."""
+    from fairlead.run import after
+
+    tell = after.on_failure(found.after)
+    stands = False
+    try:
+        fds = namespace.enter(launch_block, mounts, found.around)
+        proven = proof.prove(plan, launch_block)
+        stands = True
+    finally:
+        tell(stands)
+    return fds, proven
 
 
 def _join(container: running.Running, request: launch.Request) -> tuple[int, ...]:
