@@ -261,6 +261,22 @@ SETTINGS: dict[str, Setting] = {
         form=forms.ABSOLUTE,
         site=True,
     ),
+    "forbidden_targets": Setting(
+        (),
+        "",
+        "paths in the container that users may not mount to; with a / in the end, nor below",
+        form=forms.ABSOLUTE,
+        site=True,
+    ),
+    "sarus_json": Setting(
+        "",
+        "",
+        "a sarus.json, read at every launch: its siteMounts, environment, userMounts, hooksDir, "
+        "containersPolicy, insecureRegistries and defaultMPIType count where no file of ours sets "
+        "what they mean; empty: none",
+        form=_PATH,
+        site=True,
+    ),
     "locked": Setting(
         (),
         "",

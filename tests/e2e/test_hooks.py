@@ -241,6 +241,29 @@ def test_hook_that_others_may_write_is_refused(user: User, site: Site, image: st
     assert output(user, image, "sh", "-c", "echo fine") == "fine\n"
 
 
+def test_sarus_json_of_the_site_with_its_hooks(user: User, site: Site, image: str) -> None:
+    (site.place / "data").mkdir(mode=0o755)
+    (site.place / "data/file").write_text("of the site\n")
+    mount = {"type": "bind", "source": f"{site.place}/data", "destination": "/site", "flags": {}}
+    table = {
+        "siteMounts": [mount],
+        "environment": {"set": {"SITE": "x"}, "prepend": {"PATH": "/site/bin"}},
+        "userMounts": {"notAllowedPrefixesOfPath": ["/etc"]},
+        "hooksDir": f"{site.place}/hooks.d",
+    }
+    file = site.file("sarus.json", json.dumps(table))
+    site.settings(sarus_json=str(file))
+    site.hook(BEGIN + 'open(root + "/hooked", "w").write("hooked\\n")\n', "createContainer")
+    shown = output(user, image, "sh", "-c", "cat /hooked /site/file; echo $SITE ${PATH%%:*}")
+    assert shown == "hooked\nof the site\nx /site/bin\n"
+    assert line(user, "-v", "/tmp:/etc/x", image, "true") == (
+        f"fairlead: error [policy]: --volume: /etc/x: {file} forbids mounts to /etc/ "
+        "(use what the file named allows, or ask the administrator)"
+    )
+    assert user.run("config", "site_mounts").stdout == f"{site.place}/data:/site\n"
+    assert f"# {file}" in user.run("config").stdout
+
+
 def test_malformed_hook_stops_every_launch(user: User, site: Site, image: str) -> None:
     path = site.file("hooks.d/x.json", '{"version": "1.0.0"}')
     assert line(user, image, "true") == (

@@ -210,7 +210,7 @@ ssh-keygen | - | nothing listens in a container
 siteMounts | site_mounts | sarus.json
 siteDevices | - | sarus.json: name them in a CDI specification (cdi_dirs)
 environment | site_env | sarus.json: set, prepend, append, unset
-userMounts | - | sarus.json: restricts where users mount, which harms nobody here; forbidden_mounts restricts what
+userMounts | forbidden_targets | sarus.json: where users may not mount; forbidden_mounts restricts what
 hooksDir | hooks_dirs | sarus.json; hooks run as the user
 containersPolicy | signature_policy | sarus.json: with enforce; else it is a fallback
 containersRegistries.dPath | containers_config | sarus.json: the directory that holds registries.d

@@ -133,7 +133,7 @@ def _ready(
 
 def _ruled(request: launch_request.Request, config: settings.Config) -> launch_request.Request:
     """Return a request with what the site adds to it; raises for what the site forbids."""
-    limits = config.forbidden_mounts or config.allowed_mounts
+    limits = config.forbidden_mounts or config.allowed_mounts or config.forbidden_targets
     if not (config.locked or config.site_mounts or limits):
         return request
     from fairlead.run import rules
@@ -282,7 +282,8 @@ def _is_for_all(name: reference.Reference, config: settings.Config) -> bool:
     A registry without TLS that the user alone allows serves the user's own store.
     """
     host, _ = reference.split_host(name.registry)
-    own = config.origins["insecure_registries"] not in {"default", *settings.site_files(os.environ)}
+    sites = {"default", config.sarus_json, *settings.site_files(os.environ)}
+    own = config.origins["insecure_registries"] not in sites
     listed = {name.registry, host} & set(config.insecure_registries)
     return not (own and listed) and _is_led_as_by_site(name, config)
 
