@@ -23,6 +23,7 @@ from fairlead.shared import site
 from fairlead.store import fetch, layers, layout, meaning
 
 if TYPE_CHECKING:
+    from fairlead.plan import cuda
     from fairlead.run import named
 
 _ETC_FILE_LIMIT = 1 << 20
@@ -150,6 +151,16 @@ def wish(
     return gpu.wish(request.gpu or config.gpu, request.environ, asked, image.config.env)
 
 
+def _told(request: launch_request.Request, image: fetch.Image) -> cuda.Told:
+    """Return the variables in which users and images speak of NVIDIA's driver."""
+    from fairlead.plan import cuda
+
+    of_file = ((name, text) for name, text, _ in request.templates if "$" not in text)
+    names = (name for name in request.environ if name.startswith("NVIDIA_"))
+    job = {name: request.environ[name] for name in names}
+    return cuda.Told({**job, **dict(of_file), **dict(request.variables)}, dict(image.config.env))
+
+
 def _edits(
     request: launch_request.Request,
     image: fetch.Image,
@@ -168,7 +179,8 @@ def _edits(
         from fairlead.run import gpu as run_gpu
 
         may_be_kept = False
-        found = run_gpu.edits(wanted, request.environ, config, files)
+        told = _told(request, image)
+        found = run_gpu.edits(wanted, request.environ, config, files, told)
     elif wanted is not None:
         found = gpu.absent(wanted)
     if config.site_env or config.site_mounts:
@@ -181,6 +193,10 @@ def _edits(
         from fairlead.run import devices
 
         found = plan_edits.joined(found, devices.edits(request, config))
+    if any("nvidia" in hook.path for hook in found.hooks):
+        from fairlead.run import gpu as run_gpu
+
+        found = run_gpu.with_hooks_done(found, files, _told(request, image))
     if config.hooks_dirs:
         from fairlead.host import hooks
         from fairlead.plan import hooks as plan_hooks
