@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from fairlead import errors
 from fairlead.image import edf
-from fairlead.plan import env, pyxis
+from fairlead.plan import devices, env, pyxis
 from fairlead.plan import request as launch
 
 # Names of what a door may have been told by itself.
@@ -67,13 +67,13 @@ def under(
         told: the names of what beats the file.
 
     Raises:
-        errors.EdfError: a mount or an annotation is malformed, or no image is named.
+        errors.EdfError: a mount, a device or an annotation is malformed, or no image is named.
     """
     if IMAGE not in told and definition.image is None:
         raise no_image(definition)
     result = request._replace(
         volumes=(*(volume(text, request.cwd) for text in definition.mounts), *request.volumes),
-        devices=(*(text.value for text in definition.devices), *request.devices),
+        devices=(*(device(text) for text in definition.devices), *request.devices),
         templates=tuple((entry.name, entry.value, entry.origin) for entry in definition.env),
         annotations=(
             *((entry.name, entry.value) for entry in definition.annotations),
@@ -142,6 +142,19 @@ def volume(text: edf.Text, cwd: str) -> launch.Volume:
         return pyxis.mount(text.value, cwd, text.origin)
     except errors.UsageError as error:
         raise errors.EdfError(error.message, hint=error.hint) from error
+
+
+def device(text: edf.Text) -> str:
+    """Return one entry of ``devices``, which means one.
+
+    Raises:
+        errors.EdfError: it does not.
+    """
+    try:
+        devices.check(text.value)
+    except errors.UsageError as error:
+        raise errors.EdfError(f"{text.origin}: {error.message}", hint=error.hint) from error
+    return text.value
 
 
 def _absolute(path: str, cwd: str) -> str:

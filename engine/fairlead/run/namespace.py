@@ -176,7 +176,9 @@ def _explained(failure: kernel.Failure, diagnosis: str) -> errors.Error:
                 hint="create it on the host first, or mount elsewhere",
             )
         case "source":
-            return errors.MountError(f"cannot mount {what}")
+            unexpanded = "only your shell expands variables, and it sees no #SBATCH line"
+            hint = unexpanded if "$" in failure.detail else ""
+            return errors.MountError(f"cannot mount {what}", hint=hint)
         case _:
             return errors.MountError(
                 f"cannot build the container ({failure.step}): {what}", hint=diagnosis
