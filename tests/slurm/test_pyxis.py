@@ -77,7 +77,6 @@ def test_every_way_to_name_an_image(name):
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("dockerd://x", "error [reference]: dockerd://x: an image of a Docker daemon, which no node is asked for (write it with docker save and name docker-archive:FILE)"),
         ("UPPER", "error [reference]: "),
         ("./no-such.sqsh", f"error [image-not-found]: {jobs.USER.pw_dir}/no-such.sqsh"),
         ("/dev/urandom", "error [archive]: /dev/urandom"),

@@ -99,7 +99,7 @@ def test_job_script(tmp_path, capsys):
     assert migrate.run(argparse.Namespace(files=[str(path)]), None) == 1
     shown = capsys.readouterr().out.replace(f"{path}:", "")
     expected = """\
-2: --container-image: the same (dockerd:// is refused: containers-storage: reads podman's store)
+2: --container-image: the same (dockerd:// asks the node's docker; containers-storage: reads podman's store)
 3: --image: --container=REF (srun, sbatch, salloc; fairlead run REF without Slurm; id:HEX is not known)
 4: PYXIS_CONTAINER_MOUNTS: the same (the options' defaults)
 6: --container-mounts: the same (also tmpfs:DST, umount:DST, and one mount in the long syntax, type=bind,...)

@@ -63,7 +63,7 @@ PYXIS = Peer(
     "Options of srun, sbatch and salloc. All of them are here, under their names.",
     ("srun", "sbatch", "salloc"),
     _rows("""
---container-image REF|PATH | = | dockerd:// is refused: containers-storage: reads podman's store
+--container-image REF|PATH | = | dockerd:// asks the node's docker; containers-storage: reads podman's store
 --container-mounts SRC[:DST[:FLAGS]],... | = | also tmpfs:DST, umount:DST, and one mount in the long syntax, type=bind,...
 --container-workdir DIR | = | default: the image's, else the job's
 --container-name NAME[:MODE] | = | auto, create, exec, no_exec
