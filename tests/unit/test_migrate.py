@@ -111,7 +111,7 @@ def test_job_script(tmp_path, capsys):
 9: exec: fairlead run REF COMMAND (in a job: srun --container=REF COMMAND)
 9: --nv: not needed (the GPUs of a job are there; others: --gpu=all)
 9: -B: -v SRC[:DST[:ro]] (one each)
-9: --frob: not known of Apptainer and Singularity 1.4
+9: --frob: not known of Apptainer and Singularity 1.5
 10: -w: nothing (the image stays as it is; a named container keeps changes: --name)
 10: -b: -v SRC[:DST]
 11: run: fairlead run REF COMMAND (in a job: srun --container=REF COMMAND)
