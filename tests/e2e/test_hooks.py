@@ -328,6 +328,23 @@ def test_signal_to_what_was_started_reaches_the_command_that_a_poststop_hook_wai
     assert note.exists()
 
 
+def test_lock_of_a_name_is_not_kept_by_what_waits_for_the_command(
+    user: User, site: Site, image: str
+) -> None:
+    note = Path(user.place) / "note"
+    site.hook(BEGIN + f'open("{note}", "a").write("x")\n', "poststop")
+    script = "echo up; read x"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    first = user.start("run", "--name", "box", image, "sh", "-c", script, **pipes)
+    assert first.stdout is not None
+    assert first.stdout.readline() == "up\n"
+    assert output(user, "--name", "box", image, "sh", "-c", "echo joined") == "joined\n"
+    assert not note.exists()  # who joins a container does not end it
+    first.communicate("x\n", timeout=120)
+    assert first.returncode == 0
+    assert note.read_text() == "x"
+
+
 def test_poststop_hook_that_fails_is_a_warning_and_the_next_one_runs(
     user: User, site: Site, image: str
 ) -> None:

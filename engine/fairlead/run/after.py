@@ -17,6 +17,7 @@ Rules:
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import resource
@@ -49,7 +50,14 @@ def document(prepared: run_hooks.Prepared) -> str:
 
 
 def run(text: str) -> None:
-    """Run the hooks of a document; what goes wrong is told."""
+    """Run the hooks of a document; what goes wrong is told, and changes nothing."""
+    try:
+        _run(text)
+    except OSError as error:
+        log.warning(f"poststop hooks did not run: {error}")
+
+
+def _run(text: str) -> None:
     wanted, config, identity, annotations = jsontext.loads(text)
     prepared = run_hooks.Prepared(
         tuple(
@@ -90,6 +98,10 @@ def stay(text: str) -> None:
     child = os.fork()
     if child == 0:
         return
+    for fd in map(int, os.listdir("/proc/self/fd")):
+        if fd > 2:  # locks among them, which end when the command executes
+            with contextlib.suppress(OSError):
+                os.close(fd)
     for number in _OF_TERMINAL:
         signal.signal(number, signal.SIG_IGN)
     for number in _HANDED_ON:
