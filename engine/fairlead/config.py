@@ -68,6 +68,7 @@ class Config(NamedTuple):
     writable: bool
     upper: str
     upper_size: str
+    named_size: str
     gpu: str
     cdi_dirs: tuple[str, ...]
     hooks_dirs: tuple[str, ...]

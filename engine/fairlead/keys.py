@@ -209,6 +209,13 @@ SETTINGS: dict[str, Setting] = {
         "is free on the disk; empty: half of the memory, a tenth of the disk",
         form=_SIZE,
     ),
+    "named_size": Setting(
+        "",
+        "FAIRLEAD_NAMED_SIZE",
+        "how much a named container may have written and still be taken up again, as 20G or 10% of "
+        "the store's file system; looked at when it starts; empty: no limit",
+        form=_SIZE,
+    ),
     "gpu": Setting(
         "auto",
         "FAIRLEAD_GPU",
