@@ -21,7 +21,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { SOCKET, REQUEST, BROKER, KEY, FDS, FIRST_FD = 3 }; /* run/step.py: 3, 4, 5 and 6 */
+enum { SOCKET, REQUEST, BROKER, KEY, NOTE, FDS, FIRST_FD = 3 }; /* run/step.py: 3 to 7 */
 
 /* Of the job's environment the engine itself needs these: whose credentials, which proxy, which certificates. */
 static const char *const kept[] = {
@@ -92,6 +92,8 @@ static int request_file(const struct engine_request *request)
 	fwrite(request->facts, 1, request->facts_size, out);
 	if (request->key)
 		fwrite("keep=1", 1, sizeof("keep=1"), out);
+	if (request->note >= 0)
+		fwrite("note=1", 1, sizeof("note=1"), out);
 	fputc('\0', out);
 	for (char **entry = request->environment; *entry; entry++)
 		fwrite(*entry, 1, strlen(*entry) + 1, out);
@@ -173,11 +175,11 @@ static void explain_death(struct channel_message *message, const char *python, i
 			 "this node)", python, WEXITSTATUS(status));
 }
 
-/* All but the broker's, which is the caller's. */
+/* All but the broker's and the note, which are the step's. */
 static void close_own(const int fds[FDS])
 {
 	for (int i = 0; i < FDS; i++)
-		if (i != BROKER && fds[i] >= 0)
+		if (i != BROKER && i != NOTE && fds[i] >= 0)
 			close(fds[i]);
 }
 
@@ -192,7 +194,7 @@ void engine_run(struct engine_request *request, struct channel_message *ret_mess
 {
 	const char *environment[ENGINE_MAX_ENVIRONMENT];
 	char python[4096], script[4096];
-	int pair[2], fds[FDS] = { -1, -1, request->broker, -1 }, received, status = 0;
+	int pair[2], fds[FDS] = { -1, -1, request->broker, -1, request->note }, received, status = 0;
 	pid_t child, parent = getpid();
 
 	memset(ret_message, 0, sizeof(*ret_message));

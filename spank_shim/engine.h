@@ -15,6 +15,7 @@ struct engine_request {
 	size_t facts_size;
 	char **environment; /* the job's, NULL-terminated */
 	int broker;         /* the step's connection to the broker, or -1 */
+	int note;           /* in which it says where it works (leftovers.h), or -1 */
 	char *key;          /* under which the engine may keep its plan (plan_key.h); NULL: not at all */
 	size_t key_size;
 	int child; /* set by engine_run() */

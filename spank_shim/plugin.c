@@ -6,6 +6,7 @@
  *   remote.c   slurmstepd               root until user_init, then the user
  *   container.c slurmstepd's task       the container from a kept plan, else from the engine
  *   engine.c   slurmstepd's task        starts the Python engine, once per node and step
+ *   leftovers.c slurmstepd             removes what an engine that was killed left in the user's store
  *   lost_world.c slurmstepd             ends a step of which some ranks have lost their MPI world
  *   broker_*.c fairlead-broker          root, while a container is built: mounts its layers and what it writes to
  *   enter.c    fairlead-enter           the small program that each task becomes before the application
@@ -15,6 +16,7 @@
 
 #include "arguments.h"
 #include "client.h"
+#include "leftovers.h"
 #include "lost_world.h"
 #include "options.h"
 #include "remote.h"
@@ -93,5 +95,13 @@ EXPORT int slurm_spank_task_exit(spank_t spank, int argc, char *argv[])
 {
 	(void)argc, (void)argv;
 	lost_world_task_exit(spank);
+	return 0;
+}
+
+EXPORT int slurm_spank_exit(spank_t spank, int argc, char *argv[])
+{
+	(void)spank, (void)argc, (void)argv;
+	if (spank_context() == S_CTX_REMOTE)
+		leftovers_sweep();
 	return 0;
 }

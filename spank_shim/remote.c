@@ -25,6 +25,7 @@
 #include "broker_start.h"
 #include "container.h"
 #include "exec.h"
+#include "leftovers.h"
 #include "lost_world.h"
 #include "namespace.h"
 #include "options.h"
@@ -59,6 +60,7 @@ static char early_error[256];
 static struct shared *shared;
 static int parked[2] = { -1, -1 };
 static int broker = -1;
+static pid_t stepd;
 
 static void remember(const char *what, int err)
 {
@@ -126,6 +128,8 @@ void remote_user_init(spank_t spank)
 	pthread_mutexattr_destroy(&attributes);
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, parked) < 0)
 		remember("socket pair", errno);
+	stepd = getpid();
+	leftovers_begin();
 	lost_world_listen(spank);
 }
 
@@ -149,6 +153,9 @@ static void become_task(void)
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	prctl(PR_SET_NAME, "fairlead-init");
+	/* A pull, and the tasks that wait for it, end with slurmstepd: see enter.c for those that have entered. */
+	if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 || getppid() != stepd)
+		_exit(125);
 }
 
 __attribute__((format(printf, 2, 3))) static _Noreturn void refuse(int status, const char *format, ...)
@@ -304,7 +311,7 @@ static int lock(void)
 /* Descriptors of the step's container, building it if this task is the first. */
 static void get_container(spank_t spank, const struct facts *facts, int fds[CHANNEL_FDS])
 {
-	struct engine_request request = { .prefix = arguments.prefix, .broker = broker };
+	struct engine_request request = { .prefix = arguments.prefix, .broker = broker, .note = leftovers_note() };
 	struct channel_message message;
 	int err = lock();
 

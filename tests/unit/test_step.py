@@ -101,3 +101,16 @@ def test_every_option_of_the_table_has_a_meaning_and_a_place_in_the_documentatio
         for word in (name, None if variable == "NULL" else variable):
             bare = (word or "").removeprefix("no-")
             assert bare in told, word
+
+
+def test_no_memory_is_one_line_and_no_defect(monkeypatch):
+    told = []
+
+    def no_memory(_):
+        raise MemoryError
+
+    monkeypatch.setattr(step, "_read", no_memory)
+    monkeypatch.setattr(step.kernel, "send_outcome", lambda *answer: told.append(answer))
+    assert step.main() == 125
+    line = "error [slurm]: no memory for the engine (the job's limit?)"
+    assert told == [(step.SOCKET_FD, 125, line, None)]

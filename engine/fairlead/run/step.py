@@ -3,9 +3,10 @@
 The SPANK shim hands over descriptors: 3, a socket for the one answer (``c_ext/channel.h``); 4, a
 memory file with the request: strings that end with NUL, first ``key=value`` facts of the step, an
 empty string, then the job's environment; 5, where the node has a shared store (``broker=1``), the
-step's connection to its broker (``c_ext/broker.h``); and 6, where the plan may be kept for the next
-step (``keep=1``), a memory file with its key (``run.keep``). The answer is the
-namespaces' descriptors and the launch block, or one line and an exit status.
+step's connection to its broker (``c_ext/broker.h``); 6, where the plan may be kept for the next
+step (``keep=1``), a memory file with its key (``run.keep``); and 7 (``note=1``), a memory file in
+which stands, as long as this process works, in which store (``spank_shim/leftovers.h``). The answer
+is the namespaces' descriptors and the launch block, or one line and an exit status.
 
 Rules:
 - Nothing survives this process: the namespaces live on in the descriptors that it sends.
@@ -40,6 +41,7 @@ SOCKET_FD = 3
 REQUEST_FD = 4
 BROKER_FD = 5
 KEY_FD = 6
+NOTE_FD = 7
 PROTOCOL = "1"
 
 
@@ -48,15 +50,19 @@ def main() -> int:
     try:
         fds = _serve(_read(REQUEST_FD))
     except errors.Error as error:
-        kernel.send_outcome(SOCKET_FD, error.status, error.line(), None)
-        return error.status
+        return _refuse(error)
+    except MemoryError:
+        return _refuse(errors.SlurmError("no memory for the engine", hint="the job's limit?"))
     except Exception as error:  # noqa: BLE001 - the edge: a defect must still become one line, not a hang
         log.debug(repr(error))
-        line = errors.Error(f"{type(error).__name__}: {error} (at {_place(error)})").line()
-        kernel.send_outcome(SOCKET_FD, errors.Error.status, line, None)
-        return errors.Error.status
+        return _refuse(errors.Error(f"{type(error).__name__}: {error} (at {_place(error)})"))
     kernel.send_outcome(SOCKET_FD, 0, "", fds)
     return 0
+
+
+def _refuse(error: errors.Error) -> int:
+    kernel.send_outcome(SOCKET_FD, error.status, error.line(), None)
+    return error.status
 
 
 def _place(error: BaseException) -> str:
@@ -83,6 +89,9 @@ def _serve(data: bytes) -> tuple[int, ...]:
         start = basis.begin(job)
     config = settings.load()
     request, config = launch_from(facts, job, config)
+    noting = facts.get("note") == "1"
+    if noting:
+        os.pwrite(NOTE_FD, os.fsencode(config.store), 0)
     broker = BROKER_FD if facts.get("broker") == "1" else -1
     if not (request.name or request.save):
         upper.check(request, broker)
@@ -103,6 +112,8 @@ def _serve(data: bytes) -> tuple[int, ...]:
         log.note(note)
     if pending:
         keep.publish(pending, proven)
+    if noting:
+        os.ftruncate(NOTE_FD, 0)
     place = kernel.lib.CHANNEL_BLOCK
     return (*fds[:place], block_fd, *fds[place + 1 :])
 
