@@ -21,6 +21,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "leftovers.h"
+
 enum { SOCKET, REQUEST, BROKER, KEY, NOTE, FDS, FIRST_FD = 3 }; /* run/step.py: 3 to 7 */
 
 /* Of the job's environment the engine itself needs these: whose credentials, which proxy, which certificates. */
@@ -121,6 +123,17 @@ void engine_environment(char *const *job, const char *ret[ENGINE_MAX_ENVIRONMENT
 				break;
 			}
 	ret[count] = NULL;
+}
+
+static volatile sig_atomic_t working, stopped;
+
+int engine_stop(void)
+{
+	if (!working)
+		return 0;
+	stopped = 1;
+	kill(working, SIGKILL);
+	return 1;
 }
 
 /* In the child; only system calls from here on, since slurmstepd had threads when it forked the task. */
@@ -225,14 +238,21 @@ void engine_run(struct engine_request *request, struct channel_message *ret_mess
 		close(pair[0]);
 		return;
 	}
+	working = child;
 	received = channel_receive(pair[0], 0, ret_message, ret_fds);
 	close(pair[0]);
-	if (received > 0) {
+	if (received > 0 && !stopped) {
+		working = 0;
 		request->child = child;
 		return;
 	}
 	while (waitpid(child, &status, 0) < 0 && errno == EINTR)
 		;
+	working = 0;
+	if (stopped) {
+		leftovers_clear();
+		_exit(125);
+	}
 	if (received < 0)
 		fail(ret_message, "answer", -received);
 	else

@@ -27,6 +27,10 @@ struct engine_request {
 void engine_run(struct engine_request *request, struct channel_message *ret_message, int ret_fds[CHANNEL_FDS]);
 void engine_reap(struct engine_request *request);
 
+/* For a signal handler: end an engine that has not answered yet; 0 when there is none. The caller of engine_run() then ends,
+ * with status 125, when the engine has gone and what it left. */
+int engine_stop(void);
+
 /* The environment in which the interpreter starts, of a job's. */
 void engine_environment(char *const *job, const char *ret[ENGINE_MAX_ENVIRONMENT]);
 

@@ -11,6 +11,7 @@
 #include <grp.h>
 #include <limits.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
@@ -20,9 +21,8 @@
 #include "stages.h"
 
 /* A large tree takes longer on a slow disk: the rest of it is for the next pull. */
-#define PATIENCE_S 5
-/* An engine that was killed in the middle of an fsync still holds its lock. Others of the user's may hold theirs for long. */
-#define DYING_MS 2000
+#define PATIENCE_S 15
+#define DYING_MS 10000
 #define LOOK_MS 20
 
 static int note = -1;
@@ -57,25 +57,48 @@ static void become_user(void)
 		_exit(125);
 }
 
+/* Read the note, "PID /STORE": the store's descriptor, or -1. */
+static int open_noted(pid_t *ret_engine)
+{
+	char text[PATH_MAX + 16], *path;
+	ssize_t n = pread(note, text, sizeof(text) - 1, 0);
+
+	text[n > 0 ? n : 0] = '\0';
+	*ret_engine = (pid_t)strtol(text, &path, 10);
+	if (*ret_engine <= 1 || path[0] != ' ' || path[1] != '/')
+		return -1;
+	return open(path + 1, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+}
+
+/* An engine that was killed in the middle of an fsync lives until that is done, and holds its lock. What others of the
+ * user's hold is theirs. */
 static _Noreturn void sweep(void)
 {
-	char path[PATH_MAX];
-	ssize_t n;
-	int store;
-
 	const struct timespec pause = { .tv_nsec = LOOK_MS * 1000000 };
+	pid_t engine;
+	int store;
 
 	prctl(PR_SET_NAME, "fairlead-sweep");
 	become_user();
 	alarm(PATIENCE_S);
-	n = pread(note, path, sizeof(path) - 1, 0);
-	if (n <= 0 || path[0] != '/')
-		_exit(125);
-	path[n] = '\0';
-	store = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	for (int ms = 0; store >= 0 && stages_sweep(store) > 0 && ms < DYING_MS; ms += LOOK_MS)
+	store = open_noted(&engine);
+	if (store < 0)
+		_exit(1);
+	for (int ms = 0; stages_sweep(store) > 0 && kill(engine, 0) == 0 && ms < DYING_MS; ms += LOOK_MS)
 		nanosleep(&pause, NULL);
+	stages_sweep(store); /* it may have ended between the two looks */
 	_exit(0);
+}
+
+void leftovers_clear(void)
+{
+	pid_t engine;
+	int store = note < 0 ? -1 : open_noted(&engine);
+
+	if (store < 0)
+		return;
+	stages_sweep(store);
+	close(store);
 }
 
 void leftovers_sweep(void)

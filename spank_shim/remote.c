@@ -136,7 +136,8 @@ void remote_user_init(spank_t spank)
 static void on_term(int signal)
 {
 	(void)signal;
-	_exit(125);
+	if (!engine_stop())
+		_exit(125);
 }
 
 /* slurmstepd's handlers were inherited; with them SIGTERM would be lost until KillWait is over. Its name, too: the
@@ -153,9 +154,8 @@ static void become_task(void)
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	prctl(PR_SET_NAME, "fairlead-init");
-	/* A pull, and the tasks that wait for it, end with slurmstepd: see enter.c for those that have entered. */
-	if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 || getppid() != stepd)
-		_exit(125);
+	if (prctl(PR_SET_PDEATHSIG, SIGTERM) < 0 || getppid() != stepd)
+		_exit(125); /* a pull, and who waits for it, end with slurmstepd; enter.c: who has entered */
 }
 
 __attribute__((format(printf, 2, 3))) static _Noreturn void refuse(int status, const char *format, ...)

@@ -5,8 +5,8 @@ memory file with the request: strings that end with NUL, first ``key=value`` fac
 empty string, then the job's environment; 5, where the node has a shared store (``broker=1``), the
 step's connection to its broker (``c_ext/broker.h``); 6, where the plan may be kept for the next
 step (``keep=1``), a memory file with its key (``run.keep``); and 7 (``note=1``), a memory file in
-which stands, as long as this process works, in which store (``spank_shim/leftovers.h``). The answer
-is the namespaces' descriptors and the launch block, or one line and an exit status.
+which stands, as long as it works, which process works in which store (``spank_shim/leftovers.h``).
+The answer is the namespaces' descriptors and the launch block, or one line and an exit status.
 
 Rules:
 - Nothing survives this process: the namespaces live on in the descriptors that it sends.
@@ -91,7 +91,7 @@ def _serve(data: bytes) -> tuple[int, ...]:
     request, config = launch_from(facts, job, config)
     noting = facts.get("note") == "1"
     if noting:
-        os.pwrite(NOTE_FD, os.fsencode(config.store), 0)
+        os.pwrite(NOTE_FD, b"%d %s" % (os.getpid(), os.fsencode(config.store)), 0)
     broker = BROKER_FD if facts.get("broker") == "1" else -1
     if not (request.name or request.save):
         upper.check(request, broker)
