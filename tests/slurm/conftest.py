@@ -23,3 +23,15 @@ def other_prefix():
     os.symlink(f"{installed_prefix()}/libexec", f"{place}/libexec")
     yield place
     shutil.rmtree(place)
+
+
+@pytest.fixture
+def own_programs(other_prefix):
+    """A copy of the installation whose programs can be replaced one by one."""
+    os.unlink(f"{other_prefix}/libexec")
+    os.makedirs(f"{other_prefix}/libexec/fairlead")
+    there = f"{installed_prefix()}/libexec/fairlead"
+    for name in os.listdir(there):
+        os.symlink(f"{there}/{name}", f"{other_prefix}/libexec/fairlead/{name}")
+    os.symlink(f"{installed_prefix()}/venv/bin/python", f"{other_prefix}/venv/bin/python")
+    return other_prefix
