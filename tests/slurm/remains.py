@@ -120,13 +120,13 @@ def assert_nothing(before: frozenset[str], limit_s: float = LIMIT_S) -> float:
     return time.monotonic() - begun
 
 
-def pids(mark: str) -> list[int]:
-    """Processes whose name is a word, or whose command line has it."""
+def pids(mark: str, *, by_name: bool = False) -> list[int]:
+    """Processes whose name is a word, or whose command line has it: a task has slurmstepd's for a while."""
     found = []
     for process in psutil.process_iter(["name", "cmdline", "status"]):
         words = " ".join(process.info["cmdline"] or [])
         if process.info["status"] != psutil.STATUS_ZOMBIE and (
-            process.info["name"] == mark or mark in words
+            process.info["name"] == mark or (mark in words and not by_name)
         ):
             found.append(process.pid)
     return found
