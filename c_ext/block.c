@@ -47,15 +47,18 @@ static int has_its_strings(const struct block_record *record)
 	switch (record->op) {
 	case OP_ROOT:
 	case OP_UPPER:
+	case OP_DIRECTORY:
 	case OP_WORKDIR:
 	case OP_ENV_UNSET:
 	case OP_ARGUMENT:
+	case OP_AFTER:
 	case OP_CHECK_VARIABLE:
 	case OP_CHECK_NAMES:
 	case OP_HOLD:
 	case OP_IMAGE:
 	case OP_NOTE:
 	case OP_WORD:
+	case OP_SAME:
 		return record->count >= 1;
 	case OP_TMPFS:
 	case OP_DEVICE:

@@ -36,12 +36,17 @@ enum block_op {
 			  * keep it, an empty string, a directory of the user's, and the container's name; a fourth string:
 			  * the directory's content is to be saved when the tasks have ended (enter.c) */
 
+	OP_DIRECTORY = 9, /* made where the image lacks it: its own working directory */
+
 	/* enter.c */
 	OP_WORKDIR = 16,     /* path */
 	OP_ENV_SET = 17,     /* name, value */
 	OP_ENV_UNSET = 18,   /* name */
 	OP_ARGUMENT = 19,    /* goes before the command: the image's entrypoint */
 	OP_ENV_TASK = 20,    /* name, template of the task's own variables; left alone where one of them is missing */
+
+	/* spank_shim/after.c */
+	OP_AFTER = 21, /* what is to be run when the container has ended, for run/after.py */
 
 	/* plan_entry.h: only in a cached plan; plan_expand() leaves them out of the launch block */
 	OP_CHECK_FILE = 32,     /* path, what is known of it; CHECK_* */
@@ -53,6 +58,7 @@ enum block_op {
 				 * injection that comes after them, if there is one */
 	OP_NOTE = 38,           /* a line that the user sees at every launch */
 	OP_WORD = 39,           /* a word of the command */
+	OP_SAME = 40,           /* what must be the same on all nodes of a step (run/same.py) */
 };
 
 enum block_flag {

@@ -64,17 +64,20 @@ static int attach(const struct container *container, int mount_fd, const char *p
 		  struct report *report)
 {
 	struct stat st;
-	int target = -1, err = 0;
+	int target = -1, err = 0, is_dir;
 
 	if (fstat(mount_fd, &st) < 0) {
 		err = report_set(report, STEP_MOUNT, errno, path);
 		goto out;
 	}
-	target = mountpoint_open(container, path, S_ISDIR(st.st_mode), flags);
+	is_dir = S_ISDIR(st.st_mode);
+	target = mountpoint_open(container, path, is_dir, flags);
 	if (target < 0)
 		err = report_set(report, STEP_TARGET, -target, path);
 	else if (is_kernels(target))
 		err = report_set(report, STEP_TARGET, ELOOP, path);
+	else if (fstat(target, &st) == 0 && S_ISDIR(st.st_mode) != is_dir) /* the kernel's own word would be EINVAL */
+		err = report_set(report, STEP_TARGET, is_dir ? ENOTDIR : EISDIR, path);
 	else if (sys_move_mount(mount_fd, target) < 0)
 		err = report_set(report, STEP_MOUNT, errno, path);
 out:
@@ -154,6 +157,11 @@ static int execute(struct container *container, const struct block_record *recor
 		return fd < 0 ? fd : attach(container, fd, target, record->flags, report);
 	case OP_SYMLINK:
 		return make_symlink(container, record, report);
+	case OP_DIRECTORY: /* whatever keeps it from being made, entering it says so (exec.c) */
+		fd = mountpoint_open(container, target, 1, 0);
+		if (fd >= 0)
+			close(fd);
+		return 0;
 	default:
 		return 0; /* the enter part */
 	}
@@ -208,7 +216,7 @@ static int needs_no_overlay(struct block_cursor start, const struct block_record
 		int moves = record.op == OP_BIND || record.op == OP_DEVICE || record.op == OP_SYMLINK;
 		const char *path = record.string[moves];
 
-		if (record.op > OP_SYMLINK || record.op == OP_ROOT || (record.op == OP_BIND && clones[i] < 0) ||
+		if ((record.op > OP_SYMLINK && record.op != OP_DIRECTORY) || record.op == OP_ROOT || (record.op == OP_BIND && clones[i] < 0) ||
 		    is_below_mount(start, path, i))
 			continue;
 		fd = files_open_in_root(layer, path, O_PATH, 0);

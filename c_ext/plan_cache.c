@@ -97,6 +97,8 @@ static int take_holds(struct plan *plan)
 		}
 		if (record.op == OP_UPPER && record.count > 1)
 			plan->upper = record.string[0];
+		if (record.op == OP_SAME)
+			plan->same = record.string[0];
 		if (record.op != OP_HOLD)
 			continue;
 		if (plan->hold_count == PLAN_MAX_HOLDS)

@@ -20,6 +20,7 @@ struct plan {
 	const char *image; /* name in the shared store of the image whose mounts the block's root wants, or NULL */
 	const char *injection; /* name of the injection whose mount comes after those, or NULL */
 	const char *upper; /* the size to ask the broker for, where the block's last mount is one to write to, or NULL */
+	const char *same; /* what must be the same on all nodes of a step, or NULL */
 	int holds[PLAN_MAX_HOLDS]; /* shared flocks on what must not be removed before the container stands */
 	unsigned int hold_count;
 };

@@ -5,23 +5,8 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/syscall.h>
 #include <sys/xattr.h>
 #include <unistd.h>
-
-#ifndef SYS_fchmodat2
-#define SYS_fchmodat2 452 /* Linux 6.6; the same number on every architecture */
-#endif
-
-int tree_set_mode(int dirfd, const char *name, uint32_t mode)
-{
-	if (syscall(SYS_fchmodat2, dirfd, name, mode, AT_SYMLINK_NOFOLLOW) == 0)
-		return 0;
-	if (errno != ENOSYS && errno != EPERM) /* EPERM: older seccomp filters say that of calls they do not know */
-		return -errno;
-	/* Older kernels can only follow. The callers have just seen, or made, something there that is no link. */
-	return fchmodat(dirfd, name, mode, 0) < 0 ? -errno : 0;
-}
 
 int tree_set_xattrs(struct tree *tree, int fd, const struct sink_entry *entry)
 {

@@ -69,6 +69,11 @@ static int is_scope(const char *word)
 	return strcmp(word, "container_scope=global") == 0 || strcmp(word, "container_scope=job") == 0;
 }
 
+static int is_log(const char *word)
+{
+	return strcmp(word, "log=syslog") == 0 || (strncmp(word, "log=/", 5) == 0 && strlen(word) < sizeof(arguments.log));
+}
+
 void arguments_read(int argc, char *argv[])
 {
 	char *end;
@@ -81,6 +86,8 @@ void arguments_read(int argc, char *argv[])
 			snprintf(arguments.prefix, sizeof(arguments.prefix), "%s", argv[i] + 7);
 		if (strncmp(argv[i], "site=/", 6) == 0)
 			snprintf(arguments.site, sizeof(arguments.site), "%s", argv[i] + 5);
+		if (is_log(argv[i]))
+			snprintf(arguments.log, sizeof(arguments.log), "%s", argv[i] + 4);
 		if (strncmp(argv[i], "upper_max=", 10) == 0)
 			snprintf(arguments.upper_max, sizeof(arguments.upper_max), "%s", argv[i] + 10);
 		if (strncmp(argv[i], "grace=", 6) == 0 && argv[i][6]) {
@@ -97,7 +104,7 @@ void arguments_explain(int argc, char *argv[])
 	static const char *const own[] = { "prefix=/", "site=/", "upper_max=", "grace=" };
 
 	for (int i = 0; i < argc; i++) {
-		const char *why = read_switch(argv[i], 0) || is_scope(argv[i]) ? NULL : "not understood";
+		const char *why = read_switch(argv[i], 0) || is_scope(argv[i]) || is_log(argv[i]) ? NULL : "not understood";
 
 		for (size_t k = 0; k < sizeof(own) / sizeof(*own); k++)
 			if (strncmp(argv[i], own[k], strlen(own[k])) == 0)

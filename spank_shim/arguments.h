@@ -7,6 +7,8 @@
  *   grace=3600                seconds for which a user's proven access to an image holds for their other jobs
  *   upper_max=50%             how much a container may be given to write to on the store's disk (upper = "disk"), as 20G or
  *                             of what is free; 0: nothing. The broker reads it, and refuses where it makes no sense of it
+ *   log=syslog                a line of JSON for each step that asks for a container (launch_log.h), to syslog, or to the file
+ *                             of a path; without it none
  *   pyxis_compat=yes          whether the options have pyxis's names, too; no where pyxis itself is loaded
  *
  * and, with pyxis's own meaning:
@@ -24,6 +26,7 @@ struct arguments {
 	char prefix[OPTION_MAX];
 	char site[OPTION_MAX]; /* empty: none */
 	char upper_max[32];
+	char log[256]; /* syslog, or a path; empty: nothing is logged */
 	unsigned int grace_s;
 	int pyxis_compat, sbatch_support, execute_entrypoint;
 	char scope[8]; /* global or job */

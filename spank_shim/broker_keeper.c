@@ -15,8 +15,9 @@
 #include <unistd.h>
 
 #include "broker_service.h"
+#include "stages.h"
 
-enum { END_TRIES = 200 };
+enum { END_TRIES = 200, SWEEP_S = 5 };
 
 static _Noreturn void become_keeper(const struct site *site, const char *prefix, const char *store,
 				    const struct keeper_image *image, int socket, pid_t parent)
@@ -61,20 +62,37 @@ int keeper_start(const struct site *site, const char *prefix, const char *store,
 	return child;
 }
 
-void keeper_end(int pid)
+/* The store's files are its account's, and only that may remove them. */
+static void sweep(const struct site *site)
+{
+	pid_t child, parent = getpid();
+
+	child = fork();
+	if (child == 0) {
+		service_become(site, &site->fd, 1, parent);
+		alarm(SWEEP_S);
+		_exit(stages_sweep(SERVICE_FD) < 0);
+	}
+	while (child > 0 && waitpid(child, NULL, 0) < 0 && errno == EINTR)
+		;
+}
+
+void keeper_end(const struct site *site, int pid)
 {
 	const struct timespec pause = { .tv_nsec = 10 * 1000000 };
+	int status = 0;
 	pid_t gone = 0;
 
 	kill(pid, SIGTERM);
 	for (int i = 0; i < END_TRIES && gone == 0; i++) {
-		gone = waitpid(pid, NULL, WNOHANG);
+		gone = waitpid(pid, &status, WNOHANG);
 		if (gone == 0)
 			nanosleep(&pause, NULL);
 	}
-	if (gone != 0)
-		return;
-	kill(pid, SIGKILL);
-	while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+	if (gone == 0)
+		kill(pid, SIGKILL);
+	while (gone == 0 && waitpid(pid, &status, 0) < 0 && errno == EINTR)
 		;
+	if (status)
+		sweep(site);
 }

@@ -17,7 +17,8 @@ struct keeper_image {
 int keeper_start(const struct site *site, const char *prefix, const char *store, const struct keeper_image *image,
 		 int *ret_socket);
 
-/* End it: TERM, then KILL two seconds later; returns when it is gone. */
-void keeper_end(int pid);
+/* End it: TERM, then KILL two seconds later; returns when it is gone. What one leaves that did not end well goes at
+ * once: no later one may come for a long time. */
+void keeper_end(const struct site *site, int pid);
 
 #endif

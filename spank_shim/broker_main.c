@@ -254,7 +254,7 @@ static void serve_keeper(struct broker *broker, const char *image)
 	}
 	/* One at a time: who asks for the next has given up the last. */
 	if (broker->keeper)
-		keeper_end(broker->keeper);
+		keeper_end(&broker->site, broker->keeper);
 	broker->keeper = 0;
 	if (*image)
 		count = mount_for_keeper(broker, image, detail, sizeof(detail));
@@ -359,7 +359,7 @@ static void serve(struct broker *broker, int life)
 			refuse(-EINVAL, "request");
 	}
 	if (broker->keeper)
-		keeper_end(broker->keeper);
+		keeper_end(&broker->site, broker->keeper);
 }
 
 int main(int argc, char *argv[])

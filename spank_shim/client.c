@@ -12,6 +12,9 @@
 #include <unistd.h>
 
 #include "arguments.h"
+#include "component.h"
+#include "gate.h"
+#include "hub_start.h"
 #include "options.h"
 #include "report.h"
 #include "seal.h"
@@ -22,6 +25,7 @@ static char *inherited;   /* SLURM_CONTAINER as the client found it: from the jo
 static char *exported;    /* SLURM_CONTAINER as the component before left it (sbatch, salloc) */
 static char *first_choice; /* of the first component of a heterogeneous job */
 static int components;
+static int apart; /* srun's step has components, each with choices of its own */
 static int given; /* the container was named for this command, not inherited */
 static const char *style; /* whose meaning its options have; NULL: our own */
 
@@ -100,10 +104,12 @@ int client_init(spank_t spank, int argc, char *argv[])
 	arguments_read(argc, argv);
 	open_environment();
 	forget_replayed_options();
+	component_begin();
 
 	/* Slurm sets it only if it is unset: a stale value would name the outer job's container in the tasks. */
 	inherited = value ? strdup(value) : NULL;
 	unsetenv("SLURM_CONTAINER");
+	unsetenv(VARIABLE_HUB); /* of another step */
 	return options_register(spank, with_pyxis_names()) < 0 ? -1 : 0;
 }
 
@@ -157,6 +163,8 @@ static const char *own_reference(void)
 	if (image && value)
 		refuse("error [usage]: --container-image: given together with --container (give one)");
 	style = image || file ? STYLE_PYXIS : NULL;
+	if (file || image || value)
+		unsetenv(VARIABLE_ENVIRONMENT_DIGEST); /* of the job around this command */
 	if (file && (image || value))
 		setenv(VARIABLE_ENVIRONMENT, file, 1);
 	else if (file || image || value)
@@ -181,9 +189,11 @@ static const char *kept_reference(void)
 	return reference;
 }
 
-static const char *settle_reference(void)
+static const char *settle_reference(int *ret_silent)
 {
 	const char *reference = own_reference();
+
+	*ret_silent = !reference && !(inherited && *inherited);
 
 	given = reference && strcmp(reference, "none") != 0;
 	if (!reference && inherited && *inherited) {
@@ -205,36 +215,22 @@ static const char *settle_reference(void)
 	return reference;
 }
 
-/* Slurm answers with a word for an option that is not set, or that this command does not have. */
-static int is_set(const char *name)
+/* sbatch and salloc have one environment for all components. */
+static void check_same(const char *reference)
 {
-	const char *value = slurm_api_option(name);
-
-	return value && *value && strcmp(value, "unset") != 0 && strcmp(value, "invalid-context") != 0;
-}
-
-/* srun keeps a copy of its options for each component of a heterogeneous step, taken after client_settle(). */
-static int is_heterogeneous(void)
-{
-	FILE *words = fopen("/proc/self/cmdline", "re");
-	int found = components > 0 || is_set("het-group");
-	char *word = NULL;
-	size_t size = 0;
-
-	while (!found && words && getdelim(&word, &size, '\0', words) > 0)
-		found = strcmp(word, ":") == 0;
-	free(word);
-	if (words)
-		fclose(words);
-	return found;
+	if (components++ == 0)
+		first_choice = reference ? strdup(reference) : NULL;
+	else if ((!reference) != (!first_choice) || (reference && strcmp(reference, first_choice) != 0))
+		refuse("error [usage]: the components of a heterogeneous job must name the same container "
+		       "(give each component of its sruns its own)");
 }
 
 /* Options under which the container's choice or the command's seal would be lost on the way. */
 static void refuse_conflicts(void)
 {
-	if (spank_context() == S_CTX_LOCAL && is_set("bcast"))
+	if (spank_context() == S_CTX_LOCAL && slurm_api_is_set("bcast"))
 		refuse("error [usage]: --bcast together with --container (the image brings the program; drop --bcast)");
-	if (spank_context() == S_CTX_ALLOCATOR && is_set("export-file"))
+	if (spank_context() == S_CTX_ALLOCATOR && slurm_api_is_set("export-file"))
 		refuse("error [usage]: --export-file drops the container's variables (use --export)");
 }
 
@@ -246,50 +242,32 @@ static void ignore(const char *name)
 	say(line);
 }
 
-static int has_value(const char *variable, const char *value)
-{
-	const char *found = getenv(variable);
-
-	return found && strcmp(found, value) == 0;
-}
-
-/* Whether a registry may have to say which image a reference means now; the engine, which reads the settings, knows. */
-static int is_open(const char *reference)
-{
-	return !strstr(reference, "@sha") && *reference != '/' && *reference != '.' && strncmp(reference, "edf:", 4) != 0 &&
-	       strncmp(reference, "container-name:", 15) != 0 &&
-	       !has_value("FAIRLEAD_RESOLVE", "start") && !has_value("FAIRLEAD_PULL", "missing") &&
-	       !has_value("FAIRLEAD_PULL", "never");
-}
-
-/* Ask the engine what can be said before there are nodes, and return the reference as it is from now on: with the
- * digest that its tag has, so that every node, every task of an array and every step inside runs the same image. The
- * options are checked as well, unless within a job, where the engine on the node says the same at once. */
+/* The reference as it is from now on: with the digest that its tag has, so that every node, every task of an array and
+ * every step inside runs the same image. An environment file is from now on where it was found. */
 static const char *settled(const char *reference)
 {
-	static char asked[OPTION_MAX], frozen[OPTION_MAX]; /* of the component before, which must mean the same */
-	int freeze = is_open(reference);
-	char text[OPTION_MAX];
+	static char text[SUBMIT_MAX];
+	char *file, *digest;
 
-	if (freeze && *frozen && strcmp(asked, reference) == 0)
-		return frozen;
-	if (!freeze && (getenv("SLURM_JOB_ID") || !options_want_check()))
-		return reference;
-	switch (submit_ask(arguments.prefix, freeze ? "freeze" : "check", text, sizeof(text))) {
+	switch (submit_settle(arguments.prefix, reference, inherited, text)) {
 	case SUBMIT_REFUSED:
 		refuse(text);
 	case SUBMIT_NO_ENGINE:
-		if (freeze)
-			say("each node looks up what the tag means: no engine answers on this host");
+		say("each node looks up what the tag means: no engine answers on this host");
 		return reference;
 	case SUBMIT_FINE:
 		break;
 	}
-	if (!*text)
+	file = strchr(text, '\n');
+	digest = file ? strchr(file + 1, '\n') : NULL;
+	if (!*text || (file && !digest))
 		return reference;
-	snprintf(asked, sizeof(asked), "%s", reference);
-	snprintf(frozen, sizeof(frozen), "%s", text);
-	return frozen;
+	if (file) {
+		*file = *digest = '\0';
+		export(VARIABLE_ENVIRONMENT, file + 1);
+		export(VARIABLE_ENVIRONMENT_DIGEST, digest + 1);
+	}
+	return text;
 }
 
 static void export_options(const char *reference, int is_srun)
@@ -304,6 +282,7 @@ static void export_options(const char *reference, int is_srun)
 		unsetenv(VARIABLE_BATCH);
 	/* What the user's environment says goes with the job by itself; the batch step alone has no srun to read it. */
 	problem = options_export(is_srun || inside || batch);
+	problem = problem ? problem : hub_report_problem();
 	if (problem)
 		refuse(problem);
 	if (inside)
@@ -316,15 +295,15 @@ static void export_options(const char *reference, int is_srun)
 
 int client_settle(void)
 {
-	const char *reference, *workdir = options_given("workdir");
-	int is_srun = spank_context() == S_CTX_LOCAL;
+	const char *reference, *workdir = options_given("workdir"), *problem;
+	int is_srun = spank_context() == S_CTX_LOCAL, silent;
 
 	if (options_error())
 		refuse(options_error());
 	/* What the component before this one exported is no choice of this one. */
 	if (components && exported && getenv("SLURM_CONTAINER") && strcmp(getenv("SLURM_CONTAINER"), exported) == 0)
 		unsetenv("SLURM_CONTAINER");
-	reference = settle_reference();
+	reference = settle_reference(&silent);
 	if (reference)
 		refuse_conflicts();
 	else
@@ -332,22 +311,24 @@ int client_settle(void)
 	if (workdir && workdir[0] != '/')
 		refuse("error [workdir]: --container-workdir: not an absolute path (write it from /)");
 	/* Out of reach of client_seal(), slurmstepd would find a container of its own: the label is given up here. */
-	if (is_srun && is_heterogeneous())
+	apart = is_srun && component_is_one();
+	if (apart)
 		slurm_api_option_reset("container");
-	if (components++ == 0)
-		first_choice = reference ? strdup(reference) : NULL;
-	else if ((!reference) != (!first_choice) || (reference && strcmp(reference, first_choice) != 0))
-		refuse("error [usage]: the components of a heterogeneous step must name the same container "
-		       "(give --container to each, or run separate sruns)");
+	if (!is_srun)
+		check_same(reference);
 	export_options(reference, is_srun);
 	if (reference) {
 		reference = settled(reference);
 		export(VARIABLE_REFERENCE, reference);
-		slurm_api_option_change("container", reference);
+		if (!apart)
+			slurm_api_option_set("container", reference);
 	}
 	if (is_srun) {
 		/* The next component of a heterogeneous job must start clean; put back by client_seal(). */
 		unsetenv("SLURM_CONTAINER");
+		problem = apart ? component_settle(reference != NULL, silent) : NULL;
+		if (problem)
+			refuse(problem);
 		return 0;
 	}
 	export("SLURM_CONTAINER", reference);
@@ -373,16 +354,18 @@ static int replace(char **word, char *text)
 
 int client_seal(spank_t spank)
 {
-	const char *reference = getenv(VARIABLE_REFERENCE);
+	const char *reference = apart ? NULL : getenv(VARIABLE_REFERENCE), *problem;
 	char **argv = NULL;
 	uint32_t step = 0;
 	int argc = 0;
 
 	/* The label stays in squeue and scontrol show step: the step was created with it. */
 	slurm_api_option_reset("container");
-	if (!reference)
+	/* Of components srun shows the command of one only, whichever it starts first. */
+	if (apart ? !component_some_contained() : !reference)
 		return 0;
-	export("SLURM_CONTAINER", reference);
+	if (reference)
+		export("SLURM_CONTAINER", reference);
 	/* salloc's own shell: on the host, like a batch script; the sruns typed there inherit the container. */
 	if (spank_get_item(spank, S_JOB_STEPID, &step) == ESPANK_SUCCESS && step == STEP_INTERACTIVE) {
 		if (given) {
@@ -392,13 +375,19 @@ int client_seal(spank_t spank)
 		seal_environment();
 		return 0;
 	}
+	/* Of a heterogeneous step only the last component would hear of it. */
+	problem = apart ? NULL : hub_open(spank, arguments.prefix, reference);
+	if (problem) {
+		say(problem);
+		return -1;
+	}
 	/* From here an error is returned, not exit()ed: srun has a step to abort, and threads. */
 	if (spank_get_item(spank, S_JOB_ARGV, &argc, &argv) != ESPANK_SUCCESS || argc < 1 || !argv) {
 		say("error [slurm]: srun does not show the command to the plugin (report the Slurm release)");
 		return -1;
 	}
 	/* The array is the one that the launch message is made of; its strings may be replaced, not their number. */
-	if (is_set("multi-prog") && argc >= 2)
+	if (slurm_api_is_set("multi-prog") && argc >= 2)
 		return replace(&argv[1], seal_programs(argv[1]));
 	return replace(&argv[0], seal_command(argv[0]));
 }

@@ -11,12 +11,14 @@
 #include <unistd.h>
 
 #include "broker.h"
+#include "gate.h"
 #include "plan_build.h"
 #include "plan_cache.h"
 #include "plan_key.h"
 
 /* Facts on which no plan depends: they differ in every step. */
-static const char *const of_the_step[] = { "jobid=", "stepid=", "nnodes=", "nodeid=", "ntasks=", "local_tasks=" };
+static const char *const of_the_step[] = { "jobid=", "stepid=", "nnodes=", "nodeid=", "ntasks=", "local_tasks=",
+					    "gate=" };
 
 static const char *next_fact(const struct engine_request *request, const char *fact)
 {
@@ -106,17 +108,21 @@ static int use(const struct engine_request *request, const struct plan *plan, in
 	return err;
 }
 
-/* 1 when the container stands. */
-static int replay(const struct engine_request *request, int ret_fds[CHANNEL_FDS])
+/* 1 when the container stands; the message's text is then what must be the same on the step's other nodes. */
+static int replay(const struct engine_request *request, struct channel_message *ret_message, int ret_fds[CHANNEL_FDS])
 {
 	char directory[PLAN_DIRECTORY_SIZE];
+	struct timespec began;
 	struct plan plan;
 	int err;
 
 	plan_cache_directory(directory);
 	if (plan_cache_find(directory, request->key, request->key_size, request->environment, &plan) < 0)
 		return 0;
+	clock_gettime(CLOCK_MONOTONIC, &began);
 	err = use(request, &plan, ret_fds);
+	gate_phase(request->gate, "mount", &began);
+	snprintf(ret_message->text, sizeof(ret_message->text), "%s", plan.same ? plan.same : "");
 	if (err)
 		plan_cache_forget(directory, request->key, request->key_size);
 	else if (is_first_node(request))
@@ -130,9 +136,9 @@ void container_build(struct engine_request *request, struct channel_message *ret
 	request->key = NULL;
 	if (may_be_kept(request))
 		make_key(request);
-	if (request->key && replay(request, ret_fds))
-		memset(ret_message, 0, sizeof(*ret_message));
-	else
+	*ret_message = (struct channel_message){ 0 };
+	request->kept = request->key && replay(request, ret_message, ret_fds);
+	if (!request->kept)
 		engine_run(request, ret_message, ret_fds);
 	free(request->key);
 	request->key = NULL;

@@ -9,6 +9,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -21,7 +22,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { SOCKET, REQUEST, BROKER, KEY, FDS, FIRST_FD = 3 }; /* run/step.py: 3, 4, 5 and 6 */
+#include "leftovers.h"
+
+enum { SOCKET, REQUEST, BROKER, KEY, GATE, NOTE, FDS, FIRST_FD = 3 }; /* run/step.py: 3 to 8 */
 
 /* Of the job's environment the engine itself needs these: whose credentials, which proxy, which certificates. */
 static const char *const kept[] = {
@@ -92,6 +95,8 @@ static int request_file(const struct engine_request *request)
 	fwrite(request->facts, 1, request->facts_size, out);
 	if (request->key)
 		fwrite("keep=1", 1, sizeof("keep=1"), out);
+	if (request->note >= 0)
+		fwrite("note=1", 1, sizeof("note=1"), out);
 	fputc('\0', out);
 	for (char **entry = request->environment; *entry; entry++)
 		fwrite(*entry, 1, strlen(*entry) + 1, out);
@@ -119,6 +124,17 @@ void engine_environment(char *const *job, const char *ret[ENGINE_MAX_ENVIRONMENT
 				break;
 			}
 	ret[count] = NULL;
+}
+
+static volatile sig_atomic_t working, stopped;
+
+int engine_stop(void)
+{
+	if (!working)
+		return 0;
+	stopped = 1;
+	kill(working, SIGKILL);
+	return 1;
 }
 
 /* In the child; only system calls from here on, since slurmstepd had threads when it forked the task. */
@@ -173,11 +189,11 @@ static void explain_death(struct channel_message *message, const char *python, i
 			 "this node)", python, WEXITSTATUS(status));
 }
 
-/* All but the broker's, which is the caller's. */
+/* All but the broker's, the gate's and the note, which are the step's. */
 static void close_own(const int fds[FDS])
 {
 	for (int i = 0; i < FDS; i++)
-		if (i != BROKER && fds[i] >= 0)
+		if (i != BROKER && i != GATE && i != NOTE && fds[i] >= 0)
 			close(fds[i]);
 }
 
@@ -188,11 +204,24 @@ void engine_reap(struct engine_request *request)
 	request->child = 0;
 }
 
+/* Until the engine answers, or ends: 1. Or the hub stops the step, or is gone: 0, without an engine. */
+static int wait_for_answer(int socket, int gate, pid_t child)
+{
+	struct pollfd fds[] = { { .fd = socket, .events = POLLIN }, { .fd = gate, .events = POLLRDHUP } };
+
+	while (poll(fds, 2, -1) < 0 && errno == EINTR)
+		;
+	if (fds[0].revents || !fds[1].revents)
+		return 1;
+	kill(child, SIGKILL);
+	return 0;
+}
+
 void engine_run(struct engine_request *request, struct channel_message *ret_message, int ret_fds[CHANNEL_FDS])
 {
 	const char *environment[ENGINE_MAX_ENVIRONMENT];
 	char python[4096], script[4096];
-	int pair[2], fds[FDS] = { -1, -1, request->broker, -1 }, received, status = 0;
+	int pair[2], fds[FDS] = { -1, -1, request->broker, -1, request->gate, request->note }, received, status = 0;
 	pid_t child, parent = getpid();
 
 	memset(ret_message, 0, sizeof(*ret_message));
@@ -223,15 +252,29 @@ void engine_run(struct engine_request *request, struct channel_message *ret_mess
 		close(pair[0]);
 		return;
 	}
-	received = channel_receive(pair[0], 0, ret_message, ret_fds);
+	working = child;
+	if (wait_for_answer(pair[0], request->gate, child))
+		received = channel_receive(pair[0], 0, ret_message, ret_fds);
+	else
+		received = -ECANCELED;
 	close(pair[0]);
-	if (received > 0) {
+	if (received > 0 && !stopped) {
+		working = 0;
 		request->child = child;
 		return;
 	}
 	while (waitpid(child, &status, 0) < 0 && errno == EINTR)
 		;
-	if (received < 0)
+	working = 0;
+	if (stopped) {
+		leftovers_clear();
+		_exit(125);
+	}
+	ret_message->status = 125;
+	if (received == -ECANCELED) /* what is said only where the hub did not say why */
+		snprintf(ret_message->text, sizeof(ret_message->text), "error [gate]: lost srun's hub before the container "
+			 "stood (was it killed? is srun's host up?)");
+	else if (received < 0)
 		fail(ret_message, "answer", -received);
 	else
 		explain_death(ret_message, python, status);

@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -100,6 +101,14 @@ static void stay_to_save(const char *place)
 	refuse("error [slurm]: the container cannot be saved: the engine does not start", 125);
 }
 
+/* Nobody signals, limits or reaps the tasks of a slurmstepd that was killed, and Slurm gives their node to other jobs. The
+ * plugin has asked for the same; the namespaces took it back, as every gain of a capability does. */
+static void die_with(pid_t parent)
+{
+	if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 || getppid() != parent)
+		refuse("error [slurm]: slurmstepd has ended", 125);
+}
+
 int main(int argc, char *argv[])
 {
 	const char *numbers = getenv("_FAIRLEAD_ENTER"), *command = getenv("_FAIRLEAD_COMMAND"), *opened, *place;
@@ -107,6 +116,7 @@ int main(int argc, char *argv[])
 	struct report report = { 0 };
 	size_t size;
 	void *block;
+	pid_t parent;
 
 	if (!numbers || sscanf(numbers, "%d:%d:%d:%d:%d:%d", &fds[0], &fds[1], &fds[2], &fds[3], &fds[4], &fds[5]) != CHANNEL_FDS)
 		refuse("error [slurm]: fairlead-enter is started by the Slurm plugin only (use fairlead run)", 125);
@@ -116,9 +126,11 @@ int main(int argc, char *argv[])
 	place = place_to_save(block, size);
 	if (place)
 		stay_to_save(place);
+	parent = getppid();
 	if (fds[CHANNEL_USERNS] >= 0 && (namespace_join(fds[CHANNEL_USERNS], fds[CHANNEL_MNTNS], &report) < 0 ||
 					 namespace_join_further(fds, &report) < 0))
 		refuse_report(&report);
+	die_with(parent);
 
 	/* Slurm 23.02.5 and later put us before the words; older ones replaced the first word by us. */
 	if (command) {

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "plan_expand.h"
 #include "slurm_api.h"
 
 enum {
@@ -15,6 +16,8 @@ enum {
 	APART = 1 << 3,   /* becomes no variable by itself (client.c) */
 	ALONE = 1 << 4,   /* means something without a container, too */
 	AGAIN = 1 << 5,   /* the last one counts, as of Slurm's own options; each component of a step may give one */
+	OPTIONAL = 1 << 6, /* its argument may be left out, and is then the entry's value */
+	SRUNS = 1 << 7,    /* srun's own business: no fact of the step */
 };
 
 struct entry {
@@ -79,6 +82,12 @@ static const struct entry table[] = {
 	  "auto, all, none", 0 },
 	{ "container-annotation", "NAME=VALUE[,...]", WITH "say something by which the site's hooks may be chosen",
 	  "annotation", NULL, NULL, NULL, LIST | CHECKED },
+	{ "container-report", "json|FILE.json",
+	  WITH "show how long which node took for what before its ranks ran; json: for programs, also to a file", "report",
+	  "text", "FAIRLEAD_REPORT", NULL, OPTIONAL | SRUNS | AGAIN },
+	{ "container-slurm", NULL, WITH "bring Slurm's client programs (srun, sbatch, squeue...)", "slurm_inside", "1", NULL,
+	  NULL, 0 },
+	{ "no-container-slurm", NULL, WITH "leave them out (default)", "slurm_inside", "0", NULL, NULL, 0 },
 	{ "container-batch", NULL,
 	  "[fairlead] sbatch: run the batch script itself inside; with --container it runs on the host by default, and its "
 	  "sruns inherit the container", "batch", "1", NULL, NULL, 0 },
@@ -173,11 +182,19 @@ static void choose(const struct entry *entry, const char *value)
 		object(entry->name, "longer than 98304 bytes", "name a directory above what it lists");
 }
 
+/* Slurm hands over "(null)" in slurmstepd for an argument that was left out. */
+static int takes(const struct entry *entry, const char *value)
+{
+	int left_out = !value || strcmp(value, "(null)") == 0;
+
+	return entry->argument && !(entry->flags & OPTIONAL && left_out);
+}
+
 static int on_option(int number, const char *value, int remote)
 {
 	(void)remote;
 	if (number >= 0 && number < COUNT)
-		choose(&table[number], table[number].argument ? (value ? value : "") : table[number].value);
+		choose(&table[number], takes(&table[number], value) ? (value ? value : "") : table[number].value);
 	return 0;
 }
 
@@ -205,7 +222,8 @@ int options_register(spank_t spank, int pyxis)
 		    (strcmp(table[i].name, "container") == 0 && slurm_api_owns_container()))
 			continue;
 		registered[i] = (struct spank_option){ (char *)table[i].name, (char *)table[i].argument,
-						       (char *)table[i].help, table[i].argument != NULL, i, on_option };
+						       (char *)table[i].help,
+						       table[i].flags & OPTIONAL ? 2 : table[i].argument != NULL, i, on_option };
 		if (spank_option_register(spank, &registered[i]) != ESPANK_SUCCESS)
 			return -1;
 	}
@@ -305,14 +323,9 @@ int options_want_check(void)
 	return 0;
 }
 
-static const char *value_in(char *const *environment, const char *name)
+const char *options_value_in(char *const *environment, const char *name)
 {
-	size_t length = strlen(name);
-
-	for (; *environment; environment++)
-		if (strncmp(*environment, name, length) == 0 && (*environment)[length] == '=')
-			return *environment + length + 1;
-	return NULL;
+	return plan_variable(environment, name, strlen(name));
 }
 
 static void add_fact(FILE *out, char *const *environment, const char *key)
@@ -321,17 +334,67 @@ static void add_fact(FILE *out, char *const *environment, const char *key)
 	char name[64];
 
 	variable_of(key, name);
-	value = value_in(environment, name);
+	value = options_value_in(environment, name);
 	if (value && *value)
 		fprintf(out, "%s=%s%c", key, value, 0);
 }
 
+static void each_key(void (*visit)(const char *key, void *context), void *context)
+{
+	visit("ref", context);
+	visit("style", context);
+	visit("environment", context);
+	visit("environment_digest", context);
+	for (size_t i = 0; i < COUNT; i++)
+		if (!(table[i].flags & (APART | SRUNS)) && first_of(table[i].key) == i)
+			visit(table[i].key, context);
+}
+
+struct variable_visit {
+	void (*visit)(const char *variable, void *context);
+	void *context;
+};
+
+static void visit_variable(const char *key, void *context)
+{
+	const struct variable_visit *visit = context;
+	char name[64];
+
+	variable_of(key, name);
+	visit->visit(name, visit->context);
+}
+
+void options_each_variable(void (*visit)(const char *variable, void *context), void *context)
+{
+	struct variable_visit outer = { visit, context };
+
+	each_key(visit_variable, &outer);
+}
+
+void options_begin_again(void)
+{
+	for (size_t i = 0; i < COUNT; i++) {
+		free(chosen[i]);
+		chosen[i] = NULL;
+		by[i] = NULL;
+	}
+}
+
+struct facts {
+	FILE *out;
+	char *const *environment;
+};
+
+static void visit_fact(const char *key, void *context)
+{
+	const struct facts *facts = context;
+
+	add_fact(facts->out, facts->environment, key);
+}
+
 void options_facts(FILE *out, char *const *environment)
 {
-	add_fact(out, environment, "ref");
-	add_fact(out, environment, "style");
-	add_fact(out, environment, "environment");
-	for (size_t i = 0; i < COUNT; i++)
-		if (!(table[i].flags & APART) && first_of(table[i].key) == i)
-			add_fact(out, environment, table[i].key);
+	struct facts facts = { out, environment };
+
+	each_key(visit_fact, &facts);
 }

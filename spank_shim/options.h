@@ -26,8 +26,11 @@
 #define VARIABLE_STYLE VARIABLE_PREFIX "STYLE"
 /* The environment file that lies under an image that was named beside it. */
 #define VARIABLE_ENVIRONMENT VARIABLE_PREFIX "ENVIRONMENT"
+/* What it held when the job was submitted. */
+#define VARIABLE_ENVIRONMENT_DIGEST VARIABLE_ENVIRONMENT "_DIGEST"
 #define VARIABLE_WORKDIR VARIABLE_PREFIX "WORKDIR"
 #define VARIABLE_BATCH VARIABLE_PREFIX "BATCH"
+#define VARIABLE_REPORT VARIABLE_PREFIX "REPORT"
 #define STYLE_PYXIS "pyxis"
 
 /* Register the options in this context; pyxis: also those that have pyxis's names. */
@@ -48,6 +51,15 @@ void options_without_container(void (*tell)(const char *name));
 
 /* Whether an option was chosen, in whatever way, whose value has a grammar that only the engine knows. */
 int options_want_check(void);
+
+/* Call back with the name of each variable that hands a choice on. */
+void options_each_variable(void (*visit)(const char *variable, void *context), void *context);
+
+/* Forget what the command line chose: the next component of a heterogeneous step has words of its own. */
+void options_begin_again(void);
+
+/* The value in an environment ("NAME=VALUE" strings and NULL), or NULL. */
+const char *options_value_in(char *const *environment, const char *name);
 
 /* Write the facts of an environment ("NAME=VALUE" strings and NULL), each with its NUL. */
 void options_facts(FILE *out, char *const *environment);

@@ -20,45 +20,43 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "after.h"
 #include "arguments.h"
 #include "broker.h"
 #include "broker_start.h"
-#include "container.h"
-#include "exec.h"
+#include "component.h"
+#include "gate.h"
+#include "hand_over.h"
+#include "launch_log.h"
+#include "leftovers.h"
 #include "lost_world.h"
-#include "namespace.h"
 #include "options.h"
+#include "refuse.h"
+#include "report.h"
 #include "seal.h"
 #include "slurm_api.h"
 #include "step_end.h"
+#include "step_request.h"
 
-#define PROTOCOL "1"
 /* How long a node other than the first lets the others speak: in turn, so that a thousand failing nodes do not all speak
  * (and cancel) in one instant; the first to do so ends the step for the rest. */
 #define SPEAK_AFTER_MS 3000
 #define SPEAK_TURN_MS 50
 #define SPEAK_LAST_MS 33000
 
-enum state { STATE_NONE, STATE_READY, STATE_FAILED };
+enum state { STATE_NONE, STATE_AT_GATE, STATE_READY, STATE_FAILED };
 
 struct shared {
 	pthread_mutex_t lock;
 	int state;
 	int status;
-};
-
-struct facts {
-	uint32_t job, step, nodes, node, local_tasks, tasks;
-	char cwd[OPTION_MAX];
-	int multi_prog;
-	const char *script;  /* of a batch step */
-	const char *command; /* argv[0] without its seal */
+	struct launch_record record;
 };
 
 static char early_error[256];
 static struct shared *shared;
-static int parked[2] = { -1, -1 };
-static int broker = -1;
+static int parked[2] = { -1, -1 }, broker = -1;
+static pid_t stepd;
 
 static void remember(const char *what, int err)
 {
@@ -109,16 +107,15 @@ void remote_start_broker(spank_t spank)
 void remote_user_init(spank_t spank)
 {
 	pthread_mutexattr_t attributes;
-	void *memory;
 
 	if (!wanted(spank))
 		return;
-	memory = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	if (memory == MAP_FAILED) {
+	shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (shared == MAP_FAILED) {
+		shared = NULL;
 		remember("shared memory", errno);
 		return;
 	}
-	shared = memory;
 	pthread_mutexattr_init(&attributes);
 	pthread_mutexattr_setpshared(&attributes, PTHREAD_PROCESS_SHARED);
 	pthread_mutexattr_setrobust(&attributes, PTHREAD_MUTEX_ROBUST);
@@ -126,13 +123,22 @@ void remote_user_init(spank_t spank)
 	pthread_mutexattr_destroy(&attributes);
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, parked) < 0)
 		remember("socket pair", errno);
+	stepd = getpid();
+	launch_log_begin(spank, &shared->record);
+	leftovers_begin();
 	lost_world_listen(spank);
+	after_listen();
 }
+
+static int at_gate = -1; /* the hub's connection, for a signal's handler */
 
 static void on_term(int signal)
 {
 	(void)signal;
-	_exit(125);
+	if (at_gate >= 0)
+		gate_left(at_gate);
+	if (!engine_stop())
+		_exit(125);
 }
 
 /* slurmstepd's handlers were inherited; with them SIGTERM would be lost until KillWait is over. Its name, too: the
@@ -149,18 +155,8 @@ static void become_task(void)
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	prctl(PR_SET_NAME, "fairlead-init");
-}
-
-__attribute__((format(printf, 2, 3))) static _Noreturn void refuse(int status, const char *format, ...)
-{
-	char line[2200];
-	va_list list;
-
-	va_start(list, format);
-	vsnprintf(line, sizeof(line), format, list);
-	va_end(list);
-	slurm_spank_log("fairlead: %s", report_printable(line));
-	_exit(status);
+	if (prctl(PR_SET_PDEATHSIG, SIGTERM) < 0 || getppid() != stepd)
+		_exit(125); /* a pull, and who waits for it, end with slurmstepd; enter.c: who has entered */
 }
 
 /* A client without the plugin leaves Slurm's label and nothing else: the job asked for a container and would run on the
@@ -192,88 +188,30 @@ static void check_identity(spank_t spank)
 		refuse(125, "error [root]: containers do not run as root (submit the job as an ordinary user)");
 }
 
-static void read_facts(spank_t spank, struct facts *ret, char ***ret_argv)
+static _Noreturn void end_silently(int status)
 {
-	char **argv = NULL, *seal;
-	int argc = 0;
-
-	memset(ret, 0, sizeof(*ret));
-	spank_get_item(spank, S_JOB_ID, &ret->job);
-	spank_get_item(spank, S_JOB_STEPID, &ret->step);
-	spank_get_item(spank, S_JOB_NNODES, &ret->nodes);
-	spank_get_item(spank, S_JOB_NODEID, &ret->node);
-	spank_get_item(spank, S_JOB_LOCAL_TASK_COUNT, &ret->local_tasks);
-	spank_get_item(spank, S_JOB_TOTAL_TASK_COUNT, &ret->tasks);
-	if (!getcwd(ret->cwd, sizeof(ret->cwd)) || ret->cwd[0] != '/')
-		ret->cwd[0] = '\0';
-	if (spank_get_item(spank, S_JOB_ARGV, &argc, &argv) != ESPANK_SUCCESS || argc < 1 || !argv || !argv[0])
-		refuse(125, "error [slurm]: slurmstepd does not show the command to the plugin");
-	seal = (char *)seal_open(argv[0]);
-	if (seal)
-		argv[0] = seal;
-	/* The client seals either the command or the configuration's text; a batch script's words are the user's. */
-	ret->multi_prog = ret->step != STEP_BATCH && !seal && argc >= 2 && strstr(argv[1], SEAL_PROGRAM) != NULL;
-	ret->script = ret->step == STEP_BATCH ? argv[0] : NULL;
-	ret->command = argv[0];
-	*ret_argv = argv;
+	shared->status = status;
+	shared->state = STATE_FAILED;
+	pthread_mutex_unlock(&shared->lock);
+	_exit(status);
 }
 
-static void add(FILE *out, const char *key, const char *value)
-{
-	if (value && *value)
-		fprintf(out, "%s=%s%c", key, value, 0);
-}
-
-static void add_number(FILE *out, const char *key, uint32_t value)
-{
-	fprintf(out, "%s=%u%c", key, value, 0);
-}
-
-/* Fills the request, too, whose engine is still to be reaped. */
-static void build(spank_t spank, const struct facts *facts, struct engine_request *request,
-		  struct channel_message *message, int fds[CHANNEL_FDS])
-{
-	char *text = NULL, helper[OPTION_MAX + 64];
-	FILE *out = open_memstream(&text, &request->facts_size);
-
-	if (!out || spank_get_item(spank, S_JOB_ENV, &request->environment) != ESPANK_SUCCESS)
-		refuse(125, "error [slurm]: slurmstepd does not show the environment to the plugin");
-	snprintf(helper, sizeof(helper), "%s/libexec/fairlead/fairlead-enter", arguments.prefix);
-	add(out, "protocol", PROTOCOL);
-	options_facts(out, request->environment);
-	add(out, "execute_entrypoint", arguments.execute_entrypoint ? "1" : NULL);
-	add(out, "scope", arguments.scope);
-	add(out, "cwd", facts->cwd);
-	add(out, "script", facts->script);
-	add(out, "command", facts->multi_prog ? NULL : facts->command);
-	add(out, "multi_prog", facts->multi_prog ? "1" : NULL);
-	add(out, "helper", facts->multi_prog ? helper : NULL);
-	/* Of the tasks' number a plan depends on this alone: whether there is a world to lose. */
-	add(out, "several", facts->tasks > 1 ? "1" : NULL);
-	add(out, "broker", broker >= 0 ? "1" : NULL);
-	add_number(out, "jobid", facts->job);
-	add_number(out, "stepid", facts->step);
-	add_number(out, "nnodes", facts->nodes);
-	add_number(out, "nodeid", facts->node);
-	add_number(out, "ntasks", facts->tasks);
-	add_number(out, "local_tasks", facts->local_tasks);
-	if (fclose(out) != 0)
-		refuse(125, "error [slurm]: out of memory");
-	request->facts = text;
-	container_build(request, message, fds);
-	free(text);
-	if (broker >= 0)
-		broker_end(broker);
-}
-
-/* One line for the step, not one per node: the first node speaks at once and ends the step; the others wait for that
- * and speak only if it does not come, because then the failure is theirs alone. */
-static _Noreturn void fail(spank_t spank, const struct facts *facts, const struct channel_message *message)
+/* Where the step has a hub, it speaks. Else one line for the step, not one per node: the first node speaks at once and
+ * ends the step; the others wait for that and speak only if it does not come, because then the failure is theirs alone. */
+static _Noreturn void fail(spank_t spank, const struct step_facts *facts, const struct gate *gate,
+			   const struct channel_message *message)
 {
 	struct timespec turn;
 	uint64_t wait_ms = SPEAK_AFTER_MS + (uint64_t)facts->node * SPEAK_TURN_MS;
 	char line[sizeof(message->text)];
+	int told = -1;
 
+	if (gate->fd >= 0) {
+		gate_failed(gate, message->status, message->text);
+		told = gate_wait(gate);
+	}
+	if (told >= 0)
+		end_silently(told ? told : message->status);
 	shared->status = message->status;
 	shared->state = STATE_FAILED;
 	pthread_mutex_unlock(&shared->lock);
@@ -292,6 +230,60 @@ static _Noreturn void fail(spank_t spank, const struct facts *facts, const struc
 	_exit(message->status);
 }
 
+/* Meet the step's other nodes in srun, if it offers a hub. Neither a plan nor the ranks are to know of it. */
+static void come_to_gate(spank_t spank, const struct step_facts *facts, struct gate *ret_gate)
+{
+	char where[256], host[256], name[256], nodes[OPTION_MAX];
+	struct channel_message message = { .status = 125 };
+	int err;
+
+	*ret_gate = (struct gate){ .fd = -1 };
+	job_variable(spank, VARIABLE_HUB, where, sizeof(where));
+	spank_unsetenv(spank, VARIABLE_HUB);
+	if (!*where || facts->step >= STEP_INTERACTIVE)
+		return;
+	job_variable(spank, "SLURM_LAUNCH_NODE_IPADDR", host, sizeof(host));
+	if (!*host)
+		job_variable(spank, "SLURM_SRUN_COMM_HOST", host, sizeof(host));
+	job_variable(spank, "SLURMD_NODENAME", name, sizeof(name));
+	job_variable(spank, "SLURM_STEP_NODELIST", nodes, sizeof(nodes));
+	shared->state = STATE_AT_GATE;
+	err = gate_open(ret_gate, &(struct gate_node){ host, where, facts->node, name, nodes });
+	at_gate = ret_gate->fd;
+	if (!err)
+		return;
+	snprintf(message.text, sizeof(message.text),
+		 "error [gate]: %s: cannot reach srun's hub at %s, port %.*s: %s (is the port open to the nodes? see "
+		 "SrunPortRange; FAIRLEAD_GATE=0 does without)", name, host, (int)strcspn(where, ":"), where, strerror(-err));
+	fail(spank, facts, ret_gate, &message);
+}
+
+/* Nobody runs before all nodes can. */
+static void pass_gate(spank_t spank, const struct step_facts *facts, const struct gate *gate, const char *same)
+{
+	struct channel_message message = { .status = 125 };
+	int told;
+
+	if (gate->fd < 0)
+		return;
+	gate_ready(gate, same);
+	told = gate_wait(gate);
+	if (told > 0) {
+		message.status = told;
+		snprintf(message.text, sizeof(message.text), "ended by srun's hub before its ranks ran, for what it said");
+		launch_log_built(&shared->record, &message, -1, 0);
+		end_silently(told);
+	}
+	at_gate = -1;
+	close(gate->fd);
+	if (told == 0)
+		return;
+	snprintf(message.text, sizeof(message.text),
+		 "error [gate]: lost srun's hub before all nodes were ready: %s (was it killed? is srun's host up?)",
+		 strerror(-told));
+	fail(spank, facts, &(struct gate){ .fd = -1 }, &message);
+}
+
 static int lock(void)
 {
 	int err = pthread_mutex_lock(&shared->lock);
@@ -301,84 +293,72 @@ static int lock(void)
 	return err;
 }
 
-/* Descriptors of the step's container, building it if this task is the first. */
-static void get_container(spank_t spank, const struct facts *facts, int fds[CHANNEL_FDS])
+/* With the lock held: build the step's container on this node and park it for the other tasks. */
+static void make_container(spank_t spank, const struct step_facts *facts, int fds[CHANNEL_FDS])
 {
-	struct engine_request request = { .prefix = arguments.prefix, .broker = broker };
+	struct engine_request request = { .prefix = arguments.prefix, .broker = broker, .note = leftovers_note() };
+	struct channel_message message;
+	struct gate gate;
+	int err;
+
+	come_to_gate(spank, facts, &gate);
+	request.gate = gate.fd;
+	if (spank_get_item(spank, S_JOB_ENV, &request.environment) != ESPANK_SUCCESS)
+		refuse(125, "error [slurm]: slurmstepd does not show the environment to the plugin");
+	step_request_build(facts, &request, &message, fds);
+	if (broker >= 0)
+		broker_end(broker);
+	launch_log_built(&shared->record, &message, fds[CHANNEL_BLOCK], request.kept);
+	if (message.status != 0)
+		fail(spank, facts, &gate, &message);
+	after_offer(fds[CHANNEL_BLOCK]);
+	pass_gate(spank, facts, &gate, message.text);
+	err = channel_send(parked[0], 0, NULL, fds);
+	if (err < 0) {
+		message.status = 125;
+		snprintf(message.text, sizeof(message.text), "error [slurm]: cannot share the container: %s",
+			 strerror(-err));
+		fail(spank, facts, &(struct gate){ .fd = -1 }, &message);
+	}
+	shared->state = STATE_READY;
+	pthread_mutex_unlock(&shared->lock);
+	engine_reap(&request); /* what it frees in its end keeps only this task */
+}
+
+/* Descriptors of the step's container, building it if this task is the first. */
+static void get_container(spank_t spank, const struct step_facts *facts, int fds[CHANNEL_FDS])
+{
 	struct channel_message message;
 	int err = lock();
 
 	if (err)
 		refuse(125, "error [slurm]: cannot take the step's lock: %s", strerror(err));
 	if (shared->state == STATE_NONE) {
-		build(spank, facts, &request, &message, fds);
-		if (message.status != 0)
-			fail(spank, facts, &message);
-		err = channel_send(parked[0], 0, NULL, fds);
-		if (err < 0) {
-			message.status = 125;
-			snprintf(message.text, sizeof(message.text), "error [slurm]: cannot share the container: %s",
-				 strerror(-err));
-			fail(spank, facts, &message);
-		}
-		shared->state = STATE_READY;
-		pthread_mutex_unlock(&shared->lock);
-		engine_reap(&request); /* what it frees in its end keeps only this task */
+		make_container(spank, facts, fds);
 		return;
 	}
 	pthread_mutex_unlock(&shared->lock);
+	if (shared->state == STATE_AT_GATE)
+		_exit(125); /* the builder was killed there: the hub has seen it, and says so */
 	if (shared->state == STATE_FAILED)
-		_exit(shared->status); /* the line was printed by the builder */
+		_exit(shared->status); /* the line was printed */
+	spank_unsetenv(spank, VARIABLE_HUB);
 	err = channel_receive(parked[1], MSG_PEEK | MSG_DONTWAIT, &message, fds);
 	if (err != 1)
 		refuse(125, "error [slurm]: cannot join the container: %s", strerror(err ? -err : EPIPE));
 }
 
-/* From here slurmstepd goes on with TaskProlog, on the host, and then executes fairlead-enter, which joins the
- * container and executes the application. Where the command cannot be replaced (--multi-prog before 23.02.5), the task
- * joins here, TaskProlog runs inside, and the sealed command finds fairlead-enter in the container. */
-static void hand_over(spank_t spank, const struct facts *facts, char **argv, int fds[CHANNEL_FDS])
-{
-	char helper[OPTION_MAX + 64], numbers[96];
-	struct report report;
-	int err;
-
-	snprintf(helper, sizeof(helper), "%s/libexec/fairlead/fairlead-enter", arguments.prefix);
-	if (access(helper, X_OK) < 0)
-		refuse(125, "error [slurm]: %s: %s (check the installation on this node)", helper, strerror(errno));
-	err = slurm_api_prepend(spank, helper);
-	if (err == -EIO)
-		refuse(125, "error [slurm]: slurmstepd refused to change the command");
-	if (!err)
-		spank_unsetenv(spank, "_FAIRLEAD_COMMAND"); /* a user's; fairlead-enter would take it for ours */
-	if (err == -ENOSYS && !facts->multi_prog) {
-		if (spank_setenv(spank, "_FAIRLEAD_COMMAND", facts->command, 1) != ESPANK_SUCCESS)
-			refuse(125, "error [slurm]: cannot set the task's environment");
-		argv[0] = strdup(helper);
-	}
-	if (err == -ENOSYS && facts->multi_prog) {
-		if (namespace_join(fds[CHANNEL_USERNS], fds[CHANNEL_MNTNS], &report) < 0 ||
-		    namespace_join_further(fds, &report) < 0 || exec_drop_privileges(&report) < 0)
-			refuse(125, "error [namespace]: cannot join the container: %s: %s", report.detail,
-			       strerror(report.err));
-		for (int i = 0; i < CHANNEL_FDS; i++)
-			fds[i] = i == CHANNEL_BLOCK ? fds[i] : -1;
-	}
-	for (int i = 0; i < CHANNEL_FDS; i++)
-		if (fds[i] >= 0 && fcntl(fds[i], F_SETFD, 0) < 0)
-			refuse(125, "error [slurm]: descriptor: %s", strerror(errno));
-	snprintf(numbers, sizeof(numbers), "%d:%d:%d:%d:%d:%d", fds[0], fds[1], fds[2], fds[3], fds[4], fds[5]);
-	if (spank_setenv(spank, "_FAIRLEAD_ENTER", numbers, 1) != ESPANK_SUCCESS)
-		refuse(125, "error [slurm]: cannot set the task's environment");
-}
-
 void remote_task_init(spank_t spank)
 {
 	int fds[CHANNEL_FDS];
-	struct facts facts;
+	struct step_facts facts;
 	char **argv;
 
+	if (component_is_lost())
+		refuse(125, "error [slurm]: the components of this step cannot be told apart: --export, or a plugin, has "
+		       "taken the variable that numbers them (run separate sruns)");
 	if (!wanted(spank)) {
+		component_open_seal(spank);
 		check_client(spank);
 		return; /* a sealed command then fails to execute, as it must */
 	}
@@ -386,8 +366,15 @@ void remote_task_init(spank_t spank)
 		refuse(125, "%s", *early_error ? early_error : "error [slurm]: the plugin was not prepared");
 	check_identity(spank);
 	become_task();
-	read_facts(spank, &facts, &argv);
+	step_request_read(spank, &facts, &argv);
 	get_container(spank, &facts, fds);
 	hand_over(spank, &facts, argv, fds);
 	signal(SIGTERM, SIG_DFL);
+}
+
+void remote_exit(void)
+{
+	if (shared && *arguments.log)
+		launch_log_write(&shared->record, arguments.log);
+	leftovers_sweep();
 }

@@ -20,4 +20,7 @@ void remote_user_init(spank_t spank);
 /* The task, as the user in all ids: get the container, and replace the command by fairlead-enter. */
 void remote_task_init(spank_t spank);
 
+/* root, in slurmstepd, when the step has ended: what is logged of it. */
+void remote_exit(void);
+
 #endif

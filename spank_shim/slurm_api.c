@@ -52,6 +52,14 @@ const char *slurm_api_option(const char *name)
 	return options && get ? get(options, name) : NULL;
 }
 
+int slurm_api_is_set(const char *name)
+{
+	const char *value = slurm_api_option(name);
+
+	/* Slurm answers with a word for an option that is not set, or that this command does not have. */
+	return value && *value && strcmp(value, "unset") != 0 && strcmp(value, "invalid-context") != 0;
+}
+
 int slurm_api_given(int letter)
 {
 	void *options = dlsym(RTLD_DEFAULT, "opt");
@@ -71,15 +79,26 @@ void slurm_api_option_reset(const char *name)
 		reset(options, name);
 }
 
-void slurm_api_option_change(const char *name, const char *value)
+int slurm_api_option_set(const char *name, const char *value)
 {
 	void *options = dlsym(RTLD_DEFAULT, "opt");
-	const char *before = slurm_api_option(name);
-	_Bool (*set)(void *, const char *, const char *, _Bool);
+	int (*set)(void *, const char *, const char *, _Bool);
 
 	symbol("slurm_option_set", &set, sizeof(set));
-	if (options && set && before && *before && strcmp(before, "unset") != 0)
-		set(options, name, value, 0);
+	return options && set && set(options, name, value, 0) == 0 ? 0 : -1;
+}
+
+int slurm_api_srun_ports(uint16_t *ret_first, uint16_t *ret_last)
+{
+	const uint16_t *(*range)(void), *ports;
+
+	symbol("slurm_get_srun_port_range", &range, sizeof(range));
+	ports = range ? range() : NULL;
+	if (!ports || !ports[0] || ports[1] < ports[0])
+		return 0;
+	*ret_first = ports[0];
+	*ret_last = ports[1];
+	return 1;
 }
 
 char *slurm_api_strdup(const char *text)

@@ -23,11 +23,17 @@ const char *slurm_api_option(const char *name);
 /* Whether the command line set an option, named by its letter. */
 int slurm_api_given(int letter);
 
-/* Give another value to a client option that is set. */
-void slurm_api_option_change(const char *name, const char *value);
+/* Whether an option of this command has a value. */
+int slurm_api_is_set(const char *name);
+
+/* Set an option of this command, given or not. 0, or -1 if the release has no such option, or does not let a plugin do it. */
+int slurm_api_option_set(const char *name, const char *value);
 
 /* Clear a client option. */
 void slurm_api_option_reset(const char *name);
+
+/* The site's SrunPortRange; 0 where there is none. */
+int slurm_api_srun_ports(uint16_t *ret_first, uint16_t *ret_last);
 
 /* A copy that Slurm's xfree accepts. */
 char *slurm_api_strdup(const char *text);

@@ -5,15 +5,20 @@
 #ifndef FAIRLEAD_SUBMIT_H
 #define FAIRLEAD_SUBMIT_H
 
-#include <stddef.h>
+#include "options.h"
 
 enum submit_answer {
-	SUBMIT_FINE,      /* the text is what is to be known */
+	SUBMIT_FINE,      /* the text is what is to be known, as lines */
 	SUBMIT_REFUSED,   /* the text is a line for the user */
 	SUBMIT_NO_ENGINE, /* there is none on this host, or it does not start */
 };
 
-/* Ask the engine about the options that were exported; verb: check or freeze. Fills the text in any case. */
-enum submit_answer submit_ask(const char *prefix, const char *verb, char *ret_text, size_t size);
+/* A reference, an environment file's path, the digest of what it holds; or a line for the user. */
+#define SUBMIT_MAX (2 * OPTION_MAX + 128)
+
+/* Ask the engine what the reference means from now on (empty: it stays), where that must be asked for; the options, which
+ * were exported, are checked as well, unless within a job, where the engine on the node says the same at once. around:
+ * the reference of the job in which this command runs, or NULL. Fills the text in any case. */
+enum submit_answer submit_settle(const char *prefix, const char *reference, const char *around, char ret_text[SUBMIT_MAX]);
 
 #endif

@@ -75,7 +75,7 @@ def _loaded() -> dict[str, str]:
     from fairlead import standin
 
     with standin.typing_stand_in():
-        from fairlead.run import step  # noqa: F401
+        from fairlead.run import hub, step  # noqa: F401
     files = {name: getattr(module, "__file__", None) for name, module in sys.modules.items()}
     return {
         name: file

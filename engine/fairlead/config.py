@@ -1,8 +1,9 @@
 """Site and user settings; each value knows where it came from.
 
-Later wins: built-in default < ``/etc/fairlead/fairlead.toml`` <
-``/etc/fairlead/fairlead.d/*.toml``, by name < ``$XDG_CONFIG_HOME/fairlead/fairlead.toml`` <
-``FAIRLEAD_*`` environment variable < command line (applied by the caller with ``override``).
+Later wins: built-in default < a ``sarus.json`` that the site's files name <
+``/etc/fairlead/fairlead.toml`` < ``/etc/fairlead/fairlead.d/*.toml``, by name <
+``$XDG_CONFIG_HOME/fairlead/fairlead.toml`` < ``FAIRLEAD_*`` environment variable < command line
+(applied by the caller with ``override``).
 
 Rules:
 - One table (``keys.SETTINGS``) holds every key with its type, default, environment variable and
@@ -33,7 +34,9 @@ _BINDING = {
     "forbidden_mounts",
     "allowed_mounts",
     "containers_config",
+    "forbidden_targets",
     "hooks_dirs",
+    "sarus_json",
 }
 
 
@@ -46,6 +49,8 @@ class Config(NamedTuple):
     store_min_free: str
     keep_blobs: bool
     shared_blobs: str
+    spread: str
+    spread_dir: str
     default_registry: str
     insecure_registries: tuple[str, ...]
     allowed_registries: tuple[str, ...]
@@ -65,6 +70,8 @@ class Config(NamedTuple):
     writable: bool
     upper: str
     upper_size: str
+    named_size: str
+    slurm_inside: bool
     gpu: str
     cdi_dirs: tuple[str, ...]
     hooks_dirs: tuple[str, ...]
@@ -72,8 +79,12 @@ class Config(NamedTuple):
     site_env: tuple[str, ...]
     forbidden_mounts: tuple[str, ...]
     allowed_mounts: tuple[str, ...]
+    forbidden_targets: tuple[str, ...]
+    sarus_json: str
     locked: tuple[str, ...]
     plan_cache: bool
+    gate: bool
+    gate_timeout: str
     origins: Mapping[str, str]
 
     def override(self, origin: str, **values: Value | None) -> Config:
@@ -115,6 +126,9 @@ def load(
     for path in sites:
         for key, value in _read(path).items():
             values[key], origins[key] = value, path
+    for key, value, origin in _of_sarus(str(values["sarus_json"]), origins["sarus_json"]):
+        if origins[key] == "default":
+            values[key], origins[key] = value, origin
     site = Config(**values, origins=dict(origins))  # type: ignore[arg-type]
     for key, value, origin in _users(environ, user_file(environ, home=home), sites[0]):
         site.check_lock(key, value, origin)
@@ -122,6 +136,17 @@ def load(
     store = str(values["store"]).replace("%u", str(os.getuid()))
     values["store"] = store.replace("%g", str(os.getegid()))
     return Config(**values, origins=origins)  # type: ignore[arg-type]
+
+
+def _of_sarus(path: str, named_by: str) -> Iterator[tuple[str, Value, str]]:
+    """Yield what a sarus.json sets, with its origin."""
+    if not path:
+        return
+    from fairlead import sarusjson
+
+    for found in sarusjson.settings(path, os.stat(named_by).st_uid):
+        if found.setting:
+            yield found.setting, _checked(found.setting, found.value, path), path
 
 
 def _users(environ: Mapping[str, str], own: str, site: str) -> Iterator[tuple[str, Value, str]]:
@@ -161,7 +186,8 @@ def files(
     for place in (environ, {}) if environ.get("FAIRLEAD_SITE_CONFIG") else (environ,):
         site, *more = site_files(place, site_file=site_file)
         found += [site, _drop_ins(site), *more]
-    return (*found, user_file(environ, home=home))
+        found += [str(_read(path).get("sarus_json") or path) for path in (site, *more)]
+    return (*dict.fromkeys(found), user_file(environ, home=home))
 
 
 def site_files(

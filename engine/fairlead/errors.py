@@ -276,6 +276,13 @@ class SlurmError(Error):
     remedy = "check that the same release of Fairlead is installed on every node"
 
 
+class GateError(Error):
+    """The nodes of a step could not start together: one is missing, was killed, or differs."""
+
+    code = "gate"
+    remedy = "see the node that the line names"
+
+
 def space(error: OSError, path: str) -> SpaceError:
     """Return the error for ENOSPC, EDQUOT or a read-only store, naming the path."""
     return SpaceError(f"cannot write {path}: {os.strerror(error.errno or 0)}")

@@ -96,6 +96,21 @@ SETTINGS: dict[str, Setting] = {
         "it holds blobs/sha256/HEX, as an OCI layout does; empty: none",
         form=_PATH,
     ),
+    "spread": Setting(
+        "auto",
+        "FAIRLEAD_SPREAD",
+        "how the nodes of a step send each other what one of them has fetched: auto (by "
+        "spread_dir, or else by sbcast), sbcast, directory (spread_dir), off (each node asks the "
+        "registry)",
+        ("auto", "sbcast", "directory", "off"),
+    ),
+    "spread_dir": Setting(
+        "",
+        "FAIRLEAD_SPREAD_DIR",
+        "directory on a shared file system through which nodes of a step send each other layers, "
+        "at the same path on all; empty: none",
+        form=_PATH,
+    ),
     "default_registry": Setting(
         "docker.io", "FAIRLEAD_DEFAULT_REGISTRY", "registry of a reference that names none"
     ),
@@ -209,6 +224,18 @@ SETTINGS: dict[str, Setting] = {
         "is free on the disk; empty: half of the memory, a tenth of the disk",
         form=_SIZE,
     ),
+    "named_size": Setting(
+        "",
+        "FAIRLEAD_NAMED_SIZE",
+        "how much a named container may have written and still be taken up again, as 20G or 10% of "
+        "the store's file system; looked at when it starts; empty: no limit",
+        form=_SIZE,
+    ),
+    "slurm_inside": Setting(
+        False,
+        "FAIRLEAD_SLURM_INSIDE",
+        "bring Slurm's client programs of the node (srun, sbatch, squeue...) into every container",
+    ),
     "gpu": Setting(
         "auto",
         "FAIRLEAD_GPU",
@@ -261,6 +288,22 @@ SETTINGS: dict[str, Setting] = {
         form=forms.ABSOLUTE,
         site=True,
     ),
+    "forbidden_targets": Setting(
+        (),
+        "",
+        "paths in the container that users may not mount to; with a / in the end, nor below",
+        form=forms.ABSOLUTE,
+        site=True,
+    ),
+    "sarus_json": Setting(
+        "",
+        "",
+        "a sarus.json, read at every launch: its siteMounts, environment, userMounts, hooksDir, "
+        "containersPolicy, insecureRegistries and defaultMPIType count where no file of ours sets "
+        "what they mean; empty: none",
+        form=_PATH,
+        site=True,
+    ),
     "locked": Setting(
         (),
         "",
@@ -272,5 +315,17 @@ SETTINGS: dict[str, Setting] = {
         True,
         "FAIRLEAD_PLAN_CACHE",
         "keep what was decided for a launch, so that the same launch starts no Python",
+    ),
+    "gate": Setting(
+        True,
+        "FAIRLEAD_GATE",
+        "under Slurm, start no rank before the containers of all nodes stand and are of one kind",
+    ),
+    "gate_timeout": Setting(
+        "60",
+        "FAIRLEAD_GATE_TIMEOUT",
+        "seconds for which a step's first node waits for the others to appear; what they then do, "
+        "pulling an image for example, has no limit",
+        form=("a number of seconds", lambda text: text.isdecimal() and 0 < len(text) <= 6),
     ),
 }

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from typing import Protocol
 
 from fairlead import errors
@@ -78,6 +79,14 @@ def debug(text: str) -> None:
         _write(f"debug: {text}")
 
 
+phases: list[tuple[str, int]] = []  # for a start report: name, and when it began (monotonic ns)
+
+
+def phase(name: str) -> None:
+    """Note that a launch has come to its next phase."""
+    phases.append((name, time.monotonic_ns()))
+
+
 class Progress(Protocol):
     """Where long work reports to: quiet lines here, bars in ``cli.progress``."""
 
@@ -95,7 +104,6 @@ class QuietProgress:
     """Progress for logs: a line when work takes over a second, then one every five seconds."""
 
     def __init__(self, label: str, *, first_s: float = 1.0, every_s: float = 5.0) -> None:
-        import time
         from _thread import allocate_lock  # threading costs a launch two milliseconds
 
         self._clock = time.monotonic

@@ -14,7 +14,7 @@ BED_CACHE=/var/cache/fairlead-bed                   # images by the hash of thei
 BED_LOG=${FAIRLEAD_BED_LOG:-$BED/bed.log}
 BED_REGISTRY=127.0.0.1:${FAIRLEAD_BED_REGISTRY_PORT:-5000}
 BED_USER=demo                                       # the ordinary user of the quickstart and of tests/slurm
-BED_NODES=("${BED_NAME}n"{1..4})
+mapfile -t BED_NODES < <(seq -f "${BED_NAME}n%g" "${FAIRLEAD_BED_NODES:-4}")
 
 exec 3>&1 # the terminal, whatever a step does with its own stdout
 bed_step=

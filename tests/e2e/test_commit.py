@@ -118,6 +118,41 @@ def test_the_layer_holds_what_was_changed_and_nothing_else(
     assert found["srv/pipe"].isfifo()
 
 
+@pytest.mark.parametrize(
+    ("demand", "line"),
+    [
+        ({"type": "reject"}, "error [policy]: {ref}: is rejected by {place}/policy.json: default"),
+        (
+            {"type": "signedBy", "keyType": "GPGKeys", "keyData": "AAAA"},
+            (
+                "error [signature]: {ref}: {place}/policy.json: default requires a signature (signedBy), "
+                "and {digest} has none"
+            ),
+        ),
+    ],
+)
+def test_layers_of_an_image_that_the_policy_has_come_to_refuse_are_not_passed_on(
+    box: User, image: str, registry: str, demand: dict[str, str], line: str
+) -> None:
+    place = Path(box.place) / "containers"
+    place.mkdir()
+    (place / "policy.json").write_text(json.dumps({"default": [demand]}))
+    site = Path(box.place) / "site.toml"
+    site.write_text(f'containers_config = "{place}"\n')
+    digest = json.loads(box.run("inspect", image).stdout)["digest"]
+    box.environ["FAIRLEAD_SITE_CONFIG"] = str(site)
+    for words in (("commit", "box"), ("push", image)):
+        done = box.run(*words, f"docker://{registry}/commit/refused:1")
+        assert (done.returncode, done.stdout) == (125, "")
+        told = done.stderr.splitlines()[-1]
+        wanted = line.replace("{place}", str(place)).replace("{digest}", digest)
+        assert told.startswith(f"fairlead: {wanted.split('{ref}')[0]}"), told
+        assert wanted.split("{ref}")[1] in told
+    connection = http.client.HTTPConnection(registry)
+    connection.request("GET", "/v2/commit/refused/tags/list")
+    assert connection.getresponse().status == 404
+
+
 def test_the_same_changes_give_the_same_image(box: User, registry: str) -> None:
     box.environ["SOURCE_DATE_EPOCH"] = "1700000000"
     said = {box.run("commit", "box", f"docker://{registry}/commit/saved:{n}").stdout for n in "34"}

@@ -108,6 +108,16 @@ def test_squashfs_is_mounted_read_only(user: User, place: Path, image: str) -> N
     )
 
 
+def test_launch_names_the_line_of_a_malformed_device(user: User, place: Path, image: str) -> None:
+    (place / "x.toml").write_text(f'image = "{image}"\ndevices = ["null"]\n')
+    done = user.run("run", "x.toml", "true")
+    assert done.returncode == 125
+    assert done.stderr == (
+        f"fairlead: error [edf]: {place}/x.toml:2: device 'null': neither HOST[:CONTAINER][:rwm] nor "
+        "vendor.com/class=name (write e.g. /dev/fuse or nvidia.com/gpu=0)\n"
+    )
+
+
 def test_plan_names_the_lines_of_the_file(user: User, place: Path, image: str) -> None:
     write(place, image)
     shown = user.run("plan", "edf:x", "true").stdout

@@ -194,6 +194,64 @@ def test_cdi_specification_of_nvidia_comes_first(node: Node, site: Site, image: 
     assert "nvidiactl" not in shown
 
 
+def test_hooks_of_nvidias_specification_are_done_without_their_program(
+    node: Node, site: Site, image: str
+) -> None:
+    """As ``nvidia-ctk cdi generate`` writes it: the program need not be there."""
+    program = "/usr/bin/nvidia-cdi-hook"
+    library, place = (
+        f"{node.place}/driver/libcuda.so.{VERSION}",
+        f"/opt/driver/libcuda.so.{VERSION}",
+    )
+    words = (
+        ("create-symlinks", "--link", "libcuda.so.1::/opt/driver/gbm/libcuda.so"),
+        ("update-ldcache", "--folder", "/opt/driver"),
+        ("chmod", "--mode", "755", "--path", "/dev"),
+    )
+    path = site.cdi(
+        "nvidia.json",
+        deviceNodes=[{"path": "/dev/nvidia0"}],
+        mounts=[{"hostPath": library, "containerPath": place, "options": ["ro", "nosuid", "bind"]}],
+        hooks=[
+            {"hookName": "createContainer", "path": program, "args": ["nvidia-cdi-hook", *each]}
+            for each in words
+        ],
+    )
+    path.write_text(path.read_text().replace("vendor.com/thing", "nvidia.com/gpu"))
+    script = "probe; readlink /opt/driver/gbm/libcuda.so"
+    for options in ((), ("--read-only",)):
+        shown = output(node.run(*options, image, "sh", "-c", script, SLURM_JOB_GPUS="0"))
+        assert shown == f"{VERSION}\nlibcuda.so.1\n"
+    by_name = ("--gpu=none", "--device=nvidia.com/gpu=one")
+    assert output(node.run(*by_name, image, "probe")) == f"{VERSION}\n"
+
+
+def test_newer_cuda_libraries_of_the_image_are_used(node: Node, image: str) -> None:
+    folder = Path(image) / "usr/local/cuda/compat"
+    folder.mkdir(parents=True)
+    newer = "1000.1.2"
+    command = ["gcc", "-shared", "-fPIC", "-x", "c", "-", "-Wl,-soname,libcuda.so.1", "-o"]
+    source = f'const char *version(void) {{ return "{newer}"; }}'
+    subprocess.run([*command, f"{folder}/libcuda.so.{newer}"], input=source.encode(), check=True)
+    (folder / "libcuda.so.1").symlink_to(f"libcuda.so.{newer}")
+    assert output(node.run(image, "probe", SLURM_JOB_GPUS="0")) == f"{newer}\n"
+    (folder / f"libcuda.so.{newer}").rename(folder / "libcuda.so.998.1")
+    assert output(node.run(image, "probe", SLURM_JOB_GPUS="0")) == f"{VERSION}\n"
+
+
+def test_capabilities_and_demands_of_the_driver(node: Node, image: str) -> None:
+    given = {"SLURM_JOB_GPUS": "0"}
+    less = ("-e", "NVIDIA_DRIVER_CAPABILITIES=utility")
+    assert "cannot open" in output(node.run(*less, image, "probe", **given))
+    done = node.run("-e", "NVIDIA_REQUIRE_X=driver>=1000", image, "true", **given)
+    assert done.returncode == 125
+    assert done.stderr == (
+        f"fairlead: error [device]: NVIDIA driver {VERSION} is not what "
+        "NVIDIA_REQUIRE_X demands: driver>=1000 (use an image for this driver, or set "
+        "NVIDIA_DISABLE_REQUIRE=1)\n"
+    )
+
+
 def test_node_without_gpus_says_so(user: User, site: Site, image: str) -> None:
     if os.path.exists("/dev/dri") or os.path.exists("/sys/module/nvidia"):
         return  # this machine has some

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -239,6 +241,29 @@ def test_hook_that_others_may_write_is_refused(user: User, site: Site, image: st
     assert output(user, image, "sh", "-c", "echo fine") == "fine\n"
 
 
+def test_sarus_json_of_the_site_with_its_hooks(user: User, site: Site, image: str) -> None:
+    (site.place / "data").mkdir(mode=0o755)
+    (site.place / "data/file").write_text("of the site\n")
+    mount = {"type": "bind", "source": f"{site.place}/data", "destination": "/site", "flags": {}}
+    table = {
+        "siteMounts": [mount],
+        "environment": {"set": {"SITE": "x"}, "prepend": {"PATH": "/site/bin"}},
+        "userMounts": {"notAllowedPrefixesOfPath": ["/etc"]},
+        "hooksDir": f"{site.place}/hooks.d",
+    }
+    file = site.file("sarus.json", json.dumps(table))
+    site.settings(sarus_json=str(file))
+    site.hook(BEGIN + 'open(root + "/hooked", "w").write("hooked\\n")\n', "createContainer")
+    shown = output(user, image, "sh", "-c", "cat /hooked /site/file; echo $SITE ${PATH%%:*}")
+    assert shown == "hooked\nof the site\nx /site/bin\n"
+    assert line(user, "-v", "/tmp:/etc/x", image, "true") == (
+        f"fairlead: error [policy]: --volume: /etc/x: {file} forbids mounts to /etc/ "
+        "(use what the file named allows, or ask the administrator)"
+    )
+    assert user.run("config", "site_mounts").stdout == f"{site.place}/data:/site\n"
+    assert f"# {file}" in user.run("config").stdout
+
+
 def test_malformed_hook_stops_every_launch(user: User, site: Site, image: str) -> None:
     path = site.file("hooks.d/x.json", '{"version": "1.0.0"}')
     assert line(user, image, "true") == (
@@ -246,13 +271,181 @@ def test_malformed_hook_stops_every_launch(user: User, site: Site, image: str) -
     )
 
 
-def test_hook_after_the_command_is_refused_by_name(user: User, site: Site, image: str) -> None:
-    path = site.hook("#!/bin/sh\n", "createContainer", "poststop")
+def test_hook_once_the_command_runs_is_refused_by_name(user: User, site: Site, image: str) -> None:
+    path = site.hook("#!/bin/sh\n", "createContainer", "poststart")
     assert line(user, image, "true") == (
-        f"fairlead: error [hook]: {path}: {site.place}/bin/10-test.json.hook cannot run at poststop: "
-        "nothing of Fairlead is left when the command ends "
+        f"fairlead: error [hook]: {path}: {site.place}/bin/10-test.json.hook cannot run at poststart: "
+        "nothing of Fairlead is left once the command has started "
         "(ask the administrator to remove the stage from the hook)"
     )
+
+
+def test_poststop_hook_runs_when_the_command_has_ended_whatever_it_ended_with(
+    user: User, site: Site, image: str
+) -> None:
+    note = Path(user.place) / "note"
+    program = f"""
+seen = {{"state": state, "args": config["process"]["args"], "ids": [os.getuid(), os.getgid()],
+        "host": os.path.exists("{site.place}"), "fds": len(os.listdir("/proc/self/fd"))}}
+open("{note}", "a").write(json.dumps(seen) + "\\n")
+"""
+    site.hook(BEGIN + program, "poststop", args=["name"], env=["A=b"])
+    words = ("--annotation", "a=b", image, "sh", "-c")
+    assert output(user, *words, f"test ! -e {note} && echo before") == "before\n"
+    assert user.run("run", *words, "exit 3").returncode == 3
+    assert user.run("run", *words, "kill -9 $$").returncode == -9
+    assert user.run("run", *words, "kill -TERM $$").returncode == -15
+    assert user.run("run", image, "nosuch").returncode == 127
+    shown = [json.loads(each) for each in note.read_text().splitlines()]
+    assert len(shown) == 5
+    for seen in shown:
+        assert seen["state"]["status"] == "stopped"
+        assert "pid" not in seen["state"]
+        assert not Path(seen["state"]["bundle"]).exists()  # by now
+        assert seen["ids"] == [UID, GID]
+        assert seen["host"]
+        assert seen["fds"] == 4  # 0 to 2, and that of the listing
+    assert shown[0]["state"]["annotations"] == {"a": "b"}
+    assert [seen["args"][-1] for seen in shown[1:]] == [
+        *("exit 3", "kill -9 $$", "kill -TERM $$", "nosuch")
+    ]
+
+
+def test_signal_to_what_was_started_reaches_the_command_that_a_poststop_hook_waits_for(
+    user: User, site: Site, image: str
+) -> None:
+    note = Path(user.place) / "note"
+    site.hook(BEGIN + f'open("{note}", "w")\n', "poststop")
+    script = "trap 'echo asked; exit 7' TERM; echo ready; while :; do read x; done"
+    process = user.start(
+        "run", image, "sh", "-c", script, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    process.terminate()
+    assert process.communicate(timeout=120)[0] == "asked\n"
+    assert process.returncode == 7
+    assert note.exists()
+
+
+def test_lock_of_a_name_is_not_kept_by_what_waits_for_the_command(
+    user: User, site: Site, image: str
+) -> None:
+    note = Path(user.place) / "note"
+    site.hook(BEGIN + f'open("{note}", "a").write("x")\n', "poststop")
+    script = "echo up; read x"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    first = user.start("run", "--name", "box", image, "sh", "-c", script, **pipes)
+    assert first.stdout is not None
+    assert first.stdout.readline() == "up\n"
+    assert output(user, "--name", "box", image, "sh", "-c", "echo joined") == "joined\n"
+    assert not note.exists()  # who joins a container does not end it
+    first.communicate("x\n", timeout=120)
+    assert first.returncode == 0
+    assert note.read_text() == "x"
+
+
+def test_poststop_hook_that_fails_is_a_warning_and_the_next_one_runs(
+    user: User, site: Site, image: str
+) -> None:
+    note = Path(user.place) / "note"
+    path = site.hook("#!/bin/sh\ncat >/dev/null\necho stuck\nexit 2\n", "poststop", name="1.json")
+    site.hook(BEGIN + f'open("{note}", "w")\n', "poststop", name="2.json")
+    done = user.run("run", image, "sh", "-c", "exit 4")
+    assert done.returncode == 4
+    assert done.stderr == (
+        f"fairlead: warning: poststop hook {site.place}/bin/1.json.hook: exit status 2: stuck "
+        f"(it is named by {path})\n"
+    )
+    assert note.exists()
+
+
+def test_poststop_hook_cleans_up_after_a_hook_that_failed(
+    user: User, site: Site, image: str
+) -> None:
+    note = Path(user.place) / "note"
+    site.hook("#!/bin/sh\ncat >/dev/null\nexit 2\n", "createRuntime", name="1.json")
+    site.hook(BEGIN + f'open("{note}", "w")\n', "poststop", name="2.json")
+    assert "createRuntime hook" in line(user, image, "true")
+    assert note.exists()
+
+
+FILTER = """#!/usr/bin/python3 -I
+import json, sys
+config = json.load(sys.stdin)
+assert config["annotations"]["by"] == "user"
+"""
+ANSWER = "json.dump(config, sys.stdout)\n"
+
+
+def test_precreate_hook_changes_variables_and_adds_mounts(
+    user: User, site: Site, image: str
+) -> None:
+    (site.place / "data").mkdir(mode=0o755)
+    (site.place / "data/file").write_text("of the site\n")
+    program = f"""
+env = dict(each.split("=", 1) for each in config["process"]["env"])
+assert env.pop("GONE") == "1"
+env["SEEN"] = config["process"]["args"][-1]
+config["process"]["env"] = [f"{{name}}={{text}}" for name, text in env.items()]
+config["mounts"] += [
+    {{"destination": "/site", "type": "bind", "source": "{site.place}/data", "options": ["ro"]}},
+    {{"destination": "/scratch", "type": "tmpfs", "source": "tmpfs", "options": ["size=1m"]}},
+]
+"""
+    site.hook(FILTER + program + ANSWER, "precreate", name="1.json")
+    site.hook(
+        FILTER + 'assert any(m["destination"] == "/site" for m in config["mounts"])\n' + ANSWER,
+        "precreate",
+        name="2.json",
+    )
+    script = "echo $SEEN ${GONE-none}; cat /site/file; echo x >/scratch/y; cat /scratch/y #last"
+    words = ("--annotation", "by=user", "-e", "GONE=1", image, "sh", "-c", script)
+    assert output(user, *words) == f"{script} none\nof the site\nx\n"
+    shown = user.run("plan", *words).stdout
+    assert f"hook of {site.place}/hooks.d/1.json" in shown
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ('config["process"]["args"] = ["sh"]', "process.args: may not be changed (process.env and mounts may)"),
+        ('config["root"]["readonly"] = True', "root: may not be changed (process.env and mounts may)"),
+        ('config["hooks"]["prestart"] = []', "hooks: may not be changed (process.env and mounts may)"),
+        ('del config["annotations"]', "annotations: may not be changed (process.env and mounts may)"),
+        ('config["process"]["env"] = ["A"]', "process.env[0]: 'A' is not NAME=VALUE"),
+        ('config["process"]["env"] = None', "process.env: is no list"),
+        ('config["mounts"].pop(0)', "mounts: /proc was taken away or changed"),
+        ('config["mounts"].append({"source": "/x"})', "mounts[{last}].destination: missing"),
+        ('config["mounts"].append({"destination": "/a/../b"})', "mounts[{last}].destination: '/a/../b' is no absolute path"),
+        ('config["mounts"].append({"destination": "/proc/x", "type": "tmpfs"})', "mounts[{last}]: destination '/proc/x': cannot be replaced"),
+        ('config["mounts"].append({"destination": "/x", "type": "nfs"})', "mount of type 'nfs' at /x (asked for by the hook of {path})"),
+        ('config["mounts"].append({"destination": "/x", "source": "/y", "options": ["suid"]})', "mount option 'suid' at /x cannot be had (asked for by the hook of {path})"),
+        ('config = []', "the file: is no object"),
+    ],
+)  # fmt: skip
+def test_precreate_hook_may_change_nothing_else(
+    user: User, site: Site, image: str, change: str, complaint: str
+) -> None:
+    path = site.hook(
+        FILTER + 'last = len(config["mounts"])\n' + change + "\n" + ANSWER, "precreate"
+    )
+    said = line(user, "--annotation", "by=user", image, "true")
+    shown = re.sub(r"mounts\[\d+\]", "mounts[{last}]", said)
+    assert shown == (
+        f"fairlead: error [hook]: precreate hook {site.place}/bin/10-test.json.hook: what it answers: "
+        f"{complaint.replace('{path}', str(path))} (it is named by {path})"
+    )
+
+
+def test_precreate_hook_that_fails_or_says_nothing_ends_the_launch(
+    user: User, site: Site, image: str
+) -> None:
+    path = site.hook("#!/bin/sh\necho '{}'\necho 'not today' >&2\nexit 1\n", "precreate")
+    name = f"fairlead: error [hook]: precreate hook {site.place}/bin/10-test.json.hook:"
+    assert line(user, image, "true") == f"{name} exit status 1: not today (it is named by {path})"
+    site.hook("#!/bin/sh\n", "precreate")
+    assert f"{name} what it answers: is no JSON: " in line(user, image, "true")
 
 
 def test_user_cannot_name_directories_of_hooks(user: User, site: Site, image: str) -> None:

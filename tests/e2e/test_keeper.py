@@ -44,7 +44,7 @@ class Site:
         self.environ = {}
         self.jobs = []
 
-    def start(self, name, digest):
+    def start(self, name, digest, *, together=False):
         """Start a storekeeper and ask it for an image; returns it and the line to it."""
         ours, its = socket.socketpair()
         arguments = json.dumps([its.fileno(), self.store.root, self.jobs, self.environ])
@@ -55,7 +55,8 @@ class Site:
                 pass_fds=[its.fileno()],
             )
         wanted = f"{name.rpartition(':')[0]}@{digest}"
-        ours.sendall(json.dumps({"protocol": 1, "image": wanted}).encode() + b"\n")
+        asked = {"protocol": 1, "image": wanted, "together": together}
+        ours.sendall(json.dumps(asked).encode() + b"\n")
         return process, ours
 
     def ask(self, name, digest):
@@ -70,14 +71,16 @@ class Site:
         return list(shared_check.run(self.store, repair=False)) == []
 
 
-def listen(process, line):
-    """Be a storekeeper's engine, without a login, to the end."""
+def listen(process, line, hand=None):
+    """Be a storekeeper's engine, without a login, to the end; hand answers what it asks for."""
     told = []
     with process, line, line.makefile("r") as lines:
         for text in lines:
             told.append(json.loads(text))
             if "login" in told[-1]:
                 line.sendall(b'{"header": null}\n')
+            if hand is not None and "blob" in told[-1]:
+                hand(told[-1]["blob"])
             if told[-1].keys() & {"done", "error"}:
                 break
     assert process.returncode in {0, 125, -signal.SIGKILL}

@@ -65,6 +65,23 @@ def test_anonymous_token_is_fetched_once(bench, faulty, built):
     assert "authorization" not in asked[0].headers
 
 
+def test_login_comes_from_a_helper_that_registries_conf_names(bench, faulty, built, tmp_path):
+    faulty.scheme, faulty.login = "bearer", LOGIN
+    helper = tmp_path / "bin/docker-credential-notes"
+    helper.parent.mkdir()
+    answer = json.dumps({"Username": LOGIN[0], "Secret": LOGIN[1]})
+    helper.write_text(f"#!/bin/sh\nread host; test $host = {faulty.host} && echo '{answer}'\n")
+    helper.chmod(0o755)
+    bench.environ["PATH"] = f"{helper.parent}:{bench.environ['PATH']}"
+    own = bench.home / ".config/containers/registries.conf"
+    own.parent.mkdir(parents=True)
+    own.write_text('credential-helpers = ["containers-auth.json", "notes"]\n')
+    name = faulty.add("x/y", "1", built)
+    bench.pull(name)
+    own.write_text('credential-helpers = ["containers-auth.json"]\n')
+    assert "gives no token without a login" in refused(bench, name, errors.AuthError)
+
+
 def test_token_is_fetched_with_the_login(bench, faulty, built):
     faulty.scheme, faulty.login = "bearer", LOGIN
     log_in(bench, faulty.host)

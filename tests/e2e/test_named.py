@@ -51,6 +51,23 @@ def running(user: User, image: str) -> Iterator[subprocess.Popen[str]]:
     process.stdout.close()
 
 
+def test_one_that_holds_more_than_it_may_is_not_taken_up_again(user: User, image: str) -> None:
+    assert in_box(user, image, "cat /bin/busybox >big; cat big >bigger")[0] == 0
+    user.environ["FAIRLEAD_NAMED_SIZE"] = "1M"
+    status, out, told = in_box(user, image, "ls")
+    assert (status, out) == (125, "")
+    assert told.startswith("fairlead: error [no-space]: box: holds ")
+    assert told.endswith(
+        " MB, more than named_size (1M, by $FAIRLEAD_NAMED_SIZE) (fairlead commit keeps it as an "
+        "image; make it anew with the mode create)\n"
+    )
+    user.environ["FAIRLEAD_NAMED_SIZE"] = "1G"
+    assert in_box(user, image, "ls") == (0, "big\nbigger\ndata\nold\n", "")
+    user.environ["FAIRLEAD_NAMED_SIZE"] = "1M"
+    done = user.run("run", "--name", "box:create", image, "ls")
+    assert (done.returncode, done.stdout) == (0, "data\nold\n")
+
+
 def test_what_was_written_is_there_for_the_next_of_its_name(user: User, image: str) -> None:
     change = "echo new > data; rm old; mkdir dir; echo x > dir/file; echo y > /bin/tool"
     assert in_box(user, image, change) == (0, "", "")

@@ -15,7 +15,10 @@ def program(tmp_path_factory):
     place = tmp_path_factory.mktemp("broker")
     os.symlink(f"{ROOT}/c_ext", place / "c_ext")
     subprocess.run(["cp", "-r", f"{ROOT}/spank_shim", place / "spank_shim"], check=True)
-    subprocess.run(["make", "-s", "-C", place / "spank_shim", "-B", "fairlead-broker"], check=True)
+    subprocess.run(
+        ["make", "-s", "-C", place / "spank_shim", "-B", "fairlead-broker", "fairlead-sweep"],
+        check=True,
+    )
     return str(place / "spank_shim/fairlead-broker")
 
 

@@ -239,6 +239,22 @@ def test_workdir_that_does_not_exist(contained):
     assert "error [workdir]: /nope: No such file or directory" in result.stderr
 
 
+@pytest.mark.parametrize("root", [{}, {"writable": False}])
+def test_workdir_that_the_image_lacks_is_made_in_its_root(contained, tree, root):
+    result = contained("pwd", workdir="/not/there", request=root)
+    assert (result.returncode, result.stdout) == (0, "/not/there\n"), result.stderr
+    assert not os.path.exists(f"{tree}/not")
+
+
+def test_workdir_that_the_image_lacks_is_never_made_on_the_host(contained, place, tree):
+    os.symlink(place, os.path.join(tree, "link"))
+    for path in (f"{place}/absent/x", "/link/absent"):
+        result = contained("pwd", workdir=path)
+        assert result.returncode == 125
+        assert f"error [workdir]: {path}: No such file or directory" in result.stderr
+    assert not os.path.exists(f"{place}/absent")
+
+
 @pytest.mark.parametrize("number", [3, 5, 7, 9, 20])
 def test_workdir_of_the_image_cannot_lead_outside(contained, number):
     result = contained("pwd", workdir=f"/proc/self/fd/{number}")
@@ -346,7 +362,7 @@ def test_engine_imports_nothing_from_the_image(contained, place, tree):
         ):
             with open(os.path.join(tree, library, f"{name}.py"), "w", encoding="ascii") as file:
                 file.write(trap)
-    for options in ({"workdir": "/x\n\x1b[31my"}, {"workdir": "/absent"}):
+    for options in ({"workdir": "/proc/x\n\x1b[31my"}, {"workdir": "/proc/absent"}):
         result = contained("true", **options)
         assert result.returncode == 125
         assert result.stderr.count("\n") == 1, result.stderr

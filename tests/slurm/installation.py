@@ -28,20 +28,21 @@ def installed_prefix():
 
 
 @contextlib.contextmanager
-def plugin_words(*words):
-    """Let the plugstack line carry other words; every step reads it anew.
+def plugin_words(*words, file=None):
+    """Let the plugstack line carry other words, or name another plugin; every step reads it anew.
 
     Without any, the node has no shared store, and every user one of their own.
     """
-    file, line = plugin_line()
-    with open(file, encoding="utf-8") as before:
+    path, line = plugin_line()
+    with open(path, encoding="utf-8") as before:
         text = before.read()
+    kind, installed = line.split()[:2]
     try:
-        with open(file, "w", encoding="utf-8") as after:
-            after.write(" ".join([*line.split()[:2], *words]) + "\n")
+        with open(path, "w", encoding="utf-8") as after:
+            after.write(" ".join([kind, file or installed, *words]) + "\n")
         yield
     finally:
-        with open(file, "w", encoding="utf-8") as after:
+        with open(path, "w", encoding="utf-8") as after:
             after.write(text)
 
 
@@ -73,8 +74,23 @@ def site_lists(host):
 
 
 def replace_engine(place, script):
-    """Let a script, with its #! line, stand where the plugin looks for its interpreter."""
+    """Let a script, with its #! line, stand where the plugin looks for its interpreter.
+
+    srun's hub, which that interpreter runs as well, stays as it is where the script is a shell's.
+    """
+    first, _, rest = script.partition("\n")
+    if first == "#!/bin/sh":
+        real = f'exec {installed_prefix()}/venv/bin/python "$@"'
+        script = f'{first}\nif [ "$4" = hub ]; then {real}; fi\n{rest}'
     wrapper = f"{place}/venv/bin/python"
     with open(wrapper, "w", encoding="utf-8") as file:
         file.write(script)
     os.chmod(wrapper, 0o755)
+
+
+def replace(path, text, mode=0o755):
+    """Let another program stand at a path."""
+    os.unlink(path)
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(text)
+    os.chmod(path, mode)

@@ -91,7 +91,7 @@ def test_file_that_the_kernel_would_not_execute_is_126(name, content):
 def test_image_cannot_forge_a_line():
     config = {
         "Entrypoint": ["/bin/a\nfairlead: error [x]: forged\x1b[31m"],
-        "WorkingDir": "/y\nfairlead: error [y]: forged",
+        "WorkingDir": "/proc/y\nfairlead: error [y]: forged",
     }
     image = images.image([images.layer({"bin/true": images.program(os.urandom(99))})], config)
     with registry(image) as server:

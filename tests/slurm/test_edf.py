@@ -152,13 +152,14 @@ def test_second_launch_starts_no_python_until_a_file_changes(other_prefix):
         words = ("--nodelist=n1", "--environment=kept", "sh", "-c", "echo $A $B")
         return output(srun(*words, **variables))
 
-    write(base, '[env]\nB = "${FROM_JOB:-none}"\n')
     write(name, f'base_environment = "kept-base"\nimage = "{frozen(SMALL)}"\n[env]\nA = "1"\n')
-    with counted(other_prefix, site=False) as engine:
-        assert shown() == "1 none\n"
-        engine.starts()
-        assert (shown(), engine.starts()) == ("1 none\n", 0)
-        assert (shown(FROM_JOB="x"), engine.starts()) == ("1 x\n", 1)
-        write(base, '[env]\nB = "changed"\n')
-        assert (shown(), engine.starts()) == ("1 changed\n", 1)
-        assert (shown(), engine.starts()) == ("1 changed\n", 0)
+    for variables, submission in (({}, 1), ({"FAIRLEAD_RESOLVE": "start"}, 0)):
+        write(base, '[env]\nB = "${FROM_JOB:-none}"\n')
+        with counted(other_prefix, site=False) as engine:
+            assert shown(**variables) == "1 none\n"
+            engine.starts()
+            assert (shown(**variables), engine.starts()) == ("1 none\n", submission)
+            assert (shown(FROM_JOB="x", **variables), engine.starts()) == ("1 x\n", submission + 1)
+            write(base, '[env]\nB = "changed"\n')
+            assert (shown(**variables), engine.starts()) == ("1 changed\n", submission + 1)
+            assert (shown(**variables), engine.starts()) == ("1 changed\n", submission)

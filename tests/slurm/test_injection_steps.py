@@ -11,11 +11,11 @@ import subprocess
 import jobs
 import pytest
 from installation import installed_prefix
-from jobs import MPI, output
+from jobs import MPICH, output
 from test_plan_cache import counted, frozen
 from test_shared_store import OTHER, SERVICE, as_other, root_store, site_store
 
-HELLO = ("--mpi=pmix", "-n2", "--nodelist=n1", "./hello_mpi")
+HELLO = ("--mpi=pmi2", "-n2", "--nodelist=n1", "./hello_mpi")
 WHOSE = re.compile(r"rank \d of 2 .*, (the host's MPI|the image's own MPI): (\S+), build-id (\w+)")
 
 
@@ -66,11 +66,11 @@ def empty():
 
 
 def test_two_users_of_a_node_share_one_build(empty):
-    first = ranks(output(jobs.srun(*HELLO, container=MPI)))
+    first = ranks(output(jobs.srun(*HELLO, container=MPICH)))
     made = injections()
     assert len(made) == 1
     assert all(os.stat(path).st_uid == SERVICE for path in made)
-    second = ranks(output(as_other("srun", f"--container={MPI}", *HELLO)))
+    second = ranks(output(as_other("srun", f"--container={MPICH}", *HELLO)))
     assert injections() == made
     assert first == second
     assert {whose for whose, *_ in first} == {"the host's MPI"}
@@ -79,7 +79,7 @@ def test_two_users_of_a_node_share_one_build(empty):
 
 def test_kept_plan_uses_the_injection_without_python(empty, other_prefix):
     with counted(other_prefix, site=True) as engine:
-        image = frozen(MPI)
+        image = frozen(MPICH)
         first = output(jobs.srun(*HELLO, container=image))
         engine.starts()
         (path,) = injections()
@@ -97,11 +97,11 @@ def test_kept_plan_uses_the_injection_without_python(empty, other_prefix):
 def test_installation_that_only_a_users_environment_leads_to_is_not_shared(empty):
     place = f"/srv/fairlead-own-mpi-{os.getpid()}"
     os.makedirs(place)
-    for path in glob.glob("/usr/lib/x86_64-linux-gnu/libmpi*.so.40"):
+    for path in glob.glob("/usr/lib/x86_64-linux-gnu/libmpich*.so.12"):
         shutil.copy(path, place)
     os.chmod(place, 0o755)
     try:
-        result = jobs.srun(*HELLO, container=MPI, LD_LIBRARY_PATH=place)
+        result = jobs.srun(*HELLO, container=MPICH, LD_LIBRARY_PATH=place)
     finally:
         shutil.rmtree(place)
     assert {whose for whose, *_ in ranks(output(result))} == {"the host's MPI"}
@@ -110,13 +110,13 @@ def test_installation_that_only_a_users_environment_leads_to_is_not_shared(empty
 
 
 def test_check_finds_a_damaged_injection_and_the_next_launch_replaces_it(empty):
-    assert ranks(output(jobs.srun(*HELLO, container=MPI)))
+    assert ranks(output(jobs.srun(*HELLO, container=MPICH)))
     (path,) = injections()
     os.chmod(path, 0o600)
     os.truncate(path, os.stat(path).st_size - 4096)
     shown = check()
     assert re.search(rf"damaged: {path}: has \d+ bytes instead of \d+", shown)
-    assert ranks(output(jobs.srun(*HELLO, container=MPI)))
+    assert ranks(output(jobs.srun(*HELLO, container=MPICH)))
     assert check() == ""
 
 
@@ -128,7 +128,7 @@ def check():
 
 def test_gc_keeps_the_injection_of_a_living_job_and_takes_the_one_that_no_image_needs(empty):
     process = jobs.start(
-        "srun", f"--container={MPI}", "--mpi=pmix", "sh", "-c", "echo up; exec sleep 60"
+        "srun", f"--container={MPICH}", "--mpi=pmi2", "sh", "-c", "echo up; exec sleep 60"
     )
     try:
         assert process.stdout.readline() == "up\n"

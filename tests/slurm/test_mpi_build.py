@@ -103,6 +103,7 @@ def run(image, family, name, mode):
     return output(srun(*options, f"{PLACE}/{name}", container=image, cwd=PLACE))
 
 
+@pytest.mark.host_mpi("openmpi", 4)
 @pytest.mark.parametrize("family", ["openmpi", "mpich"])
 @pytest.mark.parametrize("suite", ["bookworm", "bullseye"])
 def test_program_that_is_linked_in_the_container_runs_with_either_mpi(
@@ -122,12 +123,14 @@ def test_program_that_is_linked_in_the_container_runs_with_either_mpi(
     assert "fairlead" not in needed, "it would run with the host's MPI only"
 
 
+@pytest.mark.host_mpi("openmpi", 4)
 def test_fortran_is_linked_in_the_container(trees, sources):
     assert build(trees["bullseye"], "openmpi", "mpif90", "fortran", "t.f90") == ""
     shown = run(trees["bullseye"], "openmpi", "fortran", "host")
     assert sorted(shown.splitlines()) == [f"rank {rank} sum 6" for rank in range(4)]
 
 
+@pytest.mark.host_mpi("openmpi", 4)
 def test_host_that_is_asked_for_is_no_other_family(trees, sources):
     """The image has two MPIs; the selected MPICH fits none of its programs, OpenMPI is replaced."""
     image = trees["bookworm"]

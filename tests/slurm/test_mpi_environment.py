@@ -102,6 +102,7 @@ def test_jobs_own_means_the_host_and_does_not_reach_the_container(copy, variable
     assert shown == "none\n"
 
 
+@pytest.mark.host_libc(2, 36)
 def test_library_that_a_wrapper_preloads_is_named(copy):
     result = srun(
         *OPTIONS, "env", f"LD_PRELOAD={copy}", "/opt/mpi/c", container=f"{REGISTRY}/demo/{KIND}:1"
@@ -115,6 +116,7 @@ def test_library_that_a_wrapper_preloads_is_named(copy):
     )
 
 
+@pytest.mark.host_libc(2, 36)
 def test_library_that_the_command_line_preloads_is_named_before_the_launch(copy):
     """What is asked for inside is what the loader is asked about."""
     container = variant(LD_PRELOAD=copy)

@@ -7,6 +7,8 @@ import mpi_matrix
 import pytest
 from mpi_cells import QUICK
 
+pytestmark = pytest.mark.host_mpi("openmpi", 4)  # the cells name the MPI of Debian 12
+
 
 @pytest.mark.parametrize("cell", QUICK, ids=lambda cell: cell.name)
 def test_outcome_is_the_verdict(cell):

@@ -29,6 +29,7 @@ def written():
         return len(re.findall(r"^def test_", file.read(), re.MULTILINE))
 
 
+@pytest.mark.host_mpi("openmpi", 4)
 @pytest.mark.parametrize("whose", ["host", "image"])
 def test_every_test_of_the_suite_passes_on_every_rank(suite, whose):
     words = ("python3", "-m", "pytest", "-q", "-p", "no:cacheprovider", "--with-mpi")

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import jobs
 import pytest
+from installation import plugin_line, plugin_words
 from jobs import SMALL
 
 NAME = f"box{os.getpid()}"
@@ -53,3 +54,28 @@ def test_a_step_joins_one_that_runs() -> None:
     assert "its container has no net namespace of its own" in text
     assert f'"name": "0.{NAME}"' in text
     assert status == 0, text
+
+
+@pytest.fixture
+def scope_is_the_job() -> Iterator[None]:
+    words = [word for word in plugin_line()[1].split()[2:] if not word.startswith("container_sc")]
+    with plugin_words(*words, "container_scope=job"):
+        yield
+
+
+def test_what_belongs_to_a_job_is_seen_in_it_alone_and_gone_after_it(
+    scope_is_the_job: None,
+) -> None:
+    """On the node of the job: names of jobs that have ended go with the next launch of one."""
+    write = f"{NAMED} sh -c 'echo kept > /srv-new'"
+    status, text = script(write, f"{NAMED} cat /srv-new", "echo $SLURM_JOB_ID $SLURM_JOB_NODELIST")
+    assert status == 0, text
+    kept, job, node = text.split()
+    assert kept == "kept"
+    on_node = ("srun", "-w", node, "-N1", "-n1")
+    store = jobs.run(*on_node, "fairlead", "config", "store").stdout.strip()
+    there = (*on_node, "ls", f"{store}/containers")
+    assert f"{job}.{NAME}" in jobs.run(*there).stdout.split()
+    other = (*on_node, f"--container={SMALL}", f"--container-name={NAME}", "test", "-e", "/srv-new")
+    assert jobs.run(*other).returncode == 1
+    assert f"{job}.{NAME}" not in jobs.run(*there).stdout.split()

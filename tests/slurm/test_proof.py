@@ -86,6 +86,7 @@ def test_mpi_that_was_asked_for_is_refused_whatever_the_command(image, pmi):
     assert len(error_lines(result)) == 1
 
 
+@pytest.mark.pmix
 def test_other_command_under_the_wrong_pmi_runs_with_a_warning():
     result = srun("--mpi=pmix", "-n2", "true", container=MPICH)
     assert output(result) == ""
@@ -94,11 +95,13 @@ def test_other_command_under_the_wrong_pmi_runs_with_a_warning():
     )
 
 
+@pytest.mark.pmix
 def test_one_task_is_no_lost_world():
     result = srun("--mpi=pmix", "-n1", "./hello_mpi", container=MPICH)
     assert "rank 0 of 1" in output(result)
 
 
+@pytest.mark.host_mpi("openmpi", 4)
 def test_server_that_the_client_cannot_find_is_named():
     """The variables of the task decide; another server than the step's would give other ones."""
     others = "for name in ${!PMIX_SERVER_URI*}; do unset $name; done; export PMIX_SERVER_URI9=x"
@@ -133,6 +136,7 @@ CHOICES = {
 }
 
 
+@pytest.mark.host_mpi("openmpi", 4)
 @pytest.mark.parametrize("framework", CHOICES)
 def test_choice_of_the_job_that_parts_client_and_server_is_said(framework):
     value, why = CHOICES[framework]
@@ -226,6 +230,7 @@ def test_program_of_sessions_is_checked(programs):
     worlds_of_one(srun(*words, "env", "-i", program, container=MPICH, cwd=PLACE), 2)
 
 
+@pytest.mark.host_libc(2, 36)
 def test_fortran_is_checked(programs):
     """With its own runtime linked in, since the image has none."""
     source = f"{programs}/world.f90"
@@ -238,6 +243,7 @@ def test_fortran_is_checked(programs):
     assert "worlds of 1" in error_lines(result)[0]
 
 
+@pytest.mark.pmix
 def test_python_without_pmi_ends_the_step():
     """mpi4py brings MPI by dlopen, where RTLD_NEXT would not find it."""
     script = "unset ${!PMI*} ${!SLURM*}; exec python3 hello_mpi.py"
@@ -287,7 +293,7 @@ def test_users_preload_is_kept_and_comes_first(programs, size):
 
 def test_static_program_is_untouched(programs):
     program = build(programs, "static", "int main(void) { return 7; }\n", "-static", compiler="gcc")
-    result = srun("--mpi=pmix", "-n2", program, container=MPI, cwd=PLACE)
+    result = srun("--mpi=pmi2", "-n2", program, container=MPICH, cwd=PLACE)
     assert result.returncode == 7
     assert error_lines(result) == []
 
@@ -301,6 +307,7 @@ def test_step_without_pmi_has_no_check():
     assert shown.count("No such file") == 4
 
 
+@pytest.mark.host_libc(2, 36)
 def test_wrong_library_is_named(programs):
     """A private copy that the injection cannot reach: it lies on the host."""
     library = f"{programs}/libmpich.so.12"
@@ -327,7 +334,7 @@ def test_missing_library_is_named_before_the_launch(programs):
     program = build(programs, "needs", "int lost(void);\nint main(void) { return lost(); }\n", lost,
                     compiler="gcc")  # fmt: skip
     os.unlink(lost)
-    result = srun("--mpi=pmix", "-N2", "-n8", program, container=MPI, cwd=PLACE)
+    result = srun("--mpi=pmi2", "-N2", "-n8", program, container=MPICH, cwd=PLACE)
     assert result.returncode == 127
     (line,) = error_lines(result)
     assert "error [library]" in line
@@ -335,6 +342,7 @@ def test_missing_library_is_named_before_the_launch(programs):
     assert "error while loading" not in result.stderr
 
 
+@pytest.mark.host_libc(2, 36)
 def test_missing_symbol_is_named_before_the_launch(programs):
     """A library that has lost a function since the program was linked."""
     name, flags = "libmpiextra.so.1", ("-shared", "-fPIC", "-Wl,-soname,libmpiextra.so.1")
@@ -353,6 +361,9 @@ def test_missing_symbol_is_named_before_the_launch(programs):
 @pytest.fixture
 def engine(other_prefix):
     with counted(other_prefix, site=False) as watched:
+        # The launch that fetches an image, or first looks at the host's MPI, is not kept.
+        output(srun("--nodelist=n1", "true", container=frozen(MPICH)))
+        watched.starts()
         yield watched
 
 
@@ -403,6 +414,7 @@ def kept_result(engine):
 COPY = ("--nodelist=n1", "--mpi=pmix", "-n2")
 
 
+@pytest.mark.pmix
 def test_copying_is_tried_once_per_boot(kept_result):
     assert output(srun(*COPY, "./cma", container=MPI)).count("single copy by cma") == 2
     with open(kept_result, encoding="ascii") as file:
@@ -412,6 +424,7 @@ def test_copying_is_tried_once_per_boot(kept_result):
     assert os.stat(kept_result).st_mtime_ns == before
 
 
+@pytest.mark.pmix
 def test_failure_to_copy_is_said_once(kept_result):
     with open(kept_result, "w", encoding="ascii") as file:
         file.write("-1\n")

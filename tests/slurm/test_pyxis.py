@@ -77,7 +77,6 @@ def test_every_way_to_name_an_image(name):
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("dockerd://x", "error [reference]: dockerd://x: an image of a Docker daemon, which no node is asked for (write it with docker save and name docker-archive:FILE)"),
         ("UPPER", "error [reference]: "),
         ("./no-such.sqsh", f"error [image-not-found]: {jobs.USER.pw_dir}/no-such.sqsh"),
         ("/dev/urandom", "error [archive]: /dev/urandom"),
@@ -373,12 +372,13 @@ def test_refused_before_there_is_a_job(words, line):
     ("words", "line"),
     [
         (("--container-mounts=/no/such:/x",), "[mount]: cannot mount /no/such: No such file or directory (check that the path exists and that you may read it)"),
+        (("--container-mounts=/no/$USER:/x",), "[mount]: cannot mount /no/$USER: No such file or directory (only your shell expands variables, and it sees no #SBATCH line)"),
         (("--container-mounts=umount:/bin",), "[mount]: --container-mounts: umount:/bin: nothing is mounted there (leave it out)"),
         (("--container-mounts=/tmp:/evil/sys",), "[mount]: /evil/sys: the image has a symbolic link in place of this directory (rebuild the image)"),
-        (("--mpi=pmix", "--container-remap-root"), "[usage]: --container-remap-root: the step's PMIx server does not answer uid 0 (start the step with --mpi=none or --mpi=pmi2, or leave the option out)"),
-        (("--mpi=pmix", "--container-unshare=net"), "[usage]: --container-unshare=net: the step's PMIx server listens on the host's network (start the step with --mpi=none or --mpi=pmi2, or leave the option out)"),
+        pytest.param(("--mpi=pmix", "--container-remap-root"), "[usage]: --container-remap-root: the step's PMIx server does not answer uid 0 (start the step with --mpi=none or --mpi=pmi2, or leave the option out)", marks=pytest.mark.pmix),
+        pytest.param(("--mpi=pmix", "--container-unshare=net"), "[usage]: --container-unshare=net: the step's PMIx server listens on the host's network (start the step with --mpi=none or --mpi=pmi2, or leave the option out)", marks=pytest.mark.pmix),
     ],
-    ids=["source", "umount", "proc", "pmix-root", "pmix-net"],
+    ids=["source", "variable", "umount", "proc", "pmix-root", "pmix-net"],
 )  # fmt: skip
 def test_refused_on_the_nodes_in_one_line(words, line):
     result = srun("-N2", "-n4", *words, "true")

@@ -16,7 +16,14 @@ from collections import Counter
 import jobs
 import psutil
 import pytest
-from installation import installed_prefix, plugin_line, plugin_words, prefix, site_lists
+from installation import (
+    installed_prefix,
+    plugin_line,
+    plugin_words,
+    prefix,
+    replace,
+    site_lists,
+)
 from jobs import MPI, SMALL, output, srun
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "e2e"))
@@ -157,6 +164,7 @@ def test_image_without_layers_has_an_empty_root(server):
     assert result.returncode == 127
 
 
+@pytest.mark.host_mpi("openmpi", 4)
 def test_mpi_job_over_two_nodes_runs_from_the_shared_store():
     shown = output(srun("--mpi=pmix", "-N2", "-n4", "./hello_mpi", container=MPI))
     assert len(re.findall(r"rank \d of 4", shown)) == 4
@@ -288,25 +296,6 @@ def test_step_of_many_tasks_starts_one_broker(server, built, own_programs):
 
 
 # -- an installation that is broken ----------------------------------------------------------------
-
-
-@pytest.fixture
-def own_programs(other_prefix):
-    """A copy of the installation whose programs can be replaced one by one."""
-    os.unlink(f"{other_prefix}/libexec")
-    os.makedirs(f"{other_prefix}/libexec/fairlead")
-    there = f"{installed_prefix()}/libexec/fairlead"
-    for name in os.listdir(there):
-        os.symlink(f"{there}/{name}", f"{other_prefix}/libexec/fairlead/{name}")
-    os.symlink(f"{installed_prefix()}/venv/bin/python", f"{other_prefix}/venv/bin/python")
-    return other_prefix
-
-
-def replace(path, text):
-    os.unlink(path)
-    with open(path, "w", encoding="utf-8") as file:
-        file.write(text)
-    os.chmod(path, 0o755)
 
 
 def test_node_without_the_broker_program_uses_the_users_own_store(server, built, own_programs):

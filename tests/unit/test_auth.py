@@ -170,6 +170,22 @@ def test_store_is_asked_last_and_under_hubs_old_name(home):
     assert found(home, registry="docker.io").username == "https://index.docker.io/v1/"
 
 
+def test_helpers_of_registries_conf_are_asked_in_their_order(home):
+    helper(home, 'read s; echo "{\\"Username\\":\\"u-$s\\",\\"Secret\\":\\"p\\"}"')
+    write(home / ".docker/config.json", {"auths": {"r.io": entry("file")}})
+
+    def asked(*helpers, user=None):
+        found = auth.credentials("r.io", "a/b", environ(home), user=user, helpers=helpers)
+        return found and found.username
+
+    assert asked() == "file"
+    assert asked("test") == "u-r.io"
+    assert asked("test", "containers-auth.json") == "u-r.io"
+    assert asked("containers-auth.json", "test") == "file"
+    assert asked("test", "containers-auth.json", user="file") == "file"
+    assert asked("test", user="file") is None
+
+
 def test_token_of_a_helper_is_an_identity_token(home):
     helper(home, 'echo "{\\"Username\\":\\"<token>\\",\\"Secret\\":\\"tok\\"}"')
     write(home / ".docker/config.json", {"credsStore": "test"})

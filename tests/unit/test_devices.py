@@ -10,7 +10,7 @@ import pytest
 from fairlead import config, errors, kernel
 from fairlead.host import cdi
 from fairlead.host import devices as nodes
-from fairlead.plan import devices, edits, env
+from fairlead.plan import devices, edits, env, pyxis
 from fairlead.plan import plan as launch_plan
 from fairlead.run import block
 from fairlead.run import devices as run_devices
@@ -313,3 +313,14 @@ def test_directories_are_the_sites_to_name(tmp_path):
             f"error [config]: {own}: {key} is the administrator's to set "
             "(it belongs into /etc/fairlead/x.toml)"
         )
+
+
+def test_mount_of_a_device_is_a_device():
+    """A mount would be ``nodev`` and, of a directory, hide the devices that are there anyway."""
+    words = "/dev/infiniband,/dev/fuse:/dev/other:ro,/dev/shm,/dev/pts:/dev/pts,/dev/null:/null,/dev/none:/dev/none:nofail,tmpfs:/dev/t,/data"
+    asked = plans.request(volumes=pyxis.mounts(words, "/"), devices=("/dev/kfd",))
+    made = devices.of_volumes(asked)
+    assert made.devices == ("/dev/kfd", "/dev/infiniband:/dev/infiniband", "/dev/fuse:/dev/other")
+    assert [volume.destination for volume in made.volumes] == [
+        *("/dev/shm", "/dev/pts", "/null", "/dev/none", "/dev/t", "/data")
+    ]

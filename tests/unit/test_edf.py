@@ -1,5 +1,6 @@
 """Environment files: what a good one means, and the exact line for each way to get one wrong."""
 
+import hashlib
 import os
 import string
 import tomllib
@@ -70,6 +71,7 @@ def test_every_key_with_its_line(home):
     assert found == edf.Definition(
         name="whole",
         files=(path,),
+        digest=hashlib.sha256(WHOLE.encode()).hexdigest(),
         image=edf.Text("nvcr.io#nvidia/pytorch:24.01", f"{path}:1"),
         workdir=edf.Text("/capstor/ada", f"{path}:2"),
         entrypoint=edf.Flag(True, f"{path}:3"),
@@ -90,6 +92,23 @@ def test_every_key_with_its_line(home):
             edf.Entry("com.hooks.ssh.port", "2222", f"{path}:21"),
         ),
     )
+
+
+def test_digest_is_of_all_that_was_read(home):
+    write(home, "base", 'image = "a"\n')
+    write(home, "own", 'base_environment = "base"\n')
+    before = read(home, "own")[0].digest
+    assert read(home, "own")[0].digest == before
+    write(home, "base", 'image = "b"\n')
+    assert read(home, "own")[0].digest != before
+
+
+def test_image_that_cannot_be_expanded_is_not_the_inherited_one(home):
+    write(home, "base", 'image = "a"\n')
+    own = write(home, "own", 'base_environment = "base"\nimage = "${NOT_THERE}"\n')
+    found, (problem,) = read(home, "own")
+    assert isinstance(problem, edf.UndefinedError)
+    assert found.image == edf.Text("", f"{own}:2")
 
 
 def test_lists_and_tables_are_appended_and_the_rest_overrides(home):
@@ -371,7 +390,7 @@ def test_rendered_definition_is_read_as_the_same(home):
 
 
 def values(definition):
-    plain = definition._replace(name="", files=())
+    plain = definition._replace(name="", files=(), digest="")
     return [
         [item[:-1] for item in value] if field in {"mounts", "devices", "env", "annotations"}
         else value and value[:-1]

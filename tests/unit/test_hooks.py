@@ -8,7 +8,7 @@ import pytest
 
 from fairlead import errors
 from fairlead.host import hooks, owned
-from fairlead.plan import edits
+from fairlead.plan import edits, oci
 from fairlead.plan import hooks as plan_hooks
 from fairlead.plan import plan as launch_plan
 from fairlead.plan import request as launch
@@ -121,7 +121,7 @@ def test_labels_of_an_image_select_nothing():
     assert plan.hooks == ()
 
 
-@pytest.mark.parametrize("stage", ["precreate", "poststart", "poststop"])
+@pytest.mark.parametrize("stage", ["poststart"])
 def test_hook_for_a_moment_that_no_launch_has_is_refused_by_name(stage):
     with pytest.raises(errors.HookError) as caught:
         plan_hooks.check(rule(stages=[stage]).hooks)
@@ -129,6 +129,19 @@ def test_hook_for_a_moment_that_no_launch_has_is_refused_by_name(stage):
         f"error [hook]: h.json: /opt/hook cannot run at {stage}: {plan_hooks.IMPOSSIBLE[stage]} "
         "(ask the administrator to remove the stage from the hook)"
     )
+
+
+def test_precreate_hook_is_no_part_of_the_configuration():
+    """The runtime specification has no such stage: another runtime may refuse it."""
+    chosen = rule(stages=["precreate", "poststop"]).hooks
+    plan = launch_plan.make(
+        plans.source(),
+        plans.request(),
+        plans.FACTS,
+        launch_plan.Injection(),
+        edits.Edits(hooks=chosen),
+    )
+    assert list(oci.config(plan, {})["hooks"]) == ["poststop"]
 
 
 def test_files_come_by_name_and_later_directories_replace(tmp_path):

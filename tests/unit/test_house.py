@@ -11,7 +11,18 @@ from fairlead.cli import manual
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 PACKAGE = os.path.join(ROOT, "engine/fairlead")
 FLOORS = (
-    ("errors", "jsontext", "standin", "log", "forms", "tables", "keys", "config", "_c_ext"),
+    (
+        "errors",
+        "jsontext",
+        "standin",
+        "log",
+        "forms",
+        "tables",
+        "keys",
+        "sarusjson",
+        "config",
+        "_c_ext",
+    ),
     ("kernel",),
     ("sinks",),
     ("image",),

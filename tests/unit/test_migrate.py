@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from fairlead import errors, keys
+from fairlead import errors, keys, sarusjson
 from fairlead.cli import main, migrate, migrate_sarus, migrate_script, peers
 from fairlead.image import edf
 from fairlead.plan import definition
@@ -99,10 +99,10 @@ def test_job_script(tmp_path, capsys):
     assert migrate.run(argparse.Namespace(files=[str(path)]), None) == 1
     shown = capsys.readouterr().out.replace(f"{path}:", "")
     expected = """\
-2: --container-image: the same (dockerd:// is refused: containers-storage: reads podman's store)
+2: --container-image: the same (dockerd:// asks the node's docker; containers-storage: reads podman's store)
 3: --image: --container=REF (srun, sbatch, salloc; fairlead run REF without Slurm; id:HEX is not known)
 4: PYXIS_CONTAINER_MOUNTS: the same (the options' defaults)
-6: --container-mounts: the same (also tmpfs:DST, umount:DST, and one mount in the long syntax, type=bind,...)
+6: --container-mounts: the same (also tmpfs:DST, umount:DST, and mounts in the long syntax, type=bind,...)
 6: --container-frob: not known of pyxis 0.24
 8: run: fairlead run (in a job: srun --container=REF COMMAND)
 8: --mpi: -m (--mpi takes a mode here: auto (default), host, image)
@@ -111,7 +111,7 @@ def test_job_script(tmp_path, capsys):
 9: exec: fairlead run REF COMMAND (in a job: srun --container=REF COMMAND)
 9: --nv: not needed (the GPUs of a job are there; others: --gpu=all)
 9: -B: -v SRC[:DST[:ro]] (one each)
-9: --frob: not known of Apptainer and Singularity 1.4
+9: --frob: not known of Apptainer and Singularity 1.5
 10: -w: nothing (the image stays as it is; a named container keeps changes: --name)
 10: -b: -v SRC[:DST]
 11: run: fairlead run REF COMMAND (in a job: srun --container=REF COMMAND)
@@ -175,7 +175,7 @@ def test_configurations(tmp_path, capsys, name, text, expected, status):
         ("fifo", "error [usage]: {}: is no regular file (name a file)"),
         ("large", "error [usage]: {}: is larger than 1 MiB (name another file)"),
         ("list.json", "error [usage]: {}: is no JSON object (name a sarus.json)"),
-        ("bad.json", "error [usage]: {}: Expecting value: line 1 column 1 (char 0) (name a sarus.json)"),
+        ("bad.json", "error [usage]: {}: no JSON value (name a sarus.json)"),
     ],
 )  # fmt: skip
 def test_file_that_cannot_be_read(tmp_path, name, line):
@@ -222,6 +222,9 @@ site_mounts = ["/scratch:/scratch", "/ro\\:x:/ro:ro"]
 # s:10: environment
 site_env = ["A=1", "P^=/x", "Q+=/y", "-R"]
 
+# s:11: userMounts
+forbidden_targets = ["/etc/", "/var/", "/opt"]
+
 # s:15: containersPolicy
 signature_policy = "/etc/sarus/policy.json"
 """
@@ -229,7 +232,6 @@ signature_policy = "/etc/sarus/policy.json"
     assert converted.remarks == (
         "s:4: siteMounts: type 'volume' is not bind",
         "s:9: siteDevices: name them in a CDI specification (cdi_dirs)",
-        "s:11: userMounts: restricts where users mount, which harms nobody here; forbidden_mounts restricts what",
         "s:12: seccompProfile: no privilege can be gained inside; no filter is loaded",
         "s:13: frobnicate: not known of Sarus 1.7",
         "s:13: defaultMPIType: is not of the form that Sarus documents",
@@ -260,7 +262,7 @@ VALUE = some.recursive(
 )  # fmt: skip
 
 
-@given(some.dictionaries(some.sampled_from(sorted(migrate_sarus._CONVERTERS)), VALUE))
+@given(some.dictionaries(some.sampled_from(sorted(sarusjson.CONVERTERS)), VALUE))
 def test_any_sarus_json_is_settings_or_remarks(table):
     import json
     import tomllib
@@ -268,5 +270,5 @@ def test_any_sarus_json_is_settings_or_remarks(table):
     converted = migrate_sarus.convert("s", json.dumps(table))
     assert set(tomllib.loads(converted.settings)) <= {
         "site_mounts", "site_env", "signature_policy", "hooks_dirs", "insecure_registries",
-        "mpi_profile",
+        "mpi_profile", "forbidden_targets",
     }  # fmt: skip

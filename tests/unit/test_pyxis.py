@@ -68,9 +68,39 @@ def test_several_mounts_keep_their_order_and_a_double_is_one():
     ]
 
 
+def test_mounts_of_both_syntaxes_stand_in_one_list():
+    """As they do when the option is given several times, or by salloc and again by srun."""
+    text = "type=bind,source=/a,destination=/b,readonly,type=tmpfs,dst=/t,/c:/d:ro,umount:/e,type=bind,src=./f,dst=/g"
+    assert [v[:4] for v in volumes(text)] == [
+        ("/a", "/b", ("ro",), "bind"),
+        ("tmpfs", "/t", (), "tmpfs"),
+        ("/c", "/d", ("ro",), "bind"),
+        ("umount", "/e", (), "umount"),
+        ("/scratch/run/f", "/g", (), "bind"),
+    ]
+
+
 @pytest.mark.parametrize(
     ("text", "line"),
     [
+        (
+            "type=bind,source=/a,/b,destination=/c",
+            (
+                "--container-mounts type=bind,source=/a: has no destination "
+                "(write type=bind,source=SRC,destination=DST[,readonly])"
+            ),
+        ),
+        (
+            "type=bind,src=/a,dst=/b,suid",
+            (
+                "--container-mounts type=bind,src=/a,dst=/b,suid: 'suid' is not a key of bind "
+                "(there are type, source, destination, readonly, rw, bind-propagation)"
+            ),
+        ),
+        (
+            "./x:../y",
+            "--container-mounts: destination '/../y': holds '..' (write the plain path)",
+        ),
         (":", "--container-mounts: ':' has no source (write SRC[:DST[:FLAG+FLAG]],...)"),
         (
             "/tmp:",
@@ -230,6 +260,30 @@ def test_a_relative_source_without_a_directory_is_refused():
             "--container-remap-root: 'x' is neither 0 nor 1 (see srun --help)",
         ),
         (
+            {"annotation": "hook"},
+            "--container-annotation: 'hook' is not NAME=VALUE (write NAME=VALUE)",
+        ),
+        (
+            {"annotation": "a=1,=b"},
+            "--container-annotation: '=b' is not NAME=VALUE (write NAME=VALUE)",
+        ),
+        (
+            {"annotation": "a=1\n2"},
+            "annotation 'a': empty, or holds a control character (write NAME=VALUE)",
+        ),
+        (
+            {"gpu": "some"},
+            "GPUs 'some': not one of auto, all, none (use --container-gpu)",
+        ),
+        (
+            {"save": "/a\nb"},
+            r"--container-save: file '/a\nb': too long, or holds a control character (choose another path)",
+        ),
+        (
+            {"save": "oci:/tmp/"},
+            "--container-save: '/tmp/' is a directory (name the file to write)",
+        ),
+        (
             {"mpi": "both"},
             "mpi mode 'both': not one of auto, host, image (use --container-mpi=auto|host|image)",
         ),
@@ -237,6 +291,16 @@ def test_a_relative_source_without_a_directory_is_refused():
 )
 def test_a_wrong_value_is_one_line(facts, line):
     assert refused(**facts) == f"error [usage]: {line}"
+
+
+def test_what_is_saved_beside_a_file():
+    assert applied(save="docker://host/x:1").save == "docker://host/x:1"
+    assert applied(save="oci:out").save == "oci:/scratch/run/out"
+    with pytest.raises(errors.UsageError) as caught:
+        pyxis.apply(plans.request(cwd=""), {"save": "out.sqsh"})
+    assert caught.value.line() == (
+        "error [usage]: --container-save: 'out.sqsh' is relative, and the job's directory is gone (write it from /)"
+    )
 
 
 def test_a_name_of_129_characters_is_too_long():

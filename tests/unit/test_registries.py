@@ -216,3 +216,23 @@ def test_list_of_allowed_registries(files, name, fine):
     else:
         with pytest.raises(errors.PolicyError, match=r"site allows images from a\.example/ns only"):
             policy.check_registry(reference.parse(name), config)
+
+
+# -- who knows logins ------------------------------------------------------------------------------
+
+
+def test_credential_helpers_of_the_last_file_that_has_some_count(files):
+    assert files.load().helpers == ()
+    files.write(
+        files.etc / "registries.conf", 'credential-helpers = ["a", "containers-auth.json"]\n'
+    )
+    assert files.load().helpers == ("a", "containers-auth.json")
+    files.write(files.own / "registries.conf.d/x.conf", 'credential-helpers = ["b"]\n')
+    assert files.load().helpers == ("b",)
+
+
+def test_credential_helper_that_is_no_name_is_refused(files):
+    path = files.write(files.etc / "registries.conf", "credential-helpers = [1]\n")
+    with pytest.raises(errors.ConfigError) as caught:
+        files.load()
+    assert caught.value.message == f"{path}: credential-helpers holds something that is no name"

@@ -315,3 +315,106 @@ def test_a_change_is_read_back_or_none(text):
         assert text == {"=": f"{name}={value}", "-": f"-{name}"}.get(how, f"{name}{how}={value}")
         assert name.isidentifier()
         assert text.isprintable()
+
+
+# -- a sarus.json ----------------------------------------------------------------------------------
+
+SARUS = """{
+  "securityChecks": true,
+  "siteMounts": [{"type": "bind", "source": "/scratch", "destination": "/data", "flags": {"readonly": ""}}],
+  "environment": {"set": {"SITE": "x"}, "prepend": {"PATH": "/opt/site/bin"}, "unset": ["GONE"]},
+  "userMounts": {"notAllowedPrefixesOfPath": ["/etc"], "notAllowedPaths": ["/opt"]},
+  "hooksDir": "/opt/sarus/hooks.d", "defaultMPIType": "cray", "seccompProfile": "/x"
+}
+"""
+
+
+@pytest.fixture
+def sarus(site, tmp_path):
+    file = tmp_path / "sarus.json"
+    file.write_text(SARUS)
+    file.chmod(0o644)
+    site.write(site.file, f'sarus_json = "{file}"\n')
+    return file
+
+
+def test_sarus_json_counts_where_the_site_s_own_files_say_nothing(site, sarus):
+    drop_in = site.folder / "own.toml"
+    site.write(drop_in, 'site_env = ["SITE=own"]')
+    found = site.load()
+    assert found.site_mounts == ("/scratch:/data:ro",)
+    assert found.hooks_dirs == ("/opt/sarus/hooks.d",)
+    assert found.mpi_profile == "cray"
+    assert found.forbidden_targets == ("/etc/", "/opt")
+    assert found.site_env == ("SITE=own",)
+    assert found.origins["site_mounts"] == found.origins["mpi_profile"] == str(sarus)
+    assert found.origins["site_env"] == str(drop_in)
+    site.write(site.own, 'mpi_profile = "mine"')
+    assert site.load().mpi_profile == "mine"
+    assert [volume.destination for volume in rules.mounts(found)] == ["/data"]
+
+
+def test_kept_plans_hang_on_the_sarus_json(site, sarus):
+    assert str(sarus) in config.files({}, site_file=str(site.file), home="/h")
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("{", "{}: Expecting property name enclosed in double quotes: line 1 column 2 (char 1)"),
+        ("[]", "{}: is no JSON object"),
+        ('{"siteMounts": 1}', "{}: siteMounts: is not of the form that Sarus documents"),
+        ('{"environment": {"set": {"1": "x"}}}', "{}: site_env: '1=x' is not NAME=VALUE, NAME+=VALUE, NAME^=VALUE or -NAME"),
+        ('{"hooksDir": "x"}', "{}: hooks_dirs: 'x' is not an absolute path"),
+    ],
+)  # fmt: skip
+def test_malformed_sarus_json_is_an_error(site, sarus, text, why):
+    sarus.write_text(text)
+    assert line(site.load) == f"error [config]: {why.format(sarus)} (correct the file named)"
+
+
+def test_sarus_json_that_is_not_there_or_that_others_may_change_is_an_error(site, sarus):
+    sarus.chmod(0o664)
+    assert line(site.load) == (
+        f"error [config]: {sarus}: others than root may change it (uid {os.getuid()}, mode 0664) "
+        "(chown root and chmod go-w it)"
+    )
+    sarus.unlink()
+    assert line(site.load) == (
+        f"error [config]: {sarus}: No such file or directory (correct the file named)"
+    )
+
+
+def test_user_cannot_name_a_sarus_json(site, sarus):
+    site.write(site.own, f'sarus_json = "{sarus}"')
+    assert "sarus_json is the administrator's to set" in line(site.load)
+
+
+@pytest.mark.parametrize(
+    ("place", "wrong"),
+    [
+        *(("/etc", "/etc/"), ("/etc/passwd", "/etc/"), ("//etc/./x/", "/etc/")),
+        *(("/opt", "/opt"), ("/opt/", "/opt"), ("/opt/x", ""), ("/etcetera", "")),
+    ],
+)
+@pytest.mark.parametrize("kind", ["bind", "tmpfs"])
+def test_mount_to_a_forbidden_target_is_refused(site, sarus, place, wrong, kind):
+    found = site.load()
+    asked = Request("x", ("true",), {}, "", volumes=(Volume("/tmp", place, kind=kind),))
+    if wrong:
+        assert line(lambda: rules.request(asked, found)) == (
+            f"error [policy]: --volume: {place}: {sarus} forbids mounts to {wrong} "
+            "(use what the file named allows, or ask the administrator)"
+        )
+    else:
+        assert rules.request(asked, found).volumes[-1].destination == place
+
+
+def test_check_says_what_a_sarus_json_has_no_meaning_for(site, sarus, capsys):
+    from fairlead.cli import config as verb
+
+    site.write(site.file, f'sarus_json = "{sarus}"\nsite_env = ["A=b"]\n')
+    assert list(verb._remarks(site.load())) == [
+        f"{sarus}: environment: {site.file} sets site_env",
+        f"{sarus}: seccompProfile: no privilege can be gained inside; no filter is loaded",
+    ]

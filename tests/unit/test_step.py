@@ -62,10 +62,10 @@ def test_step_options_become_the_request():
 )
 def test_options_are_checked_before_there_is_a_job(facts, status, line):
     code = "import sys; from fairlead.run import submit; sys.exit(submit.main('check'))"
-    packed_facts = b"".join(f"{k}={v}".encode() + b"\0" for k, v in facts.items())
+    request = packed({"protocol": "1", **facts}, {})
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(
-        [sys.executable, "-c", code], input=packed_facts, env=environ, capture_output=True
+        [sys.executable, "-c", code], input=request, env=environ, capture_output=True
     )
     assert done.returncode == status, done.stderr
     assert line in done.stdout.decode()
@@ -96,8 +96,22 @@ def test_every_option_of_the_table_has_a_meaning_and_a_place_in_the_documentatio
             "image",
             "environment",
             "batch",
+            "report",
         ):  # the client's and slurmstepd's own
             assert f'"{key}"' in meaning, key
         for word in (name, None if variable == "NULL" else variable):
             bare = (word or "").removeprefix("no-")
             assert bare in told, word
+
+
+def test_no_memory_is_one_line_and_no_defect(monkeypatch):
+    told = []
+
+    def no_memory(_):
+        raise MemoryError
+
+    monkeypatch.setattr(step, "read", no_memory)
+    monkeypatch.setattr(step.kernel, "send_outcome", lambda *answer: told.append(answer))
+    assert step.main() == 125
+    line = "error [slurm]: no memory for the engine (the job's limit?)"
+    assert told == [(step.SOCKET_FD, 125, line, None)]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from fairlead import config as settings
 from fairlead import errors
@@ -98,4 +98,24 @@ def _check(config: settings.Config) -> int:
             print(f"wrong  {name}: {error.message} ({error.hint})")
         else:
             print(f"ok     {name}: {', '.join(found) or 'no file'}")
+    for remark in _remarks(config):
+        print(f"note   {remark}")
     return errors.ConfigError.status if wrong else 0
+
+
+def _remarks(config: settings.Config) -> Iterator[str]:
+    """Yield what a sarus.json of the site's says that has no place here."""
+    if not config.sarus_json:
+        return
+    from fairlead import sarusjson
+    from fairlead.cli import migrate_sarus
+
+    owner = os.stat(config.origins["sarus_json"]).st_uid
+    table = sarusjson.read(config.sarus_json, owner)
+    found = (*sarusjson.settings(config.sarus_json, owner), *migrate_sarus.without_place(table))
+    for each in found:
+        if each.remark:
+            yield f"{config.sarus_json}: {each.field}: {each.remark}"
+        elif config.origins[each.setting] != config.sarus_json:
+            other = config.origins[each.setting]
+            yield f"{config.sarus_json}: {each.field}: {other} sets {each.setting}"

@@ -78,7 +78,7 @@ def mistakes(found: edf.Definition, config: settings.Config) -> Iterator[errors.
     probes: list[tuple[str, Callable[[], object]]] = [
         (mount.origin, partial(_check_mount, mount, empty)) for mount in found.mounts
     ]
-    if found.workdir is not None:
+    if found.workdir is not None and found.workdir.value:
         asked = definitions.under(empty, edf.Definition("", workdir=found.workdir), _IMAGE_GIVEN)
         probes.append((found.workdir.origin, partial(launch.check, asked)))
     probes += [
@@ -89,7 +89,7 @@ def mistakes(found: edf.Definition, config: settings.Config) -> Iterator[errors.
     probes += [("", partial(definitions.flag, found, name)) for name in definitions.FLAGS]
     if found.image is None:
         yield definitions.no_image(found)
-    else:
+    elif found.image.value:
         parse = partial(reference.parse, default_registry=config.default_registry, cwd=cwd or "/")
         probes.append((f"{found.image.origin}: image", partial(parse, found.image.value)))
     for origin, probe in probes:

@@ -23,9 +23,11 @@ VERBS = {
     "store": "list, check and clean the store",
     "doctor": "say what works on this node, what does not, and why",
     "inspect": "show an image's configuration and layers",
+    "slurm-run": "run a step's task where Slurm starts it, by oci.conf",
     "plan": "show what a launch would do, and why, without doing it",
     "edf": "check and show environment files (EDF)",
     "ps": "list your running containers on this node",
+    "jobs": "show who ran which image, by what Slurm has kept",
     "exec": "run a command in a running container",
     "commit": "save a named container as an image or a file",
     "push": "copy an image to a registry or an OCI layout",
@@ -61,8 +63,9 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _module(verb: str) -> Any:
-    # No module can be called as a keyword of the language is.
-    return importlib.import_module(f"fairlead.cli.{'import_' if verb == 'import' else verb}")
+    # No module can be called as a keyword of the language is, or hold a hyphen.
+    name = "import_" if verb == "import" else verb.replace("-", "_")
+    return importlib.import_module(f"fairlead.cli.{name}")
 
 
 def description(verb: str) -> str:

@@ -63,8 +63,8 @@ PYXIS = Peer(
     "Options of srun, sbatch and salloc. All of them are here, under their names.",
     ("srun", "sbatch", "salloc"),
     _rows("""
---container-image REF|PATH | = | dockerd:// is refused: containers-storage: reads podman's store
---container-mounts SRC[:DST[:FLAGS]],... | = | also tmpfs:DST, umount:DST, and one mount in the long syntax, type=bind,...
+--container-image REF|PATH | = | dockerd:// asks the node's docker; containers-storage: reads podman's store
+--container-mounts SRC[:DST[:FLAGS]],... | = | also tmpfs:DST, umount:DST, and mounts in the long syntax, type=bind,...
 --container-workdir DIR | = | default: the image's, else the job's
 --container-name NAME[:MODE] | = | auto, create, exec, no_exec
 --container-save PATH | = | a squashfs file; also its changes as an image: oci:DIR, docker://REF
@@ -165,7 +165,7 @@ com.hooks.aws_ofi_nccl.* | - | bring the plug-in in the image, or mount it
 com.hooks.ssh.* | - | nothing listens in a container: srun --overlap, fairlead exec
 com.hooks.nvidia_cuda_mps.* | - | start the daemon in the job, outside
 com.hooks.dcgm.* | - | only by a hook of the site
-com.hooks.slurm.* | - | srun runs outside of the container
+com.hooks.slurm.enabled | --slurm |
 com.hooks.slurm-global-sync.* | - | only by a hook of the site
 com.pyxis.pytorch_remap_vars | = |
 com.pyxis.entrypoint_log | = | what the entrypoint prints is always shown
@@ -210,7 +210,7 @@ ssh-keygen | - | nothing listens in a container
 siteMounts | site_mounts | sarus.json
 siteDevices | - | sarus.json: name them in a CDI specification (cdi_dirs)
 environment | site_env | sarus.json: set, prepend, append, unset
-userMounts | - | sarus.json: restricts where users mount, which harms nobody here; forbidden_mounts restricts what
+userMounts | forbidden_targets | sarus.json: where users may not mount; forbidden_mounts restricts what
 hooksDir | hooks_dirs | sarus.json; hooks run as the user
 containersPolicy | signature_policy | sarus.json: with enforce; else it is a fallback
 containersRegistries.dPath | containers_config | sarus.json: the directory that holds registries.d
@@ -234,7 +234,7 @@ mksquashfsPath, mksquashfsOptions, initPath, runcPath, skopeoPath, umociPath | ~
 
 APPTAINER = Peer(
     "Apptainer and Singularity",
-    "1.4",
+    "1.5",
     "A .sif file runs as it is; its scripts run by their path: x.sif /.singularity.d/actions/exec COMMAND.",
     ("apptainer", "singularity"),
     _rows("""
@@ -277,6 +277,21 @@ verify | - | OCI images: signature_policy
 --no-init | ~ | no init is started
 --no-eval | ~ | nothing is evaluated
 --compat | --no-home --tmpfs /tmp |
+--no-umask | - | the job's umask is kept
+--device NAME | --device NAME | CDI names
+--cdi-dirs DIR,... | - | the site's to set (cdi_dirs)
+--no-nv, --no-rocm | --gpu=none |
+--compat32 | - | 32-bit libraries of the driver are not brought
+--containlibs FILE,... | -v SRC:DST | one each
+--no-env NAME,... | -e NAME= | an environment file (EDF) unsets
+--shell PATH | fairlead run REF PATH |
+--unsquash, --underlay, --sharens | ~ | the tasks of a step share one container on each node
+--fusemount SPEC | - | mount it on the host, and bind it
+--network NAME, --network-args ARGS, --netns-path PATH | - | the network is the host's
+--apply-cgroups FILE, --cpus N, --memory SIZE, --pids-limit N | - | Slurm limits the job
+--no-privs, --ignore-subuid, --ignore-userns, --ignore-fakeroot-command | ~ | you are yourself inside
+--keep-privs, --allow-setuid, --boot | - | root's alone there; containers do not run as root
+--dmtcp-launch NAME, --dmtcp-restart NAME | - | start DMTCP in the container yourself
 --app NAME | - | SCIF apps are not known: call their scripts by path
 --add-caps CAPS | - | a container gives nobody further rights
 --drop-caps CAPS | ~ | there are none
@@ -301,10 +316,10 @@ CHARLIECLOUD = Peer(
     _rows("""
 -b, --bind SRC[:DST] | -v SRC[:DST] |
 -c, --cd DIR | -w DIR |
---set-env[=NAME=VALUE] | -e NAME=VALUE | a file: --env-file FILE; the image's variables are set by default
+--set-env[=NAME=VALUE], --set-env0[=FILE] | -e NAME=VALUE | a file: --env-file FILE; the image's variables are set by default
 --unset-env GLOB | -e NAME= | an environment file (EDF) unsets
 --env-no-expand | ~ | nothing is expanded
---home | ~ | is so by default
+--home | ~ | is there by default, at its own path and not below /home
 -g, --gid GID | - | you are yourself inside
 -u, --uid UID | - | you are yourself inside; srun --container-remap-root
 -w, --write | - | the image stays as it is; a named container keeps changes: --name
@@ -315,15 +330,16 @@ CHARLIECLOUD = Peer(
 -m, --mount DIR | ~ | nothing is mounted on the host
 --no-passwd | ~ | your entries are added to the image's
 -s, --storage DIR | FAIRLEAD_STORE |
---unsafe | ~ | containers-storage:NAME reads podman's store
 --seccomp | - | no filter is loaded
--d, --dry-run | fairlead plan |
 -q, --quiet, -v, --verbose | --verbose |
 pull | fairlead pull REF | ch-image
 build | - | ch-image: build with podman or buildah; containers-storage:NAME runs it
 push | fairlead push | ch-image
 list | fairlead images | ch-image
 delete | fairlead rm REF | ch-image
+import | fairlead import | ch-image
+reset | fairlead rm --all | ch-image
+build-cache, undelete, gestalt, modify | - | ch-image: there is no build cache; a named container keeps changes
 ch-convert | ~ | images are read in every format: oci:, oci-archive:, docker-archive:, .sqsh, a directory
 ch-fromhost | ~ | the host's MPI is brought at launch, and the image stays as it is
 CH_IMAGE_STORAGE | FAIRLEAD_STORE |
@@ -332,18 +348,20 @@ CH_IMAGE_STORAGE | FAIRLEAD_STORE |
 
 SHIFTER = Peer(
     "Shifter",
-    "24",
+    "22.02",
     "No image gateway: each node fetches, once for all its jobs.",
     ("shifter", "shifterimg", "srun", "sbatch", "salloc"),
     _rows("""
 -i, --image docker:REF | --container=REF | srun, sbatch, salloc; fairlead run REF without Slurm; id:HEX is not known
 -V, --volume SRC:DST[:ro] | --container-mounts=SRC:DST[:ro] | fairlead run -v
 -m, --module NAME,... | --container-mpi=auto | mpich: is so by default; gpu: is so in a job with GPUs; none: --container-mpi=image
---entrypoint | --container-entrypoint | with a value: fairlead run --entrypoint
+--entrypoint, --entry | --container-entrypoint | with a value: fairlead run --entrypoint
 -w, --workdir DIR | --container-workdir=DIR |
 -e, --env NAME=VALUE | -e NAME=VALUE | fairlead run; in a job export it
 --env-file FILE | --env-file FILE | fairlead run
 -E, --clearenv | - | the job's variables are kept
+perNodeCache=size=SIZE | upper = "disk" | a flag of --volume; or a directory of the node's disk
+SHIFTER, SHIFTER_IMAGE | - | name the image by option
 --ccm | - | not known
 shifter | fairlead run REF COMMAND | in a job: srun --container=REF COMMAND
 pull | fairlead pull REF | shifterimg
@@ -352,7 +370,6 @@ lookup | fairlead inspect REF | shifterimg
 login | fairlead login | shifterimg
 udiRoot.conf siteFs | site_mounts | setting
 udiRoot.conf siteEnv | site_env | setting: also siteEnvAppend, siteEnvPrepend, siteEnvUnset
-udiRoot.conf perNodeCache | upper = "disk" | setting
 """),
 )
 
@@ -370,7 +387,8 @@ pull | fairlead pull REF |
 push | fairlead push |
 migrate | ~ | no squashed copy is needed
 images | fairlead images |
-rmi | fairlead rm REF |
+rmi, rmsqi | fairlead rm REF |
+infohpc | fairlead config |
 build | - | build with podman; containers-storage:NAME runs it at once
 commit | fairlead commit |
 login | fairlead login |
@@ -410,7 +428,10 @@ inspect | fairlead inspect REF |
 --mpi | --mpi=auto | is so by default
 --openmpi-pmi2, --openmpi-pmix | --mpi=auto | the server that srun --mpi= starts
 --cuda-mpi | --mpi=auto | is so by default
---gpu | --gpu=auto | is so by default
+--gpu, --nccl | --gpu=auto | is so by default; NCCL's plug-in is the image's
+--home | ~ | is so by default
+--scratch, --cfs | -v DIR | or site_mounts
+--jupyter | ~ | home and /tmp are there by default
 --cvmfs | -v /cvmfs |
 """),
 )

@@ -80,6 +80,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     add("--read-only", action="store_true", help="let nothing write to the container's root")
     add("--no-home", action="store_true", help="do not bind the home directory")
+    add("--slurm", action="store_true", help="bring Slurm's client programs (srun, sbatch...)")
     add(
         "-i",
         "--interactive",
@@ -150,6 +151,7 @@ def _request(arguments: argparse.Namespace, config: settings.Config) -> launch.R
             writable=config.writable,
             upper=config.upper,
             upper_size=config.upper_size,
+            slurm_inside=config.slurm_inside,
             name=pyxis.container_name(getattr(arguments, "name", ""), "--name"),
         )
     )
@@ -169,6 +171,7 @@ def _configured(arguments: argparse.Namespace, config: settings.Config) -> setti
         mpi_profile=arguments.mpi_profile or arguments.mpi_type,
         writable=False if arguments.read_only else None,
         mount_home=False if arguments.no_home else None,
+        slurm_inside=True if arguments.slurm else None,
     )
 
 
@@ -193,7 +196,12 @@ def run(arguments: argparse.Namespace, config: settings.Config) -> int:
         namespace.join(running.open_process(ready.named.joins).fds)
         proven = proof.Proven()
     else:
-        namespace.enter(launch_block, hooks=prepare.hooks(ready, request))
+        found = prepare.hooks(ready, request)
+        if found and found.after:
+            from fairlead.run import after
+
+            after.stay(found.after)
+        namespace.enter(launch_block, hooks=found.around if found else None)
         proven = proof.prove(plan, launch_block)
     for note in (*plan.notes, *proven.notes):
         log.note(note)

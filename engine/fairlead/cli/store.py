@@ -112,13 +112,13 @@ def _open(config: settings.Config, *, own: bool) -> _View:
 
 
 def _living() -> shared_gc.Living:
-    from fairlead.host import slurm
+    from fairlead.host import jobs
 
     asked = time.time()
-    jobs = slurm.living_jobs()
-    if jobs is None:
+    living = jobs.living()
+    if living is None:
         log.note("Slurm does not say which jobs live; every lease since the last boot counts")
-    return shared_gc.Living(jobs, asked)
+    return shared_gc.Living(living, asked)
 
 
 # -- actions ---------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from __future__ import annotations
 import os
 from typing import NamedTuple
 
+from fairlead import kernel
 from fairlead.host import devices, elf, facts, ldso
 
 LIBRARIES = (
@@ -56,6 +57,7 @@ class Card(NamedTuple):
     number: int
     uuid: str
     node: devices.Node
+    model: str = ""
 
 
 class Library(NamedTuple):
@@ -148,11 +150,17 @@ def _libraries(loader: ldso.Loader, version: str) -> tuple[Library, ...]:
 
 
 def _library_names(loader: ldso.Loader, path: str) -> tuple[str, ...]:
-    headers = loader.headers(path)
-    name = os.path.basename(path)
+    return tuple(dict.fromkeys((os.path.basename(path), *sonames(loader, path))))
+
+
+def sonames(loader: ldso.Loader, path: str) -> tuple[str, ...]:
+    """Return the names under which programs ask for a library, its file's apart."""
+    try:
+        headers = loader.headers(path)
+    except (elf.ElfError, OSError, ValueError):
+        return ()
     soname = headers.soname if headers and "/" not in headers.soname else ""
-    names = (name, soname, ALIASES.get(soname, ""))
-    return tuple(dict.fromkeys(each for each in names if each))
+    return tuple(name for name in (soname, ALIASES.get(soname, "")) if name)
 
 
 def _binaries(root: str) -> tuple[str, ...]:
@@ -179,14 +187,16 @@ def _cards(root: str) -> tuple[Card, ...]:
         lines = _text(f"{root}/proc/driver/nvidia/gpus/{place}/information").split("\n")
         pairs = (line.partition(":") for line in lines)
         said = {key.strip(): value.strip() for key, _, value in pairs}
-        told[said.get("Device Minor", "")] = (place, said.get("GPU UUID", ""))
+        names = (said.get("GPU UUID", ""), said.get("Model", ""))
+        told[said.get("Device Minor", "")] = (place, *names)
     minors = [name[6:] for name in _names(f"{root}/dev") if _is_card(name)]
-    minors.sort(key=lambda minor: (told.get(minor, ("~", ""))[0], int(minor)))
+    minors.sort(key=lambda minor: (told.get(minor, ("~",))[0], int(minor)))
     cards = []
     for number, minor in enumerate(minors):
         node = _node(f"/dev/nvidia{minor}", root)
         if node and devices.openable(node):
-            cards.append(Card(number, told.get(minor, ("", ""))[1], node))
+            _, uuid, model = told.get(minor, ("", "", ""))
+            cards.append(Card(number, uuid, node, model))
     return tuple(cards)
 
 
@@ -257,3 +267,24 @@ def library_directory(rootfs: str) -> str:
     except (elf.ElfError, OSError, ValueError):
         return ""
     return ""
+
+
+def compat_version(rootfs: str, directory: str) -> str:
+    """Return the version of the libcuda that an image has in a directory of its own, or nothing."""
+    prefix = "libcuda.so."
+    try:
+        root = os.open(rootfs, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            folder = kernel.open_in_root(root, directory, os.O_RDONLY | os.O_DIRECTORY)
+        finally:
+            os.close(root)
+    except OSError:
+        return ""
+    try:
+        names = sorted(os.listdir(folder))[:MAX_ENTRIES]
+    except OSError:
+        return ""
+    finally:
+        os.close(folder)
+    found = (name.removeprefix(prefix) for name in names if name.startswith(prefix))
+    return next((text for text in found if "." in text and text[:1].isdecimal()), "")

@@ -1,4 +1,4 @@
-"""What Slurm knows and a step's environment does not say: its configuration, and which jobs live.
+"""What Slurm's configuration says and a step's environment does not.
 
 PMIx servers in slurmstepd use two directories. ``PMIX_SERVER_TMPDIR`` names the first. The second,
 ``spmix_appdir_UID_JOB.STEP``, holds PMIx 5's shared segments; without it MPI_Init fails there. It
@@ -13,7 +13,6 @@ import os
 from collections.abc import Mapping
 
 _LIMIT = 4 << 20
-_PATIENCE_S = 10.0
 
 
 def configuration(environ: Mapping[str, str]) -> tuple[str, str]:
@@ -40,54 +39,6 @@ def pmix_client_templates(environ: Mapping[str, str]) -> tuple[str, ...]:
     expanded = (base.replace("%n", node).replace("%h", host) for base in bases)
     name = f"spmix_appdir_{os.getuid()}_${{SLURM_JOB_ID}}.${{SLURM_STEP_ID}}"
     return tuple(f"{base}/{name}" for base in dict.fromkeys(expanded) if base.startswith("/"))
-
-
-def living_jobs(environ: Mapping[str, str] = os.environ) -> frozenset[int] | None:
-    """Return the jobs that have not ended, by their number; None if Slurm does not answer.
-
-    Those of the whole cluster: a job that waits for another node may come back to this one. What
-    runs on this node counts even if the controller has forgotten it.
-    """
-    conf = environ.get("SLURM_CONF") or "/etc/slurm/slurm.conf"
-    if os.geteuid() != 0 and "jobs" in setting(conf, "PrivateData").lower():
-        return None  # others' jobs are hidden from us, and would look dead
-    listed = _squeue(environ)
-    return None if listed is None else listed | _steps_here()
-
-
-def _squeue(environ: Mapping[str, str]) -> frozenset[int] | None:
-    import shutil
-    import subprocess
-
-    program = shutil.which("squeue", path=environ.get("PATH"))
-    if program is None:
-        return None
-    words = [program, "--all", "--noheader", "--array", "--format=%A"]
-    try:
-        # Its words are for whoever asks Slurm; here the answer matters only.
-        done = subprocess.run(
-            words, check=False, capture_output=True, timeout=_PATIENCE_S, env=dict(environ)
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    lines = done.stdout.split()
-    if done.returncode != 0 or not all(line.isdigit() for line in lines):
-        return None
-    return frozenset(map(int, lines))
-
-
-def _steps_here() -> frozenset[int]:
-    # slurmstepd calls itself "slurmstepd: [JOB.STEP]". Source: Slurm's slurmstepd.c.
-    import psutil
-
-    found = set()
-    for process in psutil.process_iter(["cmdline"]):
-        words = " ".join(process.info["cmdline"] or ())
-        if words.startswith("slurmstepd: ["):
-            job = words.partition("[")[2].partition(".")[0]
-            if job.isdecimal():
-                found.add(int(job))
-    return frozenset(found)
 
 
 def setting(path: str, name: str) -> str:

@@ -8,6 +8,8 @@ Looked at in this order, the first answer wins:
     enroot's .credentials (``netrc``)
 
 Rules:
+- ``credential-helpers`` of registries.conf name who is asked, in order; ``containers-auth.json``
+  there means these files, and without the key they alone are looked at.
 - In one file: ``credHelpers`` for the registry, then ``auths`` (the longest matching
   ``registry/name/space`` first), then ``credsStore``.
 - A helper is ``docker-credential-NAME`` from PATH, run as the user, without a shell, its output
@@ -31,7 +33,7 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from fairlead import errors, log
-from fairlead.image import netrc
+from fairlead.image import netrc, registries
 
 MAX_ANSWER = 1 << 16
 HELPER_TIMEOUT_S = 30
@@ -52,13 +54,38 @@ class Credentials(NamedTuple):
 
 
 def credentials(
-    registry: str, repository: str, environ: Mapping[str, str], *, user: str | None = None
+    registry: str,
+    repository: str,
+    environ: Mapping[str, str],
+    *,
+    user: str | None = None,
+    helpers: tuple[str, ...] = (),
 ) -> Credentials | None:
     """Return the login for a repository, or None; with user, only that user's.
 
+    Args:
+        registry: HOST[:PORT]
+        repository: name in it.
+        environ: where the user's files are.
+        user: whose login.
+        helpers: who is asked, in order; ``registries.AUTH_FILES``: the files. Empty: these alone.
+
     Raises:
-        errors.ConfigError: a file is unreadable or malformed.
+        errors.ConfigError: a file is unreadable or malformed, or a helper's name is none.
     """
+    for helper in helpers or (registries.AUTH_FILES,):
+        if helper == registries.AUTH_FILES:
+            found = _in_files(registry, repository, environ, user)
+        else:
+            found = _ask_helper(helper, registry, environ)
+        if found is not None and user in {None, found.username}:
+            return found
+    return None
+
+
+def _in_files(
+    registry: str, repository: str, environ: Mapping[str, str], user: str | None
+) -> Credentials | None:
     for path in files(environ):
         table = read(path)
         if table is None:

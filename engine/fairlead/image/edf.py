@@ -31,6 +31,7 @@ Source: docs.cscs.ch/software/container-engine/edf and /run.
 from __future__ import annotations
 
 import difflib
+import hashlib
 import os
 import re
 import tomllib
@@ -92,13 +93,16 @@ class Definition(NamedTuple):
     Attributes:
         name: as it was asked for.
         files: every file that was read, the inheriting ones first.
-        image, workdir, entrypoint, writable: None where no file says so.
+        digest: of all that was read from them; SHA-256, hex.
+        image, workdir, entrypoint, writable: None where no file says so; an empty text where what
+            it says cannot be expanded.
         mounts, devices: of all files, the inherited ones first.
         env, annotations: one entry per name.
     """
 
     name: str
     files: tuple[str, ...] = ()
+    digest: str = ""
     image: Text | None = None
     workdir: Text | None = None
     entrypoint: Flag | None = None
@@ -109,6 +113,10 @@ class Definition(NamedTuple):
     annotations: tuple[Entry, ...] = ()
 
 
+class UndefinedError(errors.EdfError):
+    """A variable that the file names is not there, though it may be elsewhere."""
+
+
 class _Reading(NamedTuple):
     """One reading of a file and what it inherits: its surroundings, and what it has met so far."""
 
@@ -117,6 +125,7 @@ class _Reading(NamedTuple):
     look: Callable[[str], object]
     problems: list[errors.EdfError]
     read: list[str]
+    content: list[bytes]
 
 
 class _File(NamedTuple):
@@ -149,10 +158,11 @@ def read(
         cwd: absolute, or empty when it was deleted.
         look: is told each path before it is opened or found missing.
     """
-    reading = _Reading(environ, cwd, look, [], [])
+    reading = _Reading(environ, cwd, look, [], [], [])
     found = _inherit(name, (), "", reading) or Definition(name)
     files_read = tuple(dict.fromkeys(reading.read))
-    return found._replace(name=name, files=files_read), tuple(reading.problems)
+    digest = hashlib.sha256(b"\0".join(reading.content)).hexdigest()
+    return found._replace(name=name, files=files_read, digest=digest), tuple(reading.problems)
 
 
 def load(
@@ -187,7 +197,7 @@ def expand(template: str, lookup: Callable[[str], str | None], origin: str) -> s
             )
         text = lookup(name)
         if text is None and not separator:
-            raise errors.EdfError(
+            raise UndefinedError(
                 f"{origin}: the variable {name} is not defined",
                 hint=f"set it, or write ${{{name}:-default}}",
             )
@@ -303,6 +313,7 @@ def _text(path: str, reading: _Reading) -> str | None:
             data = files.read_at(fd, 0, info.st_size, path)
         finally:
             os.close(fd)
+        reading.content.append(data)
         return data.decode()
     except UnicodeDecodeError:
         problem = errors.EdfError(f"{path}: is not UTF-8", hint="write it as TOML")
@@ -353,7 +364,7 @@ def _own(table: dict[str, Any], file: _File) -> Definition:
         elif key in table and kind is bool:
             scalars[key] = Flag(table[key], file.origin(key))
         elif table.get(key):  # an empty string says nothing
-            scalars[key] = _expanded(table[key], (key,), file)
+            scalars[key] = _expanded(table[key], (key,), file) or Text("", file.origin(key))
     return Definition(
         file.path,
         **scalars,

@@ -44,6 +44,7 @@ def log_in(
     *,
     plain: bool,
     scopes: tuple[str, ...] = (),
+    helpers: tuple[str, ...] = (),
 ) -> Login | None:
     """Answer a registry's challenges with what this user has; None if there is nothing to answer.
 
@@ -54,13 +55,14 @@ def log_in(
         transport: to reach the token server.
         plain: the registry is spoken to in plain HTTP, so its token server may be too.
         scopes: what to ask the token server for; empty: to pull this repository.
+        helpers: as for ``auth.credentials``.
 
     Raises:
         errors.AuthError: the token server refuses the login, or wants one.
         errors.RegistryError: its URL or its answer is refused.
         Broken: it is out of reach.
     """
-    found = auth.credentials(ref.registry, ref.repository, environ, user=ref.user)
+    found = auth.credentials(ref.registry, ref.repository, environ, user=ref.user, helpers=helpers)
     scopes = scopes or (f"repository:{ref.repository}:pull",)
     return answer(ref, offered, found, transport, plain=plain, scopes=scopes)
 

@@ -41,7 +41,7 @@ DOCKER_HUB = "docker.io"
 _HUB_ALIASES = {"index.docker.io", "registry-1.docker.io"}
 # Transports of what lies on this machine; "" is a registry.
 PATH, OCI, OCI_ARCHIVE = "path", "oci", "oci-archive"
-DOCKER_ARCHIVE, STORAGE = "docker-archive", "containers-storage"
+DOCKER_ARCHIVE, STORAGE, DAEMON = "docker-archive", "containers-storage", "docker-daemon"
 _HEX_LENGTH = {"sha256": 64, "sha512": 128}
 
 # By hand, not by re: the launch path, which has to parse one reference, would pay 4 ms for it.
@@ -49,7 +49,8 @@ _ALNUM = frozenset("abcdefghijklmnopqrstuvwxyz0123456789")
 _WORD = _ALNUM | frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZ_")
 _HEX_DIGITS = frozenset("0123456789abcdef")
 _SEPARATORS = {"", ".", "_", "__"}  # between the parts of a name's component, or any number of "-"
-_LOCAL = {"oci", "oci-archive", "docker-archive", "containers-storage", "dir"}
+_LOCAL = {OCI, OCI_ARCHIVE, DOCKER_ARCHIVE, STORAGE, DAEMON, "dir"}
+_DAEMON = "dockerd://"  # enroot's word for it
 _FILE_NAMES = (".sqsh", ".squashfs", ".sif")
 _IPV6 = r"\[[0-9a-f:.]{2,45}\]"
 # The grammar of org.opencontainers.image.ref.name. Source: image-spec 1.1 ``annotations.md``.
@@ -125,9 +126,6 @@ def parse(text: str, *, default_registry: str = DOCKER_HUB, cwd: str | None = No
     rest, scheme = text, text.startswith("docker://")
     if scheme:
         rest = text.removeprefix("docker://")
-    elif text.startswith("dockerd://"):
-        why = "an image of a Docker daemon, which no node is asked for"
-        _refuse(text, why, hint="write it with docker save and name docker-archive:FILE")
     elif "://" in text:
         _refuse(text, f"has the scheme {text.partition('://')[0]!r}; only docker:// is known")
     user, registry, rest = _split_enroot(text, rest, scheme=scheme)
@@ -201,6 +199,8 @@ def split_host(registry: str) -> tuple[str, int | None]:
 
 def _local(text: str, cwd: str | None) -> Reference | None:
     """Return the reference to something on this machine, None if text means a registry."""
+    if text.startswith(_DAEMON):
+        text = f"{DAEMON}:{text.removeprefix(_DAEMON)}"
     scheme, colon, _ = text.partition(":")
     named = (
         colon and scheme in _LOCAL and not text.startswith("//", len(scheme) + 1)
@@ -221,6 +221,8 @@ def _local(text: str, cwd: str | None) -> Reference | None:
         _refuse(text, f"names nothing after {transport}:", hint=f"write {transport}:NAME")
     if transport == STORAGE:
         return _in_storage(text, rest, digest)
+    if transport == DAEMON:
+        return _named_inside(text, rest, digest, DAEMON)
     path, tag = (rest, "") if transport in {PATH, "dir"} else _split_name(text, rest)
     if transport == DOCKER_ARCHIVE and tag and not tag.startswith("@"):
         tag = str(parse(tag))
@@ -259,11 +261,15 @@ def _in_storage(text: str, rest: str, digest: str | None) -> Reference:
     image = rest.removeprefix("@")
     if len(image) == 64 and _HEX_DIGITS.issuperset(image):
         return Reference("", f"@{image}", None, digest, transport=STORAGE)
+    return _named_inside(text, rest, digest, STORAGE)
+
+
+def _named_inside(text: str, rest: str, digest: str | None, transport: str) -> Reference:
     inner = parse(rest)
     if inner.transport:
         _refuse(text, "names a path where an image's name belongs")
     tag = None if digest else inner.tag
-    return Reference("", inner.name, tag, digest, transport=STORAGE)
+    return Reference("", inner.name, tag, digest, transport=transport)
 
 
 def _absolute(text: str, path: str, cwd: str | None) -> str:

@@ -30,6 +30,7 @@ from fairlead.config import Config
 from fairlead.image import configfile, reference, scopes
 from fairlead.image.reference import Reference
 
+AUTH_FILES = "containers-auth.json"
 ENFORCING, PERMISSIVE, DISABLED = "enforcing", "permissive", "disabled"
 PULLS = ("all", "digest-only", "tag-only")
 _UNKNOWN = "x.invalid"  # RFC 2606: no registry
@@ -86,6 +87,8 @@ class Registries(NamedTuple):
         search: registries for short names, None if no file says so.
         aliases: short name → full name and file.
         mode: what to do about a short name that may mean several.
+        helpers: who knows logins, in order; ``AUTH_FILES`` among them means the files of
+            ``auth``. Empty: those alone.
         file: that the search list or the mode comes from.
     """
 
@@ -94,6 +97,7 @@ class Registries(NamedTuple):
     aliases: Mapping[str, tuple[str, str]]
     mode: str
     file: str
+    helpers: tuple[str, ...] = ()
 
 
 def files(config: Config, environ: Mapping[str, str], *, site: bool = False) -> tuple[str, ...]:
@@ -131,6 +135,7 @@ def load(config: Config, environ: Mapping[str, str], *, site: bool = False) -> R
     table: dict[str, Registry] = {}
     aliases: dict[str, tuple[str, str]] = {}
     search, mode, file = None, PERMISSIVE, f"{config.containers_config}/registries.conf"
+    helpers: tuple[str, ...] = ()
     main_read = False
     named = "" if site else environ.get("CONTAINERS_REGISTRIES_CONF") or ""
     own = configfile.user_directory(environ)
@@ -153,7 +158,8 @@ def load(config: Config, environ: Mapping[str, str], *, site: bool = False) -> R
             search, file = found.search, path
         if found.mode:
             mode, file = found.mode, path
-    return Registries(table, search, aliases, mode, file)
+        helpers = found.helpers or helpers
+    return Registries(table, search, aliases, mode, file, helpers)
 
 
 def endpoints(found: Registries, ref: Reference) -> tuple[Endpoint, ...]:
@@ -266,6 +272,9 @@ def _parse(table: dict[str, Any], path: str) -> Registries:
     mode = table.get("short-name-mode") or ""
     if mode not in {"", ENFORCING, PERMISSIVE, DISABLED}:
         _refuse(path, f"short-name-mode = {mode!r} is not enforcing, permissive or disabled")
+    helpers = table.get("credential-helpers") or ()
+    if not all(isinstance(item, str) and item for item in helpers):
+        _refuse(path, "credential-helpers holds something that is no name")
     entries = [_registry(item, path) for item in table.get("registry", ())]
     aliases = {}
     for name, value in table.get("aliases", {}).items():
@@ -278,6 +287,7 @@ def _parse(table: dict[str, Any], path: str) -> Registries:
         aliases,
         mode,
         path,
+        tuple(helpers),
     )
 
 

@@ -34,7 +34,7 @@ import urllib3
 
 from fairlead import errors
 from fairlead.config import Config
-from fairlead.image import answers, headers, login, manifest, reference, transport
+from fairlead.image import answers, headers, login, manifest, reference, registries, transport
 from fairlead.image.auth import Credentials
 from fairlead.image.login import Login
 from fairlead.image.manifest import Descriptor
@@ -449,6 +449,7 @@ class Client:
                     *(ref, offered, self._environ, self._transport),
                     plain=self._plain(ref),
                     scopes=self._scopes,
+                    helpers=registries.load(self._config, self._environ).helpers,
                 )
             )
             if found is None:

@@ -6,6 +6,7 @@ know which kind it is. A registry is one kind (``registry``), the others lie on 
     layout     oci:PATH, and oci-archive:PATH by ``archive``'s view of a tar file
     archive    docker-archive:PATH
     storage    containers-storage:NAME
+    daemon     docker-daemon:NAME (dockerd://NAME)
 
 A squashfs or SIF file and a directory hold a root file system without manifest or layers: they are
 no sources; ``store.rootfs`` takes them. ``kind`` tells what a path is, by its first bytes.
@@ -177,6 +178,10 @@ def open_local(ref: Reference, environ: Mapping[str, str]) -> Source:
 
     if ref.transport == reference.STORAGE:
         return storage.Storage(environ)
+    if ref.transport == reference.DAEMON:
+        from fairlead.image import daemon
+
+        return daemon.saved(ref, environ)
     if ref.transport == reference.OCI:
         return layout.Layout(files.Folder(ref.repository))
     what = kind(ref) if ref.transport == reference.PATH else ""
@@ -201,6 +206,10 @@ def stamp(ref: Reference, environ: Mapping[str, str]) -> str:
     Raises:
         errors.ImageNotFoundError, errors.ArchiveError: there is nothing, or it cannot be looked at.
     """
+    if ref.transport == reference.DAEMON:
+        from fairlead.image import daemon
+
+        return daemon.stamp(ref, environ)
     if ref.transport == reference.STORAGE:
         from fairlead.image import graphroot
 

@@ -15,15 +15,17 @@ from typing import NamedTuple
 
 from fairlead import errors
 from fairlead.image import edf
-from fairlead.plan import env, pyxis
+from fairlead.plan import devices, env, pyxis
 from fairlead.plan import request as launch
 
 # Names of what a door may have been told by itself.
 IMAGE, WORKDIR, ENTRYPOINT, WRITABLE, MPI = "image", "workdir", "entrypoint", "writable", "mpi"
+SLURM_INSIDE = "slurm_inside"
 MPI_TYPE = "com.hooks.mpi.type"
 MPI_ENABLED = "com.hooks.mpi.enabled"
+SLURM = "com.hooks.slurm.enabled"
 PYTORCH, ENTRYPOINT_LOG = "com.pyxis.pytorch_remap_vars", "com.pyxis.entrypoint_log"
-FLAGS = (MPI_ENABLED, PYTORCH, ENTRYPOINT_LOG)
+FLAGS = (MPI_ENABLED, PYTORCH, ENTRYPOINT_LOG, SLURM)
 _WORDS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
@@ -49,7 +51,7 @@ ANNOTATIONS = {
     "com.hooks.ssh": Annotation("nothing listens in a container; srun --overlap reaches it"),
     "com.hooks.nvidia_cuda_mps": Annotation("start the daemon in the job, outside"),
     "com.hooks.dcgm": Annotation("a hook of the site"),
-    "com.hooks.slurm": Annotation("srun runs outside of the container"),
+    SLURM: Annotation("--slurm: Slurm's client programs of the host come along", True),
     "com.hooks.slurm-global-sync": Annotation("a hook of the site"),
     PYTORCH: Annotation("whether PyTorch gets its variables", True),
     ENTRYPOINT_LOG: Annotation("--container-entrypoint-log", True),
@@ -67,13 +69,13 @@ def under(
         told: the names of what beats the file.
 
     Raises:
-        errors.EdfError: a mount or an annotation is malformed, or no image is named.
+        errors.EdfError: a mount, a device or an annotation is malformed, or no image is named.
     """
     if IMAGE not in told and definition.image is None:
         raise no_image(definition)
     result = request._replace(
         volumes=(*(volume(text, request.cwd) for text in definition.mounts), *request.volumes),
-        devices=(*(text.value for text in definition.devices), *request.devices),
+        devices=(*(device(text) for text in definition.devices), *request.devices),
         templates=tuple((entry.name, entry.value, entry.origin) for entry in definition.env),
         annotations=(
             *((entry.name, entry.value) for entry in definition.annotations),
@@ -94,6 +96,9 @@ def under(
         result = result._replace(remap_pytorch=remap)
     if shown is not None:
         result = result._replace(entrypoint_log=shown)
+    clients = flag(definition, SLURM)
+    if clients is not None and SLURM_INSIDE not in told:
+        result = result._replace(slurm_inside=clients)
     if MPI not in told:
         wanted = flag(definition, MPI_ENABLED)
         result = result if wanted is None else result._replace(mpi="host" if wanted else "image")
@@ -142,6 +147,19 @@ def volume(text: edf.Text, cwd: str) -> launch.Volume:
         return pyxis.mount(text.value, cwd, text.origin)
     except errors.UsageError as error:
         raise errors.EdfError(error.message, hint=error.hint) from error
+
+
+def device(text: edf.Text) -> str:
+    """Return one entry of ``devices``, which means one.
+
+    Raises:
+        errors.EdfError: it does not.
+    """
+    try:
+        devices.check(text.value)
+    except errors.UsageError as error:
+        raise errors.EdfError(f"{text.origin}: {error.message}", hint=error.hint) from error
+    return text.value
 
 
 def _absolute(path: str, cwd: str) -> str:

@@ -17,6 +17,9 @@ from fairlead.host import cdi, devices
 from fairlead.plan import env, mounts
 from fairlead.plan import request as launch
 
+# Directories in /dev that hold files.
+NO_DEVICES = ("hugepages", "mqueue", "pts", "shm", "fd", "")
+
 
 class Asked(NamedTuple):
     """A device node that was asked for by its path."""
@@ -48,6 +51,30 @@ def parse(text: str) -> Asked:
             f"device {text!r}: {container} is not below /dev", hint="write HOST:/dev/NAME"
         )
     return Asked(host, container, permissions)
+
+
+def of_volumes(request: launch.Request) -> launch.Request:
+    """Return a request whose mounts of devices ask for devices.
+
+    What pyxis's users write, ``--container-mounts=/dev/infiniband``, would as a mount be ``nodev``
+    and hide the devices that are there anyway.
+    """
+    found = tuple(volume for volume in request.volumes if _is_device(volume))
+    words = (f"{volume.source}:{volume.destination}" for volume in found)
+    volumes = tuple(volume for volume in request.volumes if volume not in found)
+    return request._replace(devices=(*request.devices, *words), volumes=volumes)
+
+
+def _is_device(volume: launch.Volume) -> bool:
+    source, destination = (path.split("/") for path in (volume.source, volume.destination))
+    return (
+        volume.kind == "bind"
+        and source[:2] == destination[:2] == ["", "dev"]
+        and source[2] not in NO_DEVICES
+        and len(destination) > 2
+        and ":" not in volume.source + volume.destination
+        and "optional" not in volume.flags
+    )
 
 
 def check(text: str) -> None:

@@ -15,13 +15,18 @@ if TYPE_CHECKING:
 
 
 class Edits(NamedTuple):
-    """What a plan gets; ``notes`` are for the user, ``hooks`` in the order in which they run."""
+    """What a plan gets.
+
+    ``notes`` are for the user, ``hooks`` in the order in which they run, ``accounts`` entries of
+    passwd.
+    """
 
     mounts: tuple[mounts.Mount, ...] = ()
     variables: tuple[env.Variable, ...] = ()
     hooks: tuple[hooks.Hook, ...] = ()
     notes: tuple[str, ...] = ()
     links: tuple[mounts.Link, ...] = ()
+    accounts: tuple[str, ...] = ()
 
 
 NONE = Edits()
@@ -39,4 +44,5 @@ def joined(one: Edits, other: Edits) -> Edits:
         (*one.hooks, *other.hooks),
         tuple(dict.fromkeys((*one.notes, *other.notes))),
         (*one.links, *other.links),
+        (*one.accounts, *other.accounts),
     )

@@ -12,12 +12,8 @@ from fairlead import errors
 from fairlead.host import hooks
 from fairlead.plan import request as launch
 
-# Moments that nobody is there for, or that change what was decided already.
-IMPOSSIBLE = {
-    "precreate": "it would change the container's configuration, which is decided before",
-    "poststart": "nothing of Fairlead is left once the command has started",
-    "poststop": "nothing of Fairlead is left when the command ends",
-}
+# Moments that nobody is there for.
+IMPOSSIBLE = {"poststart": "nothing of Fairlead is left once the command has started"}
 
 
 def chosen(rules: tuple[hooks.Rule, ...], request: launch.Request) -> tuple[hooks.Hook, ...]:

@@ -99,8 +99,13 @@ def kernel_trees(
     return mounts, links
 
 
-def identity_files(facts: host_facts.Facts, passwd: str, group: str) -> list[Mount]:
-    """Return name resolution and the user's entries; passwd and group are the image's own texts."""
+def identity_files(
+    facts: host_facts.Facts, passwd: str, group: str, accounts: tuple[str, ...] = ()
+) -> list[Mount]:
+    """Return name resolution and the user's entries, and those of further accounts.
+
+    passwd and group are the image's own texts.
+    """
     mounts = [
         Mount(path, "bind", path, ("rbind", "ro", "optional"), "the host's name resolution")
         for path in ("/etc/resolv.conf", "/etc/hosts")
@@ -108,6 +113,10 @@ def identity_files(facts: host_facts.Facts, passwd: str, group: str) -> list[Mou
     ]
     me = facts.user
     entry = f"{me.name}:x:{me.uid}:{me.gid}::{me.home}:/bin/sh"
+    for account in accounts:
+        name, _, number, *_ = account.split(":")
+        if f"{name}:{number}" not in (_named(line) for line in passwd.splitlines()):
+            passwd = "\n".join([account, *_without(passwd, name, int(number))])
     lines = [entry, *_without(passwd, me.name, me.uid)]
     mounts.append(
         Mount("/etc/passwd", "file", _text(lines), (), "the image's entries and the user's")
@@ -238,6 +247,12 @@ def _without(text: str, name: str, number: int) -> list[str]:
             continue
         kept.append(line)
     return kept
+
+
+def _named(line: str) -> str:
+    """Return name and number of a line of passwd."""
+    name, _, number = (*line.split(":", 3), "", "", "")[:3]
+    return f"{name}:{number}"
 
 
 def _text(lines: list[str]) -> str:

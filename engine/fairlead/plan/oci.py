@@ -88,6 +88,8 @@ def bundle(
 def _hooks(plan: Plan) -> dict[str, list[dict[str, Any]]]:
     found: dict[str, list[dict[str, Any]]] = {}
     for hook in plan.hooks:
+        if hook.stage == "precreate":  # of podman's files, not of the specification
+            continue
         entry = {"path": hook.path, "args": list(hook.args), "env": list(hook.env)}
         found.setdefault(hook.stage, []).append({**entry, "timeout": hook.timeout_s})
     return found

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from fairlead.host import hooks
 
 
+_OF_IMAGE = "the image's WorkingDir"
+
+
 class Injection(NamedTuple):
     """What the MPI verdict adds to a plan."""
 
@@ -31,6 +34,7 @@ class Injection(NamedTuple):
     proof: proof.Proof = proof.Proof()  # what is to be proven in the container
     shared: str = ""  # name of the injection in the node's shared store, and
     mount: int = -1  # its mount, the one behind the image's
+    same: tuple[tuple[str, str], ...] = ()  # what must be the same on all nodes of a step
 
 
 class Source(NamedTuple):
@@ -63,7 +67,9 @@ class Plan(NamedTuple):
         kept: of a named container its directory and its key; empty of any other.
         remap_root: the user appears as root inside.
         unshare: further namespaces of its own.
+        makes_workdir: the working directory is the image's, and made where the image lacks it.
         hooks: the site's programs that run while it is built.
+        same: name and value of what must be the same on all nodes of a step.
     """
 
     image: str
@@ -88,7 +94,9 @@ class Plan(NamedTuple):
     kept: tuple[str, ...] = ()
     remap_root: bool = False
     unshare: tuple[str, ...] = ()
+    makes_workdir: bool = False
     hooks: tuple[hooks.Hook, ...] = ()
+    same: tuple[tuple[str, str], ...] = ()
 
 
 def make(
@@ -111,7 +119,7 @@ def make(
         *directories,
         *edits.mounts,
         *mounts.slurm_directories(request, facts),
-        *mounts.identity_files(inside, source.passwd, source.group),
+        *mounts.identity_files(inside, source.passwd, source.group, edits.accounts),
         *(world.step_mounts(injection.world) if injection.world else ()),
     ]
     all_mounts = mounts.with_volumes(own, request.volumes)
@@ -141,7 +149,9 @@ def make(
         notes=(*request.notes, *_notes(source.config, facts, injection), *edits.notes),
         mpi=injection.report,
         proof=injection.proof,
+        makes_workdir=why == _OF_IMAGE,
         hooks=edits.hooks,
+        same=injection.same,
     )
 
 
@@ -215,7 +225,7 @@ def _workdir(
     if request.workdir is not None:
         return request.workdir, "asked for"
     if config.workdir not in ("", "/"):
-        return config.workdir, "the image's WorkingDir"
+        return f"/{config.workdir.lstrip('/')}", _OF_IMAGE  # a relative one starts in the root
     if request.starts_in_image:
         return "/", "the image has no WorkingDir; as under pyxis"
     visible = (

@@ -4,7 +4,7 @@ The plugin hands each option over as a fact ``key=value`` (``spank_shim/options.
 its meaning, that of pyxis 0.24. The same words are read before there is an allocation
 (``run.step.check``) and again on every node.
 
-    mounts      SRC[:DST[:FLAG+FLAG]],...    tmpfs:DST, umount:DST; or one in the long syntax
+    mounts      SRC[:DST[:FLAG+FLAG]],...    tmpfs:DST, umount:DST; or in the long syntax
     env         NAME,NAME                    unshare   net,ipc,uts
     name        NAME[:auto|create|exec|no_exec]         save  PATH
 
@@ -65,6 +65,8 @@ REFUSED = {
 }
 TMPFS_OPTIONS = ("size", "mode", "nr_inodes", "huge")
 _TMPFS_FLAGS = ("ro", "rw", "noexec")
+LONG = "type="  # begins a mount in the long syntax
+_BEGINNINGS = (LONG, "/", ".", "tmpfs:", "umount:")
 _GRAMMAR = "write SRC[:DST[:FLAG+FLAG]],..."
 _WORD = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_")
 
@@ -85,6 +87,7 @@ def apply(request: launch.Request, facts: Mapping[str, str]) -> launch.Request:
         entrypoint = pyxis and facts.get("execute_entrypoint") == "1"
     home = _boolean(facts, "mount_home", "--container-mount-home")
     writable = _boolean(facts, "writable", "--container-writable")
+    slurm = _boolean(facts, "slurm_inside", "--container-slurm")
     return request._replace(
         mpi=facts.get("mpi") or request.mpi,
         workdir=facts.get("workdir") or request.workdir,
@@ -105,6 +108,7 @@ def apply(request: launch.Request, facts: Mapping[str, str]) -> launch.Request:
         save=_save(facts.get("save", ""), request.cwd),
         starts_in_image=pyxis or request.starts_in_image,
         remap_pytorch=pyxis or request.remap_pytorch,
+        slurm_inside=request.slurm_inside if slurm is None else slurm,
     )
 
 
@@ -141,12 +145,26 @@ def mounts(text: str, cwd: str, origin: str = MOUNTS) -> tuple[launch.Volume, ..
     """
     if not text:
         return ()
-    if text.startswith("type="):  # the long syntax, which holds commas: one mount
-        from fairlead.plan import longmount
+    made = []
+    for entry in _entries(text):
+        if entry.startswith(LONG):
+            from fairlead.plan import longmount
 
-        return (longmount.parse(text, cwd, origin),)
-    made = [mount(entry, cwd, origin) for entry in _split(text, ",")]
+            made.append(longmount.parse(entry, cwd, origin))
+        else:
+            made.append(mount(entry, cwd, origin))
     return tuple(dict.fromkeys(made))
+
+
+def _entries(text: str) -> list[str]:
+    """Split a list of mounts; one in the long syntax has commas and ends where the next begins."""
+    entries: list[str] = []
+    for piece in _split(text, ","):
+        if entries and entries[-1].startswith(LONG) and not piece.startswith(_BEGINNINGS):
+            entries[-1] += f",{piece}"
+        else:
+            entries.append(piece)
+    return entries
 
 
 def listed(text: str) -> tuple[str, ...]:

@@ -81,6 +81,7 @@ class Request(NamedTuple):
         save: file that the root file system is written to; empty: none.
         starts_in_image: without a working directory of its own the image is started in ``/``.
         remap_pytorch: an image that sets PYTORCH_VERSION gets its ranks' variables from Slurm.
+        slurm_inside: Slurm's client programs of the host come along.
     """
 
     reference: str
@@ -114,6 +115,7 @@ class Request(NamedTuple):
     save: str = ""
     starts_in_image: bool = False
     remap_pytorch: bool = False
+    slurm_inside: bool = False
 
 
 def check(request: Request) -> Request:
@@ -134,7 +136,7 @@ def check(request: Request) -> Request:
                 f"environment variable {name!r}: not a name", hint="write NAME=VALUE"
             )
     for volume in request.volumes:
-        _check_volume(volume)
+        check_volume(volume)
     if request.gpu not in ("", *GPU_MODES):
         raise errors.UsageError(
             f"GPUs {request.gpu!r}: not one of {', '.join(GPU_MODES)}", hint="use --container-gpu"
@@ -144,6 +146,7 @@ def check(request: Request) -> Request:
 
         for text in request.devices:
             devices.check(text)
+    _check_clients(request)
     for name, value in request.annotations:
         if not name or any(ord(c) < 32 or ord(c) == 127 for c in name + value):
             raise errors.UsageError(
@@ -169,7 +172,25 @@ def check_path(path: str, what: str, error: type[errors.Error]) -> None:
         )
 
 
-def _check_volume(volume: Volume) -> None:
+def _check_clients(request: Request) -> None:
+    """Raise where Slurm's client programs could not work in the container."""
+    for option, chosen, why in (
+        ("--container-remap-root", request.remap_root, "they would call themselves root's"),
+        ("--container-unshare=net", "net" in request.unshare, "no node could answer them"),
+    ):
+        if request.slurm_inside and chosen:
+            raise errors.UsageError(
+                f"Slurm's client programs in a container with {option}: {why}",
+                hint="drop it, or leave them out with --no-container-slurm",
+            )
+
+
+def check_volume(volume: Volume) -> None:
+    """Raise for a mount that no container has.
+
+    Raises:
+        errors.UsageError
+    """
     where = volume.origin
     if volume.kind not in VOLUME_KINDS:
         raise errors.UsageError(f"{where}: a mount of kind {volume.kind!r} is not known")

@@ -39,6 +39,7 @@ from fairlead.host import cma, facts, mpi, slurm, witness
 from fairlead.image import policy, registries
 from fairlead.plan import request as launch_request
 from fairlead.run import injection, launch, ranks
+from fairlead.run import same as same_on_nodes
 from fairlead.shared import site
 from fairlead.store import blobs, layers, layout, records, trust
 
@@ -63,6 +64,7 @@ class Basis(NamedTuple):
         image: name in the node's shared store, where the layers come from there, and
         injection: of the host's MPI for it, where that does, too.
         notes: what the user is told at each launch.
+        compared: what must be the same on the other nodes of a step (``run.same``).
     """
 
     files: tuple[witness.Seen, ...]
@@ -74,6 +76,7 @@ class Basis(NamedTuple):
     image: str = ""
     notes: tuple[str, ...] = ()
     injection: str = ""
+    compared: str = ""
 
 
 def begin(job: Mapping[str, str], own: Mapping[str, str] = os.environ) -> Start:
@@ -124,7 +127,7 @@ def collect(
     keys = _keys(ready, config)
     if keys is None:
         return None
-    files = [*keys, *start.files, *request.seen]
+    files = [*keys, *start.files, *request.seen, *ready.seen]
     files += [*_image(store, ready), *_node(ready.facts, request)]
     steps, same = _pmix(environ)
     files += steps
@@ -155,6 +158,7 @@ def collect(
         image=site.name_of(ready.image.digest) if ready.mounts else "",
         notes=ready.plan.notes,
         injection=ready.injection,
+        compared=same_on_nodes.text(request, config, ready),
     )
 
 

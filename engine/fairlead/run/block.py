@@ -42,13 +42,33 @@ def join(records: list[bytes]) -> bytes:
     return _MAGIC + struct.pack("=II", len(_MAGIC) + 8 + len(body), len(records)) + body
 
 
-def compile_plan(plan: launch.Plan) -> bytes:
-    """Return the launch block of a plan.
+def compile_plan(plan: launch.Plan, after: str = "") -> bytes:
+    """Return the launch block of a plan, and of what is to be run when the container has ended.
 
     The command is proven to exist while the root is built, once per node; a plan without one
     (``--multi-prog``: each task has its own) leaves that to the tasks.
     """
-    return join(records(plan))
+    return join([*records(plan), *([record(kernel.lib.OP_AFTER, 0, after)] if after else [])])
+
+
+def after(data: bytes) -> str:
+    """Return what a launch block says is to be run when its container has ended; empty: nothing.
+
+    Raises:
+        ValueError: it is no launch block.
+    """
+    if data[: len(_MAGIC)] != _MAGIC:
+        raise ValueError("no launch block")
+    at = len(_MAGIC) + 8
+    while at < len(data):
+        op, count, _ = struct.unpack_from("=HHI", data, at)
+        at += 8
+        for _ in range(count):
+            (size,) = struct.unpack_from("=I", data, at)
+            if op == kernel.lib.OP_AFTER:
+                return os.fsdecode(data[at + 4 : at + 4 + size])
+            at += 4 + size + 1
+    return ""
 
 
 def compile_entry(workdir: str) -> bytes:
@@ -69,6 +89,8 @@ def records(plan: launch.Plan, *, templates: bool = False) -> list[bytes]:
         made.append(record(lib.OP_UPPER, 0, plan.upper_size))
     made += [_mount(mount, template=templates) for mount in plan.mounts]
     made += [record(lib.OP_SYMLINK, 0, link.content, link.path) for link in plan.links]
+    if plan.makes_workdir:
+        made.append(record(lib.OP_DIRECTORY, 0, plan.workdir))
     words = (*plan.arguments, *plan.command)
     if words:
         made.append(

@@ -45,6 +45,7 @@ def _checks(grounds: basis.Basis) -> Iterable[bytes]:
     lib = kernel.lib
     for note in grounds.notes:
         yield block.record(lib.OP_NOTE, 0, errors.one_line(note))
+    yield block.record(lib.OP_SAME, 0, grounds.compared)
     if grounds.image:
         also = (grounds.injection,) if grounds.injection else ()
         yield block.record(lib.OP_IMAGE, 0, grounds.image, *also)

@@ -7,12 +7,13 @@ node's shared store, so does the layer, unless only this user's environment lead
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 import fairlead
 from fairlead import config as settings
-from fairlead import errors
+from fairlead import errors, kernel
 from fairlead.plan import plan as launch_plan
 from fairlead.plan import proof
 from fairlead.plan import request as launch_request
@@ -89,6 +90,7 @@ def decide(
             notes,
             (*verdict.reasons, *foreseen.report),
             proof=ranks.to_prove(config, foreseen, trace=bool(running), injected=False),
+            same=(("mpi", "the image's own" if found.libraries else "none"),),
         )
     # An image may hold another class of MPI that was not replaced: its programs load their own,
     # unless the host's was asked for.
@@ -103,6 +105,22 @@ def decide(
         proof=ranks.to_prove(config, foreseen, trace=True, injected=whole),
         shared=staged.shared,
         mount=staged.mount,
+        same=_same(verdict),
+    )
+
+
+def _same(verdict: inject.Verdict) -> tuple[tuple[str, str], ...]:
+    """Return what nodes compare of the host's MPI: by content, as times are every node's own."""
+    names = []
+    for profile in verdict.profiles:
+        files = [(soname, os.path.basename(path)) for soname, path in profile.closure]
+        content = repr((profile.abi_class, sorted(files), profile.exports, profile.glibc))
+        build = f"{kernel.plan_hash(content.encode()):016x}"
+        names.append(f"{profile.name} (build {build[:8]})")
+    glibc = "; ".join(reason for reason in verdict.reasons if "glibc" in reason)
+    return (
+        ("mpi", f"the host's {', '.join(names)}"),
+        ("glibc", "the host's" if verdict.swap else glibc or "the image's"),
     )
 
 

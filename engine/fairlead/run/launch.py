@@ -23,7 +23,10 @@ from fairlead.shared import site
 from fairlead.store import fetch, layers, layout, meaning
 
 if TYPE_CHECKING:
-    from fairlead.run import named
+    from fairlead.host import witness
+    from fairlead.plan import cuda
+    from fairlead.run import named, neighbours
+    from fairlead.store.spread import Spread
 
 _ETC_FILE_LIMIT = 1 << 20
 PRELOAD = "/etc/ld.so.preload"
@@ -41,6 +44,7 @@ class Ready(NamedTuple):
         injection: name in the node's shared store of what the last of the mounts is, or empty.
         may_be_kept: its devices and hooks depend on nothing that a kept plan would not know.
         named: of a launch with a name, what is known of the container; None of any other.
+        seen: files that it was made from, beyond those that every launch is.
     """
 
     plan: launch_plan.Plan
@@ -51,6 +55,7 @@ class Ready(NamedTuple):
     injection: str = ""
     may_be_kept: bool = True
     named: named.Named | None = None
+    seen: tuple[witness.Seen, ...] = ()
 
 
 def prepare(
@@ -58,6 +63,7 @@ def prepare(
     config: settings.Config,
     progress: log.Progress | None = None,
     broker: int = -1,
+    others: neighbours.Neighbours | None = None,
 ) -> Ready:
     """Make the image ready and return the plan of the launch.
 
@@ -66,6 +72,7 @@ def prepare(
         config: the settings.
         progress: hears how far the image is.
         broker: the step's connection to the broker of the node's shared store, -1 without one.
+        others: the step's other nodes, with which the image is fetched.
 
     Raises:
         errors.Error: anything that the user can be told; nothing is left half done.
@@ -73,6 +80,10 @@ def prepare(
     refuse_root()
     pyxis.check_pmi(launch_request.check(request))
     request = _ruled(request, config)
+    if any(volume.source.startswith("/dev/") for volume in request.volumes):
+        from fairlead.plan import devices
+
+        request = devices.of_volumes(request)
     store = layout.open_store(config)
     if request.name or request.save:
         from fairlead.run import named
@@ -81,9 +92,9 @@ def prepare(
     if request.name or request.save:
         # Its changes lie above a tree of this user's, which the shared store has not.
         claimed, request = named.claim(request, config, store)
-        ready = _ready(request, config, store, progress, broker=-1)
+        ready = _ready(request, config, store, progress, -1, others)
         return named.settle(claimed, ready, store)
-    return _ready(request, config, store, progress, broker)
+    return _ready(request, config, store, progress, broker, others)
 
 
 def _ready(
@@ -92,9 +103,11 @@ def _ready(
     store: layout.Store,
     progress: log.Progress | None,
     broker: int,
+    others: neighbours.Neighbours | None,
 ) -> Ready:
     name = meaning.of(request.reference, config, request.cwd)
-    image, mounts = _image(name, config, store, progress, broker)
+    image, mounts = _together(name, config, store, progress, broker, others)
+    log.phase("inject")
     trees = any(volume.kind == "image" for volume in request.volumes)
     if trees:
         from fairlead.run import volumes
@@ -120,16 +133,28 @@ def _ready(
     )
     node = facts.read(request.environ, candidates)
     more, may_be_kept = _edits(request, image, config, files)
+    seen: tuple[witness.Seen, ...] = ()
+    if request.slurm_inside:
+        from fairlead.run import clients
+
+        of_slurm, seen = clients.edits(request)
+        more = plan_edits.joined(more, of_slurm)
     plan = launch_plan.make(source, request, node, brought, more)
+    if any(hook.stage == "precreate" for hook in plan.hooks):
+        from fairlead.run import precreate
+
+        plan = precreate.applied(plan, request)
     if brought.mount >= 0:
         mounts = (*mounts, brought.mount)
     # What a squashfs file was unpacked to is in no basis.
-    return Ready(plan, mounts, image, node, name, brought.shared, may_be_kept and not trees)
+    return Ready(
+        plan, mounts, image, node, name, brought.shared, may_be_kept and not trees, seen=seen
+    )
 
 
 def _ruled(request: launch_request.Request, config: settings.Config) -> launch_request.Request:
     """Return a request with what the site adds to it; raises for what the site forbids."""
-    limits = config.forbidden_mounts or config.allowed_mounts
+    limits = config.forbidden_mounts or config.allowed_mounts or config.forbidden_targets
     if not (config.locked or config.site_mounts or limits):
         return request
     from fairlead.run import rules
@@ -144,6 +169,16 @@ def wish(
     of_file = ((name, text) for name, text, _ in request.templates if "$" not in text)
     asked = (*of_file, *request.variables)
     return gpu.wish(request.gpu or config.gpu, request.environ, asked, image.config.env)
+
+
+def _told(request: launch_request.Request, image: fetch.Image) -> cuda.Told:
+    """Return the variables in which users and images speak of NVIDIA's driver."""
+    from fairlead.plan import cuda
+
+    of_file = ((name, text) for name, text, _ in request.templates if "$" not in text)
+    names = (name for name in request.environ if name.startswith("NVIDIA_"))
+    job = {name: request.environ[name] for name in names}
+    return cuda.Told({**job, **dict(of_file), **dict(request.variables)}, dict(image.config.env))
 
 
 def _edits(
@@ -164,7 +199,8 @@ def _edits(
         from fairlead.run import gpu as run_gpu
 
         may_be_kept = False
-        found = run_gpu.edits(wanted, request.environ, config, files)
+        told = _told(request, image)
+        found = run_gpu.edits(wanted, request.environ, config, files, told)
     elif wanted is not None:
         found = gpu.absent(wanted)
     if config.site_env or config.site_mounts:
@@ -177,6 +213,10 @@ def _edits(
         from fairlead.run import devices
 
         found = plan_edits.joined(found, devices.edits(request, config))
+    if any("nvidia" in hook.path for hook in found.hooks):
+        from fairlead.run import gpu as run_gpu
+
+        found = run_gpu.with_hooks_done(found, files, _told(request, image))
     if config.hooks_dirs:
         from fairlead.host import hooks
         from fairlead.plan import hooks as plan_hooks
@@ -187,23 +227,51 @@ def _edits(
     return found, may_be_kept
 
 
-def hooks(
-    ready: Ready, request: launch_request.Request
-) -> tuple[Callable[[str], None], Callable[[str], None]] | None:
-    """Return what runs a launch's hooks before and after its root is entered, None without any.
+class Hooks(NamedTuple):
+    """A launch's hooks, ready to run.
+
+    Attributes:
+        around: called before and after the root is entered, with the path that it has before.
+        after: what is to be run when the container has ended (``run.after``); empty: nothing.
+    """
+
+    around: tuple[Callable[[str], None], Callable[[str], None]]
+    after: str
+
+
+def hooks(ready: Ready, request: launch_request.Request) -> Hooks | None:
+    """Return a launch's hooks; None without any, and where a container is joined.
 
     Raises:
         errors.HookError: one cannot run.
     """
-    if not ready.plan.hooks:
+    if not ready.plan.hooks or (ready.named and ready.named.joins):
         return None
+    from fairlead.run import after
     from fairlead.run import hooks as run_hooks
 
     prepared = run_hooks.prepare(ready.plan, request)
-    return (
+    around = (
         lambda rootfs: run_hooks.before_entering(prepared, rootfs),
         lambda rootfs: run_hooks.inside(prepared, rootfs),
     )
+    return Hooks(around, after.document(prepared))
+
+
+def _together(
+    name: reference.Reference,
+    config: settings.Config,
+    store: layout.Store,
+    progress: log.Progress | None,
+    broker: int,
+    others: neighbours.Neighbours | None,
+) -> tuple[fetch.Image, tuple[int, ...]]:
+    """Return what ``_image`` does; nothing is left between the nodes then."""
+    try:
+        return _image(name, config, store, progress, broker, others)
+    finally:
+        if others is not None:
+            others.close()
 
 
 def _image(
@@ -212,14 +280,18 @@ def _image(
     store: layout.Store,
     progress: log.Progress | None,
     broker: int,
+    others: neighbours.Neighbours | None,
 ) -> tuple[fetch.Image, tuple[int, ...]]:
     """Return the image and, from the node's shared store, its layers as mounts, lowest first."""
+    spread = others.open if others is not None else None
     if broker >= 0 and not name.transport and _is_for_all(name, config):
-        image = fetch.pull(name, config, store, policy=config.pull, progress=progress, tree=False)
-        mounts = _shared_mounts(broker, name, image, config, store, progress)
+        image = fetch.pull(
+            name, config, store, policy=config.pull, progress=progress, tree=False, spread=spread
+        )
+        mounts = _shared_mounts(broker, name, image, config, store, progress, spread)
         if mounts:
             return image, mounts
-    image = fetch.pull(name, config, store, policy=config.pull, progress=progress)
+    image = fetch.pull(name, config, store, policy=config.pull, progress=progress, spread=spread)
     # Until this process ends or executes; from then on the mount itself shows that it is in use.
     layers.hold(store, image.chain)
     if image.rootfs.startswith(f"{image.place}/"):  # else a directory of the user's, as it is
@@ -234,6 +306,7 @@ def _shared_mounts(
     config: settings.Config,
     store: layout.Store,
     progress: log.Progress | None,
+    spread: Callable[[layout.Store], Spread | None] | None,
 ) -> tuple[int, ...]:
     """Return an image's layers as mounts; none where it has no layers or the store cannot serve."""
     from fairlead.shared import ask
@@ -243,7 +316,15 @@ def _shared_mounts(
     may = config.pull != "never"
     try:
         return ask.mounts(
-            broker, name, image.digest, config, target=image.target, may_ask=may, progress=progress
+            broker,
+            name,
+            image.digest,
+            config,
+            target=image.target,
+            may_ask=may,
+            progress=progress,
+            store=store,
+            spread=spread,
         )
     except ask.Unusable as why:
         log.warning(f"the node's shared store cannot be used ({why}); using {store.root}")
@@ -266,7 +347,8 @@ def _is_for_all(name: reference.Reference, config: settings.Config) -> bool:
     A registry without TLS that the user alone allows serves the user's own store.
     """
     host, _ = reference.split_host(name.registry)
-    own = config.origins["insecure_registries"] not in {"default", *settings.site_files(os.environ)}
+    sites = {"default", config.sarus_json, *settings.site_files(os.environ)}
+    own = config.origins["insecure_registries"] not in sites
     listed = {name.registry, host} & set(config.insecure_registries)
     return not (own and listed) and _is_led_as_by_site(name, config)
 

@@ -20,7 +20,7 @@ import time
 from typing import NamedTuple
 
 from fairlead import config as settings
-from fairlead import errors, log
+from fairlead import errors, keys, log
 from fairlead.host import running
 from fairlead.image import reference
 from fairlead.plan import pyxis
@@ -116,6 +116,8 @@ def claim(
             "makes it",
             hint="save it later, with fairlead commit",
         )
+    if runs is None and mode != "create" and kept is not None:
+        _check_size(container, config, store)
     if mode == "create" or kept is None:
         containers.empty(store, container)
         kept = None
@@ -125,6 +127,26 @@ def claim(
     holder = os.getppid() if request.step else os.getpid()
     found = Named(container, lock, kept, runs, holder, request.save)
     return found, request._replace(reference=_reference(request, config, found))
+
+
+def _check_size(container: containers.Container, config: settings.Config, store: Store) -> None:
+    """Refuse a container that holds more than it may.
+
+    Raises:
+        errors.SpaceError
+    """
+    if not config.named_size:
+        return
+    from fairlead.store import fingerprint, room
+
+    limit = keys.size_bytes(config.named_size, room.limits(store, config).total) or 0
+    held = fingerprint.disk_bytes(container.upper)
+    if held > limit:
+        raise errors.SpaceError(
+            f"{container.key.partition('.')[2]}: holds {held / 1e6:,.1f} MB, more than named_size "
+            f"({config.named_size}, by {config.origins['named_size']})",
+            hint="fairlead commit keeps it as an image; make it anew with the mode create",
+        )
 
 
 def _wait(key: str, kept: containers.Kept | None) -> running.Running | None:
@@ -226,9 +248,9 @@ def forget_ended(store: Store, own: str = "") -> None:
     job = own.partition(".")[0]
     if not any(str(item.job) != job for item in others):
         return
-    from fairlead.host import slurm
+    from fairlead.host import jobs
 
-    living = slurm.living_jobs()
+    living = jobs.living()
     if living is None:
         return
     names = {item.name for item in running.all_of()}

@@ -30,6 +30,11 @@ _SWITCHES = (
     ),
 )
 
+_OF_OTHER_KIND = {
+    errno.ENOTDIR: "the container has a file where this path takes a directory",
+    errno.EISDIR: "the container has a directory in place of this file",
+}
+
 
 def enter(
     block: bytes,
@@ -170,13 +175,20 @@ def _explained(failure: kernel.Failure, diagnosis: str) -> errors.Error:
                 f"{failure.detail}: the image has a symbolic link in place of this directory",
                 hint="rebuild the image",
             )
+        case "target" if failure.errno in _OF_OTHER_KIND:
+            return errors.MountError(
+                f"{failure.detail}: {_OF_OTHER_KIND[failure.errno]}",
+                hint="rebuild the image, or mount elsewhere",
+            )
         case "target" if failure.errno == errno.EXDEV:
             return errors.MountError(
                 f"{failure.detail}: does not exist in the host's directory that is bound there",
                 hint="create it on the host first, or mount elsewhere",
             )
         case "source":
-            return errors.MountError(f"cannot mount {what}")
+            unexpanded = "only your shell expands variables, and it sees no #SBATCH line"
+            hint = unexpanded if "$" in failure.detail else ""
+            return errors.MountError(f"cannot mount {what}", hint=hint)
         case _:
             return errors.MountError(
                 f"cannot build the container ({failure.step}): {what}", hint=diagnosis

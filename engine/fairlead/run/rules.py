@@ -22,7 +22,7 @@ from fairlead.plan import mounts as plan_mounts
 from fairlead.plan import request as launch_request
 
 # Of a request, by the setting that it came from unless an option said otherwise.
-_ASKED = ("mpi", "mount_home", "writable", "upper", "upper_size")
+_ASKED = ("mpi", "mount_home", "writable", "upper", "upper_size", "slurm_inside")
 
 
 def request(asked: launch_request.Request, config: settings.Config) -> launch_request.Request:
@@ -118,6 +118,7 @@ def forbidden(path: str, config: settings.Config) -> str:
 
 def _allowed(volume: launch_request.Volume, config: settings.Config) -> launch_request.Volume:
     """Return a volume that is made from where its source leads."""
+    _check_target(volume, config)
     limited = config.forbidden_mounts or config.allowed_mounts
     if not limited or volume.kind in {"tmpfs", "umount"}:
         return volume
@@ -130,6 +131,18 @@ def _allowed(volume: launch_request.Volume, config: settings.Config) -> launch_r
         file = config.origins["allowed_mounts"]
         _refuse(volume, real, f"{file} allows {', '.join(allowed)} only")
     return volume._replace(source=real)
+
+
+def _check_target(volume: launch_request.Volume, config: settings.Config) -> None:
+    """Refuse a mount to where users may mount nothing; the path is taken as it is written."""
+    parts = (part for part in volume.destination.split("/") if part not in ("", "."))
+    place = f"/{'/'.join(parts)}"
+    for wrong in config.forbidden_targets:
+        if place == wrong.rstrip("/") or (wrong.endswith("/") and _is_below(place, wrong)):
+            file = config.origins["forbidden_targets"]
+            raise errors.PolicyError(
+                f"{volume.origin}: {volume.destination}: {file} forbids mounts to {wrong}"
+            )
 
 
 def _refuse(volume: launch_request.Volume, real: str, why: str) -> None:

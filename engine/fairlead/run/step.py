@@ -3,9 +3,12 @@
 The SPANK shim hands over descriptors: 3, a socket for the one answer (``c_ext/channel.h``); 4, a
 memory file with the request: strings that end with NUL, first ``key=value`` facts of the step, an
 empty string, then the job's environment; 5, where the node has a shared store (``broker=1``), the
-step's connection to its broker (``c_ext/broker.h``); and 6, where the plan may be kept for the next
-step (``keep=1``), a memory file with its key (``run.keep``). The answer is the
-namespaces' descriptors and the launch block, or one line and an exit status.
+step's connection to its broker (``c_ext/broker.h``); 6, where the plan may be kept for the next
+step (``keep=1``), a memory file with its key (``run.keep``); 7, where the step's nodes meet in srun
+(``gate=1``), the connection to its hub (``run.hub``); and 8 (``note=1``), a memory file in which
+stands, as long as it works, which process works in which store (``spank_shim/leftovers.h``). The
+answer is the namespaces' descriptors, the launch block, and what must be the same on the other
+nodes; or one line and an exit status.
 
 Rules:
 - Nothing survives this process: the namespaces live on in the descriptors that it sends.
@@ -31,32 +34,41 @@ from fairlead.plan import pyxis
 from fairlead.plan import request as launch
 from fairlead.run import block, namespace, proof, upper
 from fairlead.run import launch as prepare
+from fairlead.run import same as same_on_nodes
 from fairlead.shared import ask  # noqa: F401 - launch needs it here, and not without a broker
 
 if TYPE_CHECKING:
     from fairlead.host import running
+    from fairlead.plan import plan as launch_plan
+    from fairlead.run import exchange, neighbours
 
 SOCKET_FD = 3
 REQUEST_FD = 4
 BROKER_FD = 5
 KEY_FD = 6
+EXCHANGE_FD = 7
+NOTE_FD = 8
 PROTOCOL = "1"
 
 
 def main() -> int:
     """Serve one step; the return value is for the log only, the answer went through the socket."""
     try:
-        fds = _serve(_read(REQUEST_FD))
+        fds, same = _serve(read(REQUEST_FD))
     except errors.Error as error:
-        kernel.send_outcome(SOCKET_FD, error.status, error.line(), None)
-        return error.status
+        return _refuse(error)
+    except MemoryError:
+        return _refuse(errors.SlurmError("no memory for the engine", hint="the job's limit?"))
     except Exception as error:  # noqa: BLE001 - the edge: a defect must still become one line, not a hang
         log.debug(repr(error))
-        line = errors.Error(f"{type(error).__name__}: {error} (at {_place(error)})").line()
-        kernel.send_outcome(SOCKET_FD, errors.Error.status, line, None)
-        return errors.Error.status
-    kernel.send_outcome(SOCKET_FD, 0, "", fds)
+        return _refuse(errors.Error(f"{type(error).__name__}: {error} (at {_place(error)})"))
+    kernel.send_outcome(SOCKET_FD, 0, same, fds)
     return 0
+
+
+def _refuse(error: errors.Error) -> int:
+    kernel.send_outcome(SOCKET_FD, error.status, error.line(), None)
+    return error.status
 
 
 def _place(error: BaseException) -> str:
@@ -68,7 +80,8 @@ def _place(error: BaseException) -> str:
     )
 
 
-def _serve(data: bytes) -> tuple[int, ...]:
+def _serve(data: bytes) -> tuple[tuple[int, ...], str]:
+    log.phase("resolve")
     facts, environ = parse(data)
     if facts.get("nodeid") != "0":
         log.set_quiet(True)  # every node would say the same
@@ -83,28 +96,79 @@ def _serve(data: bytes) -> tuple[int, ...]:
         start = basis.begin(job)
     config = settings.load()
     request, config = launch_from(facts, job, config)
+    noting = facts.get("note") == "1"
+    if noting:
+        os.pwrite(NOTE_FD, b"%d %s" % (os.getpid(), os.fsencode(config.store)), 0)
     broker = BROKER_FD if facts.get("broker") == "1" else -1
     if not (request.name or request.save):
         upper.check(request, broker)
-    ready = prepare.prepare(
-        request, config, log.QuietProgress(f"pulling {request.reference}"), broker
-    )
+    hub, progress = _met(facts, request.reference)
+    others = _neighbours(hub, request, config)
+    ready = prepare.prepare(request, config, progress, broker, others)
     mounts = (*ready.mounts, *upper.mounts(ready.plan, broker))
-    pending = keep.begin(_read(KEY_FD), start, ready, request, config) if start else None
-    launch_block = block.compile_plan(ready.plan)
+    pending = keep.begin(read(KEY_FD), start, ready, request, config) if start else None
+    found = prepare.hooks(ready, request)
+    launch_block = block.compile_plan(ready.plan, found.after if found else "")
     block_fd = _memory_file(launch_block)
+    same = same_on_nodes.text(request, config, ready) if hub else ""
+    log.phase("mount")
     if ready.named and ready.named.joins:
         fds = _join(ready.named.joins, request)
         proven = proof.Proven()
+    elif found and found.after:
+        fds, proven = _enter_watched(ready.plan, launch_block, mounts, found)
     else:
-        fds = namespace.enter(launch_block, mounts, prepare.hooks(ready, request))
+        fds = namespace.enter(launch_block, mounts, found.around if found else None)
+        log.phase("prove")
         proven = proof.prove(ready.plan, launch_block)
     for note in (*ready.plan.notes, *proven.notes):
         log.note(note)
     if pending:
         keep.publish(pending, proven)
+    if hub:
+        hub.tell_phases()
+    if noting:
+        os.ftruncate(NOTE_FD, 0)
     place = kernel.lib.CHANNEL_BLOCK
-    return (*fds[:place], block_fd, *fds[place + 1 :])
+    return (*fds[:place], block_fd, *fds[place + 1 :]), same
+
+
+def _met(facts: dict[str, str], name: str) -> tuple[exchange.Exchange | None, log.Progress]:
+    """Return the connection to the step's hub, if there is one, and who hears of progress."""
+    if facts.get("gate") != "1":
+        return None, log.QuietProgress(f"pulling {name}")
+    from fairlead.run import exchange
+
+    hub = exchange.Exchange(EXCHANGE_FD)
+    return hub, exchange.Progress(hub)
+
+
+def _neighbours(
+    hub: exchange.Exchange | None, request: launch.Request, config: settings.Config
+) -> neighbours.Neighbours | None:
+    """Return the nodes to fetch an image with, where the step has several and the hub is there."""
+    if hub is None or request.step is None or request.step.nodes < 2 or config.spread == "off":
+        return None
+    from fairlead.run import neighbours
+
+    return neighbours.Neighbours(hub, request.step, config, request.environ)
+
+
+def _enter_watched(
+    plan: launch_plan.Plan, launch_block: bytes, mounts: tuple[int, ...], found: prepare.Hooks
+) -> tuple[tuple[int, ...], proof.Proven]:
+    """Enter the container; if that fails, what was to be run in the end is run now."""
+    from fairlead.run import after
+
+    tell = after.on_failure(found.after)
+    stands = False
+    try:
+        fds = namespace.enter(launch_block, mounts, found.around)
+        proven = proof.prove(plan, launch_block)
+        stands = True
+    finally:
+        tell(stands)
+    return fds, proven
 
 
 def _join(container: running.Running, request: launch.Request) -> tuple[int, ...]:
@@ -114,12 +178,8 @@ def _join(container: running.Running, request: launch.Request) -> tuple[int, ...
     return running.open_process(container, request.unshare).fds
 
 
-def read_facts(fd: int) -> dict[str, str]:
-    """Return the facts in a file, which are its ``key=value`` strings."""
-    return _pairs(_read(fd))
-
-
-def _read(fd: int) -> bytes:
+def read(fd: int) -> bytes:
+    """Return what a descriptor of the plugin's holds, and close it."""
     with open(fd, "rb") as file:
         return file.read()
 
@@ -159,9 +219,14 @@ def launch_from(
         return request, config
     from fairlead.run import environment
 
-    told = {key for key in ("workdir", "entrypoint", "writable", "mpi") if facts.get(key)}
+    told = {
+        key
+        for key in ("workdir", "entrypoint", "writable", "mpi", "slurm_inside")
+        if facts.get(key)
+    }
     told |= {"image"} if inner is None and request.reference else set()
-    return environment.applied(request, config, name, frozenset(told))
+    digest = facts.get("environment_digest", "")
+    return environment.applied(request, config, name, frozenset(told), digest)
 
 
 def request_from(
@@ -190,6 +255,7 @@ def request_from(
         upper=config.upper,
         upper_size=config.upper_size,
         step=step,
+        slurm_inside=config.slurm_inside,
     )
     return pyxis.apply(request, facts)
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from fairlead import errors, kernel, log
@@ -25,7 +25,10 @@ from fairlead.image.reference import Reference
 from fairlead.shared import site
 
 if TYPE_CHECKING:
+    from fairlead.shared.handing import Handing
     from fairlead.shared.wire import Message, Wire
+    from fairlead.store.layout import Store
+    from fairlead.store.spread import Spread
 
 # By these a user may reach a registry that the storekeeper, which has none of them, cannot.
 _OWN_WAYS = (
@@ -52,6 +55,8 @@ def mounts(
     may_ask: bool = True,
     progress: log.Progress | None = None,
     environ: Mapping[str, str] = os.environ,
+    store: Store | None = None,
+    spread: Callable[[Store], Spread | None] | None = None,
 ) -> tuple[int, ...]:
     """Return an image's layers as detached mounts, lowest first, or one mount of all.
 
@@ -64,6 +69,8 @@ def mounts(
         may_ask: whether a registry may be asked (policy ``never`` forbids it).
         progress: hears how far the layers are.
         environ: where the user's credentials are.
+        store: the user's own store.
+        spread: opens the way to the other nodes of the step, which want the same.
 
     Raises:
         Unusable: the shared store cannot serve.
@@ -82,7 +89,11 @@ def mounts(
             hint="access to a shared image is proven at its registry; set pull to missing",
         )
     name = reference._replace(tag=None, digest=digest)
-    _ask_keeper(broker, name, target or digest, config, progress, environ, suspect=suspect)
+    together = spread(store) if spread is not None and store is not None else None
+    handing = None
+    if together is not None and store is not None and not config.shared_blobs:
+        handing = (together, store)
+    _ask_keeper(broker, name, target or digest, config, progress, environ, handing, suspect=suspect)
     try:
         return kernel.broker_mount(broker, image)
     except OSError as error:
@@ -143,6 +154,7 @@ def _ask_keeper(
     config: Config,
     progress: log.Progress | None,
     environ: Mapping[str, str],
+    together: tuple[Spread, Store] | None,
     *,
     suspect: bool,
 ) -> None:
@@ -153,11 +165,17 @@ def _ask_keeper(
     except OSError as error:  # there is no store, or no more storekeepers for this step
         raise Unusable(f"{error.filename}: {error.strerror}") from error
     try:
-        wire.send(protocol=PROTOCOL, image=str(name), target=target, suspect=suspect)
-        while (message := wire.receive()) is not None:
-            if "done" in message:
-                return
-            _serve(wire, message, name, config, progress, environ)
+        asked = {"image": str(name), "target": target, "suspect": suspect}
+        wire.send(protocol=PROTOCOL, together=together is not None, **asked)
+        if together is None:
+            done = _served(wire, name, config, progress, environ, None)
+        else:
+            from fairlead.shared.handing import Handing
+
+            with Handing(wire, *together, name, config, environ) as handing:
+                done = _served(wire, name, config, progress, environ, handing)
+        if done:
+            return
     except (errors.RegistryUnreachableError, errors.RegistryError) as error:
         # An authority that only the user trusts shows as an answer that the registry may not give.
         if environ.keys().isdisjoint(_OWN_WAYS):
@@ -171,6 +189,29 @@ def _ask_keeper(
         "the storekeeper ended without an answer",
         hint="check the installation on this node, and its memory",
     )
+
+
+def _served(
+    wire: Wire,
+    name: Reference,
+    config: Config,
+    progress: log.Progress | None,
+    environ: Mapping[str, str],
+    handing: Handing | None,
+) -> bool:
+    """Serve a storekeeper; tell whether it did what it was asked for.
+
+    Raises:
+        errors.Error: the storekeeper's own.
+    """
+    while (message := wire.receive()) is not None:
+        if "done" in message:
+            return True
+        if handing is not None and "blob" in message:
+            handing.wanted(message["blob"])
+        else:
+            _serve(wire, message, name, config, progress, environ)
+    return False
 
 
 def _serve(

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 from fairlead import errors, log
 from fairlead.shared import files, index, injection, site
@@ -32,75 +33,44 @@ def run(store: Store, *, repair: bool, progress: log.Progress | None = None) -> 
 def findings(store: Store, progress: log.Progress | None) -> Iterator[Finding]:
     """Yield what is wrong; layers before the grants that name them."""
     yield from check.remains(store)
-    yield from _layers(store, progress)
-    yield from _indexes(store, progress)
-    yield from _injections(store, progress)
+    for kind in _KINDS:
+        yield from _images(store, kind, progress)
     yield from _grants(store)
     yield from _leases(store)
 
 
-def _layers(store: Store, progress: log.Progress | None) -> Iterator[Finding]:
-    yield from _images(
-        store,
-        "layers",
-        "is no layer",
-        lambda name: _wrong_layer(store, name, progress),
-        _layer_taken,
-    )
+class _Kind(NamedTuple):
+    """A folder of EROFS images with their records.
 
-
-def _indexes(store: Store, progress: log.Progress | None) -> Iterator[Finding]:
-    if not os.path.isdir(store.path("indexes")):
-        return  # a store of before
-    yield from _images(
-        store,
-        "indexes",
-        "is no index",
-        lambda name: _wrong_index(store, name, progress),
-        _index_taken,
-    )
-
-
-def _injections(store: Store, progress: log.Progress | None) -> Iterator[Finding]:
-    if not os.path.isdir(store.path("injections")):
-        return  # a store of before
-    yield from _images(
-        store,
-        "injections",
-        "is no injection",
-        lambda name: _wrong_injection(store, name, progress),
-        _injection_taken,
-    )
-
-
-def _images(
-    store: Store,
-    folder: str,
-    foreign: str,
-    wrong: Callable[[str], str],
-    taken: Callable[[Store, str, str], Callable[[], str]],
-) -> Iterator[Finding]:
-    """Yield what is wrong in a folder of EROFS images with their records.
-
-    Args:
-        store: the site store.
-        folder: its name there.
+    Attributes:
+        folder: its name in the store.
         foreign: what is said of a file of another name.
-        wrong: says what is wrong with an image, by its name; "" if nothing is.
+        wrong: says what is wrong with an image, by store and name; "" if nothing is.
         taken: gives the repair of one that is damaged, by store, name and path.
     """
-    for file in sorted(os.listdir(store.path(folder))):
-        path = store.path(folder, file)
-        name, _, kind = file.partition(".")
-        if not site.is_name(name) or kind not in {"erofs", "json"}:
-            yield Finding("foreign", path, foreign, check.quarantined(store, path))
-        elif kind == "erofs":
+
+    folder: str
+    foreign: str
+    wrong: Callable[[Store, str, log.Progress | None], str]
+    taken: Callable[[Store, str, str], Callable[[], str]]
+
+
+def _images(store: Store, kind: _Kind, progress: log.Progress | None) -> Iterator[Finding]:
+    folder = store.path(kind.folder)
+    if not os.path.isdir(folder):
+        return  # a store of before there was such a kind
+    for file in sorted(os.listdir(folder)):
+        path = f"{folder}/{file}"
+        name, _, suffix = file.partition(".")
+        if not site.is_name(name) or suffix not in {"erofs", "json"}:
+            yield Finding("foreign", path, kind.foreign, check.quarantined(store, path))
+        elif suffix == "erofs":
             try:
-                why = wrong(name)
+                why = kind.wrong(store, name, progress)
             except FileNotFoundError:
                 continue  # gc
             if why:
-                yield Finding("damaged", path, why, taken(store, name, path))
+                yield Finding("damaged", path, why, kind.taken(store, name, path))
 
 
 def _layer_taken(store: Store, layer: str, path: str) -> Callable[[], str]:
@@ -172,6 +142,13 @@ def _wrong_injection(store: Store, name: str, progress: log.Progress | None) -> 
         os.lstat(path)
         return "its record is missing, unreadable or another's"
     return _wrong_file(path, info.size, info.digest, progress)
+
+
+_KINDS = (
+    _Kind("layers", "is no layer", _wrong_layer, _layer_taken),
+    _Kind("indexes", "is no index", _wrong_index, _index_taken),
+    _Kind("injections", "is no injection", _wrong_injection, _injection_taken),
+)
 
 
 def _grants(store: Store) -> Iterator[Finding]:

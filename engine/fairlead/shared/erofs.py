@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from fairlead import errors, log, sinks
 from fairlead.image.manifest import Descriptor, Manifest
 from fairlead.image.reference import Reference
-from fairlead.shared import files, index, site
+from fairlead.shared import files, handed, index, site
 from fairlead.shared.site import LayerInfo
 from fairlead.store import blobs, convert, layers, layout, shared_blobs
 from fairlead.store.layout import Lock, Stage, Store
@@ -73,6 +73,7 @@ def make(
     stop: threading.Event,
     suspect: bool = False,
     shared: str = "",
+    handed: Callable[[Descriptor], int | None] | None = None,
 ) -> tuple[LayerInfo, ...]:
     """Return the image's layers, lowest first, each published, and the user's right to it proven.
 
@@ -85,11 +86,12 @@ def make(
         suspect: the kernel refused a layer: check those that are there, and replace what is
             damaged.
         shared: directory of compressed layers that is asked before the registry (``shared_blobs``).
+        handed: asks the engine for a layer that it fetched with other nodes (``handed``).
 
     Raises:
         errors.Error: the first failure; other layers may be published all the same.
     """
-    work = _Work(client, wanted, store, told, stop, suspect=suspect, shared=shared)
+    work = _Work(client, wanted, store, told, stop, suspect=suspect, shared=shared, handed=handed)
     threads = [
         threading.Thread(target=work.run, name=f"layer-{number}", daemon=True)
         for number in range(min(THREADS, len(wanted.diff_ids)))
@@ -114,8 +116,9 @@ class _Work:
         *,
         suspect: bool,
         shared: str,
+        handed: Callable[[Descriptor], int | None] | None,
     ) -> None:
-        self._shared = shared
+        self._shared, self._handed = shared, handed
         self._client, self._wanted, self._store = client, wanted, store
         self._told, self._stop, self._suspect = told, stop, suspect
         self._changed = threading.Condition()
@@ -189,12 +192,17 @@ class _Work:
         found = self._find(names, number, suspect=self._suspect)
         if found is not None and self._known(found, number):
             return self._touched(found)
-        with Lock(self._store, self._making(number), self._stop, tells=False):
-            again = self._find(names, number)
-            if again is not None and again != found and self._known(again, number):
-                return self._touched(again)
-            with Stage(self._store) as stage:
-                return self._make(number, names, stage)
+        near = self._near(self._wanted.manifest.layers[number])  # others are not kept waiting yet
+        try:
+            with Lock(self._store, self._making(number), self._stop, tells=False):
+                again = self._find(names, number)
+                if again is not None and again != found and self._known(again, number):
+                    return self._touched(again)
+                with Stage(self._store) as stage:
+                    return self._make(number, names, stage, near)
+        finally:
+            if near is not None:
+                os.close(near)
 
     def _making(self, number: int) -> str:
         """Name the lock under which a layer is fetched."""
@@ -239,18 +247,28 @@ class _Work:
             and self._client.has_blob(reference, blob)
         )
 
-    def _make(self, number: int, names: tuple[str, str], stage: Stage) -> LayerInfo:
+    def _make(
+        self, number: int, names: tuple[str, str], stage: Stage, near: int | None
+    ) -> LayerInfo:
         """Fetch a layer; what comes out wrong is never published."""
         blob = self._wanted.manifest.layers[number]
-        fd = self._find_shared(blob)
-        if fd is not None:
+        shared = self._find_shared(blob) if near is None else os.dup(near)
+        if shared is not None:
             try:
-                stream = _Verified(shared_blobs.chunks(fd), blob, self._stop)
+                stream = _Verified(handed.chunks(shared, blob.size), blob, self._stop)
                 return self._write(number, names, stage, stream)
             except (errors.LayerError, errors.DigestError, shared_blobs.UnreadableError) as error:
-                self._told.tell(warning=shared_blobs.passed_over(self._shared, blob, error))
+                place = self._shared if near is None else "the engine"
+                self._told.tell(warning=shared_blobs.passed_over(place, blob, error))
         chunks = self._client.blob(self._wanted.reference, blob)
         return self._write(number, names, stage, _Verified(chunks, blob, self._stop))
+
+    def _near(self, blob: Descriptor) -> int | None:
+        """Return a layer that the engine has, if the user's registry shows it to them."""
+        reference, client = self._wanted.reference, self._client
+        if self._handed is None or not client.is_trusted(reference):
+            return None
+        return self._handed(blob) if client.has_blob(reference, blob) else None
 
     def _find_shared(self, blob: Descriptor) -> int | None:
         """Open a layer of the shared directory, if the user's registry shows it to them.

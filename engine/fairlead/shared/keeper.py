@@ -49,11 +49,14 @@ from typing import TYPE_CHECKING, NoReturn
 from fairlead import config as settings
 from fairlead import errors, log
 from fairlead.image import manifest, reference
-from fairlead.shared import erofs, index, injection, site, turn
+from fairlead.image.source import verified
+from fairlead.shared import erofs, handed, index, injection, site, turn
 from fairlead.shared import gc as shared_gc
+from fairlead.shared.handed import Handed
 from fairlead.shared.wire import PROTOCOL, Message, Wire
 from fairlead.store import layers, layout, leftovers, resolve, room, trust
 from fairlead.store.layout import Lock, Stage, Store
+from fairlead.store.shared_blobs import UnreadableError
 
 if TYPE_CHECKING:
     from fairlead.image.headers import Challenge
@@ -140,6 +143,7 @@ class _Keeper:
         self._answers: queue.Queue[Message] = queue.Queue(MAX_ANSWERS)
         self._client: Client | None = None
         self._gone = threading.Event()
+        self._handed: Handed | None = None
 
     def say(self, **message: object) -> None:
         """Send the last message, however long the engine takes to read it: no lock is held now."""
@@ -181,6 +185,9 @@ class _Keeper:
         store = layout.open_store(config.override("broker", store=path), site.FOLDERS)
         leftovers.sweep(store)
         log.set_quiet(True)
+        if asked.get("together") is True:
+            self._wire.accept_fds()
+            self._handed = Handed(self._offer_blob, self._gone)
         listener = threading.Thread(target=self._listen, name="listen", daemon=True)
         listener.start()
         from fairlead.image import mirrors
@@ -238,7 +245,7 @@ class _Keeper:
         assert name.digest is not None
         fetched = client.manifest(name, name.digest)
         found = manifest.parse_manifest(fetched.data, fetched.media_type, fetched.digest)
-        config = manifest.parse_config(client.document(name, found.config), found.config.digest)
+        config = manifest.parse_config(self._config(client, name, found), found.config.digest)
         manifest.check_pair(found, config)
         image = erofs.Wanted(name, found, config.diff_ids, _floor_bytes(store, settled))
         self._make_room(image, settled, store)
@@ -250,6 +257,7 @@ class _Keeper:
             stop=self._gone,
             suspect=suspect,
             shared=settled.shared_blobs,
+            handed=self._handed.ask if self._handed else None,
         )
         size = sum(info.size for info in infos)
         known = injection.of_chain(store, layers.chain_id(config.diff_ids))
@@ -264,6 +272,19 @@ class _Keeper:
         asked = time.time()
         shared_gc.forget_leases(store, lambda: shared_gc.Living(self._living_jobs(), asked))
         return sum(info.bytes for info in infos)
+
+    def _config(self, client: Client, name: Reference, found: manifest.Manifest) -> bytes:
+        """Return an image's configuration, from the engine if the registry shows it to its user."""
+        blob = found.config
+        if self._handed and blob.size <= manifest.MAX_DOCUMENT and client.has_blob(name, blob):
+            fd = self._handed.ask(blob)
+            if fd is not None:
+                try:
+                    data = b"".join(handed.chunks(fd, blob.size))
+                    return verified(name, blob, data)
+                except (errors.DigestError, UnreadableError) as error:
+                    self.tell(warning=f"{blob.digest[:19]}: the engine's copy: {error.message}")
+        return client.document(name, blob)
 
     def _index(
         self, store: Store, infos: tuple[site.LayerInfo, ...], floor_bytes: int, *, suspect: bool
@@ -288,10 +309,22 @@ class _Keeper:
     def _listen(self) -> None:
         try:
             while (message := self._wire.receive()) is not None:
-                self._answers.put_nowait(message)
+                if self._handed and "blob" in message:
+                    fd = self._wire.take_fd() if message.get("has") is True else None
+                    if not self._handed.answer(str(message["blob"]), fd):
+                        break
+                else:
+                    self._answers.put_nowait(message)
         except (errors.StoreError, queue.Full):
             pass  # nonsense: as good as gone
         self._end()
+
+    def _offer_blob(self, digest: str, size: int) -> bool:
+        try:
+            return self._wire.offer(blob=[digest, size])
+        except OSError:
+            self._gone.set()
+            return False
 
     def terminated(self, *_: object) -> None:
         """Give up, as a signal handler: not here, where the main thread may hold any lock."""

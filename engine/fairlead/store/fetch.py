@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from fairlead.image.source import Source
     from fairlead.store.direct import Direct
     from fairlead.store.resolve import Resolved
+    from fairlead.store.spread import Spread
     from fairlead.store.transfer import Transfer
 
 
@@ -99,10 +100,12 @@ def pull(
     progress: log.Progress | None = None,
     environ: Mapping[str, str] = os.environ,
     tree: bool = True,
+    spread: Callable[[Store], Spread | None] | None = None,
 ) -> Image:
     """Return the image of a reference, fetched if the policy and the store's contents ask for it.
 
-    Without tree only its documents are fetched: the layers are in the node's shared store.
+    Without tree only its documents are fetched: the layers are in the node's shared store. spread
+    opens the way to the other nodes of a step, which want the same.
 
     Raises:
         errors.Error: with the reference in its line; the store is then as it was before.
@@ -127,7 +130,8 @@ def pull(
         from fairlead.store import nearby
 
         return nearby.pull(reference, config, store, policy, progress, environ)
-    return _Asking(reference, config, store, policy, progress, environ, tree, wanted).image()
+    asking = _Asking(reference, config, store, policy, progress, environ, tree, wanted, spread)
+    return asking.image()
 
 
 def _satisfies(image: Image | None, wanted: trust.Demands) -> TypeGuard[Image]:
@@ -295,6 +299,7 @@ class _Asking(NamedTuple):
     environ: Mapping[str, str]
     tree: bool
     wanted: trust.Demands
+    spread: Callable[[Store], Spread | None] | None
 
     def image(self) -> Image:
         with Lock(self.store, records.lock_name(self.reference.identity)) as lock:
@@ -315,9 +320,12 @@ class _Asking(NamedTuple):
         hurried = image is not None and self.policy == "newer"
         timing = transport.TIMING._replace(tries=2, connect_s=3.0) if hurried else None
         reference = self.reference
+        spread = self.spread(self.store) if self.spread is not None else None
         try:
             with mirrors.Client(self.config, self.environ, timing=timing) as client:
-                target = client.head(reference)
+                # What a digest names need not be asked for; a neighbour may have it.
+                known = reference.digest if spread is not None else None
+                target = known or client.head(reference)
                 if target is None and (image is not None or reference.digest):
                     target = client.manifest(reference, reference.target).digest
         except errors.RegistryUnreachableError as error:
@@ -344,6 +352,7 @@ class _Asking(NamedTuple):
                 tree=self.tree,
                 admit=admit,
                 policy=self.wanted.name,
+                spread=spread,
             )
 
 
@@ -359,6 +368,7 @@ def take(
     tree: bool = True,
     admit: Callable[[Resolved], None] | None = None,
     policy: str = "",
+    spread: Spread | None = None,
 ) -> Image:
     """Bring an image from its source into the store; target is its digest if known already.
 
@@ -371,7 +381,7 @@ def take(
     from fairlead.store.resolve import about, resolve
 
     try:
-        found = resolve(client, reference, target, store)
+        found = resolve(client, reference, target, store, spread)
         if admit is not None:
             admit(found)
         chain = layers.chain_id(found.config.diff_ids)
@@ -379,7 +389,7 @@ def take(
         with Lock(store, layers.lock_name(chain)), about(reference), Stage(store) as stage:
             there = layers.find(store, chain)
             if there is None and tree:
-                there = _build(client, reference, found, config, store, stage, progress)
+                there = _build(client, reference, found, config, store, stage, progress, spread)
             if not config.keep_blobs:  # nor what one left that was killed at this point
                 _drop_layers(store, found)
             record = _record(reference, found, chain, there.size if there else size, stamp)
@@ -398,6 +408,7 @@ def _build(
     store: Store,
     stage: Stage,
     progress: log.Progress | None,
+    spread: Spread | None,
 ) -> layers.Tree:
     from fairlead.store import gc, room
 
@@ -407,7 +418,7 @@ def _build(
     room.make(store, config, need, str(reference), gc.reclaim(store))
     if progress is not None:
         _announce(found, progress)
-    with _supply(client, reference, config, store, stage, wanted, progress) as supply:
+    with _supply(client, reference, config, store, stage, wanted, progress, spread) as supply:
         return layers.build(
             store, stage, found.manifest, found.config, supply.layer, supply.applied, progress
         )
@@ -427,6 +438,7 @@ def _supply(
     stage: Stage,
     wanted: tuple[Descriptor, ...],
     progress: log.Progress | None,
+    spread: Spread | None,
 ) -> Transfer | Direct:
     if reference.transport:
         from fairlead.store import direct
@@ -435,7 +447,8 @@ def _supply(
     from fairlead.store import transfer
 
     shared = config.shared_blobs
-    return transfer.Transfer(client, reference, store, stage, wanted, progress, shared)
+    others = None if shared else spread
+    return transfer.Transfer(client, reference, store, stage, wanted, progress, shared, others)
 
 
 def remember(store: Store, stage: Stage, reference: Reference, record: Record) -> None:

@@ -14,6 +14,7 @@
       quarantine/              damaged objects, taken out of use (see quarantine)
       containers/              what was written to named containers (see containers)
       host/                    what is known of the host's MPI (see host.mpi)
+      jobs/                    what tags meant in a job (see frozen)
 
 Rules:
 - An object visible under its final name is complete and verified. Everything below ``tmp`` whose
@@ -289,16 +290,20 @@ def is_at(fd: int, path: str) -> bool:
 
 
 class Stage:
-    """A directory for work in progress, removed at the end of ``with``, or later by ``sweep``."""
+    """A directory for work in progress, removed at the end of ``with``, or later by ``sweep``.
 
-    def __init__(self, store: Store) -> None:
+    One with a name that others must know is an ``errors.BusyError`` where it is taken.
+    """
+
+    def __init__(self, store: Store, name: str = "") -> None:
         self._store, self._fd, self._count = store, -1, 0
-        self.path = ""
+        self._name, self.path = name, ""
 
     def __enter__(self) -> Self:
         boot, start = boot_id(), start_time()
-        for number in range(1 << 20):
-            path = self._store.path("tmp", f"{boot}.{os.getpid()}.{start}.{number}")
+        for number in range(1 if self._name else 1 << 20):
+            own = self._name or f"{boot}.{os.getpid()}.{start}.{number}"
+            path = self._store.path("tmp", own)
             try:
                 os.mkdir(path, 0o700)
                 fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
@@ -309,6 +314,8 @@ class Stage:
                 self.path, self._fd = path, fd
                 return self
             os.close(fd)
+        if self._name:
+            raise errors.BusyError(f"{path}: another process works there")
         raise errors.StoreError(f"{self._store.path('tmp')}: no free name")
 
     def __exit__(

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from fairlead import errors
 from fairlead.image import manifest
@@ -21,6 +21,9 @@ from fairlead.image.reference import Reference
 from fairlead.image.source import Source
 from fairlead.store import blobs
 from fairlead.store.layout import Lock, Stage, Store
+
+if TYPE_CHECKING:
+    from fairlead.store.spread import Spread
 
 MAX_DEPTH = 4
 
@@ -44,15 +47,16 @@ def resolve(
     reference: Reference,
     target: str | None,
     store: Store | None = None,
+    spread: Spread | None = None,
 ) -> Resolved:
     """Return the documents of a reference; target is its digest if known already.
 
-    Without a store nothing is kept.
+    Without a store nothing is kept. With spread the nodes of a step fetch them together.
 
     Raises:
         errors.Error: not found, not allowed, out of reach, not for this machine, or malformed.
     """
-    documents = _Documents(client, reference, store)
+    documents = _Documents(client, reference, store, spread)
     platform = manifest.this_platform()
     with about(reference):
         if target is None:
@@ -96,8 +100,11 @@ def about(reference: Reference) -> Iterator[None]:
 class _Documents:
     """Where documents come from: the store, then the image's source."""
 
-    def __init__(self, client: Source, reference: Reference, store: Store | None) -> None:
+    def __init__(
+        self, client: Source, reference: Reference, store: Store | None, spread: Spread | None
+    ) -> None:
         self._client, self._reference, self._store = client, reference, store
+        self._spread = spread
 
     def tagged(self) -> tuple[str, manifest.Manifest | manifest.Index]:
         """Return the digest and the document of the reference's tag, asked for by name."""
@@ -133,12 +140,31 @@ class _Documents:
         if self._store is None:
             return fetch()
         data = blobs.read(self._store, digest)
-        if data is None:
-            with Lock(self._store, blobs.lock_name(digest)):
-                data = blobs.read(self._store, digest)
-                if data is None:
-                    data = fetch()
-                    self._keep(digest, data)
+        if data is None and self._spread is not None:
+            return self._together(digest, fetch, self._spread)
+        return self._own(digest, fetch) if data is None else data
+
+    def _own(self, digest: str, fetch: Callable[[], bytes]) -> bytes:
+        assert self._store is not None
+        with Lock(self._store, blobs.lock_name(digest)):
+            data = blobs.read(self._store, digest)
+            if data is None:
+                data = fetch()
+                self._keep(digest, data)
+        return data
+
+    def _together(self, digest: str, fetch: Callable[[], bytes], spread: Spread) -> bytes:
+        """Return what another node sent, or fetch it for all; nobody is waited for under a lock."""
+        data = spread.document(digest)
+        if data is not None:
+            self._keep(digest, data)
+            return data
+        try:
+            data = self._own(digest, fetch)
+        except BaseException:
+            spread.leave(digest)
+            raise
+        spread.send_document(digest, data)
         return data
 
     def _keep(self, digest: str, data: bytes) -> None:

@@ -6,7 +6,8 @@ Rules:
   when its digest has been verified.
 - Each digest is fetched by one process at a time; a second waits for the lock and then finds the
   blob.
-- A directory of shared blobs is asked before the registry, where the site has one.
+- A directory of shared blobs is asked before the registry, where the site has one; or else the
+  other nodes of the step, which want the same (``spread``). Nobody waits for these under a lock.
 - At most ``WINDOW`` layers are open ahead of the one being unpacked, which bounds descriptors.
 - The first failure ends everything: sockets are broken, threads are joined, staged files go with
   their stage. No thread is left when ``with`` ends well. After Ctrl-C a thread that hangs in a
@@ -26,11 +27,14 @@ from fairlead.image.manifest import Descriptor
 from fairlead.image.reference import Reference
 from fairlead.image.source import Source
 from fairlead.store import blobs, layout, shared_blobs
+from fairlead.store.blobs import Writer
 from fairlead.store.layout import Lock, Stage, Store
 from fairlead.store.resolve import about
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
+
+    from fairlead.store.spread import Spread
 
 THREADS = 4
 WINDOW = 12
@@ -61,8 +65,10 @@ class Transfer:
         layers: tuple[Descriptor, ...],
         progress: log.Progress | None,
         shared: str = "",
+        spread: Spread | None = None,
     ) -> None:
         self._client, self._reference, self._shared = client, reference, shared
+        self._spread = spread
         self._store, self._stage, self._progress = store, stage, progress
         self._layers = layers
         # A digest may stand for several layers (the empty one often does); it is fetched once.
@@ -78,6 +84,10 @@ class Transfer:
         self._threads: list[threading.Thread] = []
 
     def __enter__(self) -> Self:
+        if self._spread is not None:
+            lacking = (download.descriptor for download in self._downloads.values())
+            self._spread.need_all(tuple(blob for blob in lacking if not self._is_stored(blob)))
+            self._queue = self._spread.first(self._queue, self._stop)
         for number in range(min(THREADS, len(self._queue))):
             thread = threading.Thread(target=self._work, name=f"fetch-{number}", daemon=True)
             self._threads.append(thread)
@@ -165,37 +175,74 @@ class Transfer:
     def _next(self) -> _Download | None:
         with self._changed:
             while self._queue and not self._stop.is_set():
-                first = self._layers.index(self._downloads[self._queue[0]].descriptor)
-                if first < self._applied + WINDOW:
-                    return self._downloads[self._queue.pop(0)]
+                for digest in self._queue:
+                    first = self._layers.index(self._downloads[digest].descriptor)
+                    if first < self._applied + WINDOW:
+                        self._queue.remove(digest)
+                        return self._downloads[digest]
                 self._changed.wait()
             return None
 
+    def _is_stored(self, blob: Descriptor) -> bool:
+        return os.path.exists(blobs.path(self._store, blob.digest))
+
     def _fetch(self, download: _Download) -> None:
+        """Bring a layer here, and send it to the other nodes if they wait for it."""
+        blob, sent = download.descriptor, -1
+        try:
+            # Without the lock: two steps whose nodes wait for each other must not hold what the
+            # other's nodes need.
+            received = self._received(blob)
+            with Lock(self._store, blobs.lock_name(blob.digest), self._stop):
+                writer = self._bring(download) if received is None else received
+                if received is not None:
+                    self._advance(download, received.fd, blob.size)
+                if self._spread is not None and self._spread.is_fetcher(blob.digest):
+                    sent = os.dup(download.fd)  # whoever unpacks it closes it
+                self._verified(download)
+                if writer is not None:
+                    writer.publish(self._store)
+            if self._spread is not None and sent >= 0:
+                self._spread.send(blob, sent)
+        except BaseException:
+            if self._spread is not None:
+                self._spread.leave(blob.digest)
+            raise
+        finally:
+            if sent >= 0:
+                os.close(sent)
+
+    def _received(self, blob: Descriptor) -> Writer | None:
+        """Return a layer that another node sent, verified; None where this node fetches it."""
+        if self._spread is None or self._is_stored(blob):
+            return None
+        return self._spread.receive(blob, self._staged(), self._stop)
+
+    def _bring(self, download: _Download) -> Writer | None:
+        """Return a layer that was brought here, verified; None if it was in the store already."""
         descriptor = download.descriptor
-        with Lock(self._store, blobs.lock_name(descriptor.digest), self._stop):
-            found = blobs.open_layer(self._store, descriptor)
-            if found is not None:
-                self._advance(download, found, descriptor.size)
-                self._verified(download)
-                return
-            with self._changed:
-                staged, copied = self._stage.name(), self._stage.name()
-            if self._shared and (writer := shared_blobs.copy(self._shared, descriptor, copied)):
-                self._advance(download, writer.fd, descriptor.size)
-                self._verified(download)
-                writer.publish(self._store)
-                return
-            writer = blobs.Writer(staged, descriptor)
-            self._advance(download, writer.fd, 0)
-            for chunk in self._client.blob(self._reference, descriptor):
-                writer.write(chunk)
-                self._advance(download, writer.fd, len(chunk))
-                if self._stop.is_set():
-                    return
-            writer.verify()
-            self._verified(download)
-            writer.publish(self._store)
+        found = blobs.open_layer(self._store, descriptor)
+        if found is not None:
+            self._advance(download, found, descriptor.size)
+            return None
+        if self._shared:
+            copied = shared_blobs.copy(self._shared, descriptor, self._staged())
+            if copied is not None:
+                self._advance(download, copied.fd, descriptor.size)
+                return copied
+        writer = Writer(self._staged(), descriptor)
+        self._advance(download, writer.fd, 0)
+        for chunk in self._client.blob(self._reference, descriptor):
+            writer.write(chunk)
+            self._advance(download, writer.fd, len(chunk))
+            if self._stop.is_set():
+                raise InterruptedError
+        writer.verify()
+        return writer
+
+    def _staged(self) -> str:
+        with self._changed:
+            return self._stage.name()
 
     def _advance(self, download: _Download, fd: int, count: int) -> None:
         with self._changed:

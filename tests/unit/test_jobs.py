@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from fairlead.host import slurm
+from fairlead.host import jobs
 
 
 @pytest.fixture
@@ -12,23 +12,23 @@ def cluster(tmp_path, monkeypatch):
     """A squeue that says what the test wants, and no steps on this node."""
     (tmp_path / "bin").mkdir()
     (tmp_path / "slurm.conf").write_text("")
-    monkeypatch.setattr(slurm, "_steps_here", frozenset)
+    monkeypatch.setattr(jobs, "_steps_here", frozenset)
     environ = {"PATH": str(tmp_path / "bin"), "SLURM_CONF": str(tmp_path / "slurm.conf")}
 
     def says(text, status=0):
         program = tmp_path / "bin/squeue"
         program.write_text(f"#!/bin/sh\nprintf '{text}'\nexit {status}\n")
         program.chmod(0o755)
-        return slurm.living_jobs(environ)
+        return jobs.living(environ)
 
     says.environ, says.conf = environ, tmp_path / "slurm.conf"
     return says
 
 
 def test_jobs_are_those_of_squeue_and_those_with_a_step_here(cluster, monkeypatch):
-    assert cluster("12\\n7\\n7\\n") == {7, 12}
+    assert cluster("12 12\\n7 5\\n7 7\\n") == {5, 7, 12}
     assert cluster("") == frozenset()
-    monkeypatch.setattr(slurm, "_steps_here", lambda: frozenset({99}))
+    monkeypatch.setattr(jobs, "_steps_here", lambda: frozenset({99}))
     assert cluster("12\\n") == {12, 99}
 
 
@@ -38,11 +38,11 @@ def test_failure_and_nonsense_are_no_answer(cluster, text, status):
 
 
 def test_no_squeue_is_no_answer(cluster):
-    assert slurm.living_jobs(cluster.environ) is None
+    assert jobs.living(cluster.environ) is None
 
 
 def test_slow_squeue_is_no_answer(cluster, monkeypatch):
-    monkeypatch.setattr(slurm, "_PATIENCE_S", 0.2)
+    monkeypatch.setattr(jobs, "_PATIENCE_S", 0.2)
     cluster.environ["PATH"] += ":/bin:/usr/bin"
     assert cluster("12\\n'; sleep 5; printf '") is None
 
@@ -70,4 +70,4 @@ def test_steps_are_told_by_the_title_of_their_daemon(monkeypatch):
         Process(),
     ]
     monkeypatch.setattr(psutil, "process_iter", lambda _: iter(running))
-    assert slurm._steps_here() == {17, 18}
+    assert jobs._steps_here() == {17, 18}
