@@ -51,7 +51,7 @@ ATTACKS: dict[int, Entries] = {
 }  # fmt: skip
 
 PEERS: dict[str, Entries] = {
-    "--container-image": ((PYXIS, "test_every_way_to_name_an_image"), (DOORS, "a squashfs file of enroot by a path that begins with a dot"), (DOORS, "an image of a Docker daemon")),
+    "--container-image": ((PYXIS, "test_every_way_to_name_an_image"), (DOORS, "a squashfs file of enroot by a path that begins with a dot")),
     "--container-mounts": ((DOORS, "MOUNTS = {"), (PYXIS, "test_mounts_of_every_form"), ("unit/test_pyxis.py", "test_a_wrong_mount_is_one_line")),
     "--container-workdir": ((DOORS, "workdir in a mount"), (PYXIS, "test_working_directory_is_the_images_or_the_root")),
     "--container-name": (("slurm/test_named_steps.py", "test_steps_share_what_they_write_and_a_name_alone_takes_up_its_image"), ("slurm/test_named_steps.py", "test_a_step_joins_one_that_runs"), (LINES, "name that is none")),
