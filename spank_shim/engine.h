@@ -7,7 +7,7 @@
 #include "channel.h"
 
 #define ENGINE_MAX_ENVIRONMENT 128
-#define ENGINE_PROTOCOL "1" /* of the facts (run/step.py) */
+#define ENGINE_PROTOCOL "2" /* of the facts (run/step.py) */
 
 /* What the engine is told, beside the job's environment. */
 struct engine_request {

@@ -110,10 +110,10 @@ def build_plugin(place, changes):
 def test_plugin_of_another_protocol_is_one_line(tmp_path, marker):
     let_in(tmp_path)
     other = build_plugin(
-        str(tmp_path), (("remote.c", '#define PROTOCOL "1"', '#define PROTOCOL "0"'),)
+        str(tmp_path), (("engine.h", '#define ENGINE_PROTOCOL "2"', '#define ENGINE_PROTOCOL "0"'),)
     )
     with plugin_words(file=other):
-        refused(marker, "error [slurm]", "the plugin speaks protocol 0, the engine 1")
+        refused(marker, "error [slurm]", "the plugin speaks protocol 0, the engine 2")
 
 
 @pytest.mark.parametrize(

@@ -19,17 +19,19 @@ def packed(facts, environ):
 
 
 def test_facts_and_environment_come_apart():
-    facts, environ = step.parse(packed({"protocol": "1", "ref": "a=b"}, {"A": "x=y", "B": "1\n2"}))
-    assert facts == {"protocol": "1", "ref": "a=b"}
+    facts, environ = step.parse(
+        packed({"protocol": step.PROTOCOL, "ref": "a=b"}, {"A": "x=y", "B": "1\n2"})
+    )
+    assert facts == {"protocol": step.PROTOCOL, "ref": "a=b"}
     assert environ == {"A": "x=y", "B": "1\n2"}
 
 
 def test_bytes_that_are_no_text_survive():
-    data = packed({"protocol": "1"}, {}) + b"NAME=\xff\0"
+    data = packed({"protocol": step.PROTOCOL}, {}) + b"NAME=\xff\0"
     assert step.parse(data)[1]["NAME"].encode(errors="surrogateescape") == b"\xff"
 
 
-@pytest.mark.parametrize("data", [b"", b"protocol=1\0", b"protocol=2\0\0", b"\0\0"])
+@pytest.mark.parametrize("data", [b"", b"protocol=2\0", b"protocol=1\0\0", b"\0\0"])
 def test_other_protocol_or_a_cut_request_is_refused(data):
     with pytest.raises(errors.SlurmError):
         step.parse(data)
@@ -62,7 +64,7 @@ def test_step_options_become_the_request():
 )
 def test_options_are_checked_before_there_is_a_job(facts, status, line):
     code = "import sys; from fairlead.run import submit; sys.exit(submit.main('check'))"
-    request = packed({"protocol": "1", **facts}, {})
+    request = packed({"protocol": step.PROTOCOL, **facts}, {})
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(
         [sys.executable, "-c", code], input=request, env=environ, capture_output=True

@@ -48,7 +48,7 @@ BROKER_FD = 5
 KEY_FD = 6
 EXCHANGE_FD = 7
 NOTE_FD = 8
-PROTOCOL = "1"
+PROTOCOL = "2"
 
 
 def main() -> int:
