@@ -10,6 +10,8 @@ import subprocess
 import time
 import warnings
 
+import psutil
+
 USER = pwd.getpwnam(os.environ.get("FAIRLEAD_TEST_USER", "demo"))
 REGISTRY = "127.0.0.1:5000"
 SMALL = f"{REGISTRY}/demo/small:1"
@@ -146,3 +148,15 @@ def wait_for(condition, seconds: float = 20.0):
 def fields(text: str, pattern: str) -> list[tuple[str, ...]]:
     """Return all matches of a pattern, line by line."""
     return [match if isinstance(match, tuple) else (match,) for match in re.findall(pattern, text)]
+
+
+def processes(*attributes):
+    """The machine's processes as psutil's, but for those of private beds (tests/bed/private), which are others' business."""
+    for process in psutil.process_iter(["name", *attributes]):
+        try:
+            with open(f"/proc/{process.pid}/cgroup", encoding="utf-8") as file:
+                is_others = "/fairlead-private-" in file.read()
+        except OSError:
+            continue  # it has ended
+        if not is_others:
+            yield process

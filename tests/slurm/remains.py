@@ -37,7 +37,7 @@ SERVICE = os.stat(STORES[0]).st_uid if STORES[0] else -1
 def processes() -> list[str]:
     """Living processes of steps: slurmstepd, tasks, engines, brokers, storekeepers, and their children."""
     found = []
-    for process in psutil.process_iter(["name", "cmdline", "uids", "status"]):
+    for process in jobs.processes("cmdline", "uids", "status"):
         info = process.info
         if info["status"] == psutil.STATUS_ZOMBIE or not info["uids"] or info["name"] in CLIENTS:
             continue
@@ -94,7 +94,7 @@ def devices() -> list[str]:
 def mounts() -> frozenset[str]:
     """Mounts of this process and of every slurmd, each with its place and kind: without the numbers of mounts."""
     found = set()
-    for process in psutil.process_iter(["name"]):
+    for process in jobs.processes():
         if process.info["name"] == "slurmd" or process.pid == os.getpid():
             with (
                 contextlib.suppress(OSError),
@@ -123,7 +123,7 @@ def assert_nothing(before: frozenset[str], limit_s: float = LIMIT_S) -> float:
 def pids(mark: str, *, by_name: bool = False) -> list[int]:
     """Processes whose name is a word, or whose command line has it: a task has slurmstepd's for a while."""
     found = []
-    for process in psutil.process_iter(["name", "cmdline", "status"]):
+    for process in jobs.processes("cmdline", "status"):
         words = " ".join(process.info["cmdline"] or [])
         if process.info["status"] != psutil.STATUS_ZOMBIE and (
             process.info["name"] == mark or (mark in words and not by_name)
@@ -134,7 +134,7 @@ def pids(mark: str, *, by_name: bool = False) -> list[int]:
 
 def slurmd(node: str) -> int:
     """The slurmd of a node."""
-    for process in psutil.process_iter(["name", "cmdline"]):
+    for process in jobs.processes("cmdline"):
         words = " ".join(process.info["cmdline"] or [])
         if process.info["name"] == "slurmd" and f"-N {node} " in f"{words} ":
             return int(process.pid)

@@ -63,16 +63,14 @@ class Look(NamedTuple):
 
 def look() -> Look:
     """Count."""
-    daemons = [item for item in psutil.process_iter(["name"]) if item.info["name"] in DAEMONS]
+    daemons = [item for item in jobs.processes() if item.info["name"] in DAEMONS]
     memory = dict.fromkeys(DAEMONS, 0)
     for daemon in daemons:
         memory[daemon.info["name"]] += daemon.memory_info().rss >> 10
     own = {
         entry.pw_uid for entry in pwd.getpwall() if entry.pw_name in (jobs.USER.pw_name, "fairlead")
     }
-    seen = [
-        item for item in psutil.process_iter(["pid", "uids", "status", "ppid"]) if _counts(item)
-    ]
+    seen = [item for item in jobs.processes("pid", "uids", "status", "ppid") if _counts(item)]
     with open("/proc/net/unix", encoding="utf-8", errors="replace") as file:
         sockets = len(file.readlines())
     return Look(

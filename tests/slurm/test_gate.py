@@ -34,19 +34,9 @@ def _no_node_is_drained_and_no_hub_stays():
 
 def engines(*words):
     """The processes of the engine with these words behind its file's name."""
-    found = []
-    for pid in filter(str.isdecimal, os.listdir("/proc")):
-        try:
-            with open(f"/proc/{pid}/cmdline", "rb") as file:
-                command = os.fsdecode(file.read()).split("\0")[:-1]
-        except OSError:
-            continue
-        if command[-1 - len(words) :] == [
-            f"{installed_prefix()}/libexec/fairlead/engine.py",
-            *words,
-        ]:
-            found.append(int(pid))
-    return found
+    wanted = [f"{installed_prefix()}/libexec/fairlead/engine.py", *words]
+    found = jobs.processes("cmdline")
+    return [item.pid for item in found if (item.info["cmdline"] or [])[-len(wanted) :] == wanted]
 
 
 def hubs():
@@ -96,12 +86,7 @@ def waiting(*words, **variables):
 
 def started():
     """The tasks that build a container."""
-    found = []
-    for pid in filter(str.isdecimal, os.listdir("/proc")):
-        with contextlib.suppress(OSError), open(f"/proc/{pid}/comm", encoding="utf-8") as file:
-            if file.read() == "fairlead-init\n":
-                found.append(int(pid))
-    return found
+    return [item.pid for item in jobs.processes() if item.info["name"] == "fairlead-init"]
 
 
 def parent(pid):

@@ -19,7 +19,7 @@ COSTLY = {"collections", "contextlib", "enum", "functools", "json", "re", "resou
 def processes_of_the_user():
     return {
         process.pid: (process.info["name"], process.info["cmdline"])
-        for process in psutil.process_iter(["name", "cmdline", "uids", "status"])
+        for process in jobs.processes("cmdline", "uids", "status")
         if process.info["uids"]
         and process.info["uids"].real == jobs.USER.pw_uid
         and process.info["status"] != psutil.STATUS_ZOMBIE  # of a pid 1 that does not reap

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 
 import jobs
+import psutil
 import pytest
 from jobs import REGISTRY, SMALL, USER
 
@@ -62,6 +63,12 @@ def test_a_failure_to_save_is_the_steps(place: str) -> None:
     assert done.stderr.count(line) == 1, done.stderr
 
 
+def is_left(process: psutil.Process) -> bool:
+    words = " ".join(process.info["cmdline"] or [])
+    is_users = bool(process.info["uids"]) and process.info["uids"].real == USER.pw_uid
+    return is_users and ("sleep 97" in words or "fairlead.run.saver" in words)
+
+
 def test_a_cancelled_step_leaves_no_process_and_no_half_file(place: str) -> None:
     process = jobs.start(
         *SRUN, "--container-save=box.sqsh", "sh", "-c", "echo up; exec sleep 97", cwd=place
@@ -72,7 +79,7 @@ def test_a_cancelled_step_leaves_no_process_and_no_half_file(place: str) -> None
     process.terminate()
     process.communicate(timeout=60)
     deadline = time.monotonic() + 60
-    while jobs.run("pgrep", "-u", USER.pw_name, "-f", "sleep 97|fairlead.run.saver").stdout:
+    while any(map(is_left, jobs.processes("cmdline", "uids"))):
         assert time.monotonic() < deadline
         time.sleep(0.2)
     assert [name for name in os.listdir(place) if name.endswith(".part")] == []
