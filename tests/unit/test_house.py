@@ -86,6 +86,19 @@ def test_every_package_is_on_a_floor():
     assert {name for name in found if floor(name) is None} == {"__init__"}
 
 
+def test_architecture_names_every_module_in_its_floor():
+    with open(os.path.join(ROOT, "docs/architecture.md"), encoding="utf-8") as page:
+        house = page.read().partition("engine/fairlead/\n")[2].partition("\n```")[0]
+    rooms = re.split(r"^  (?=\w+/ )|^(?=c_ext/|spank_shim/)", house, flags=re.MULTILINE)
+    named = {re.match(r"\w+/|", room).group(): set(re.findall(r"\w+", room)) for room in rooms}
+    shim = {name[:-2] for name in os.listdir(f"{ROOT}/spank_shim") if name.endswith(".c")}
+    assert {name for name in shim - named["spank_shim/"] if not name.startswith("broker_")} == set()
+    for relative, _ in modules():
+        directory, _, module = relative.removesuffix(".py").rpartition("/")
+        if module != "__init__" and directory != "cli":
+            assert module in named[f"{directory}/" if directory else ""], relative
+
+
 def test_only_kernel_imports_the_extension_and_only_registry_and_transport_open_sockets():
     for relative, path in modules():
         with open(path, encoding="utf-8") as file:

@@ -45,7 +45,8 @@ VERBS = {
 EPILOG = """\
 An image is named as everywhere: [REGISTRY/]NAME[:TAG][@sha256:...], e.g. ubuntu:24.04, or
 REGISTRY#NAME. Images on this machine: the PATH of a squashfs or SIF file or of a root directory,
-oci:PATH[:TAG], oci-archive:PATH[:TAG], docker-archive:PATH[:NAME], containers-storage:NAME.
+oci:PATH[:TAG], oci-archive:PATH[:TAG], docker-archive:PATH[:NAME], containers-storage:NAME,
+dockerd://NAME.
 An environment file names image, mounts and variables: PATH.toml, or edf:NAME (see fairlead edf).
 Under Slurm: srun --container=IMAGE ./app (see srun --help).
 Settings: /etc/fairlead/fairlead.toml and fairlead.d/*.toml, ~/.config/fairlead/fairlead.toml,

@@ -65,7 +65,7 @@ PYXIS = Peer(
     _rows("""
 --container-image REF|PATH | = | dockerd:// asks the node's docker; containers-storage: reads podman's store
 --container-mounts SRC[:DST[:FLAGS]],... | = | also tmpfs:DST, umount:DST, and mounts in the long syntax, type=bind,...
---container-workdir DIR | = | default: the image's, else the job's
+--container-workdir DIR | = | default: the image's, else /; with --container the job's
 --container-name NAME[:MODE] | = | auto, create, exec, no_exec
 --container-save PATH | = | a squashfs file; also its changes as an image: oci:DIR, docker://REF
 --container-mount-home, --no-container-mount-home | = | default: bound, as the setting mount_home says
@@ -130,7 +130,7 @@ ENROOT_CONNECT_TIMEOUT | ~ | fixed
 ENROOT_ALLOW_HTTP | insecure_registries | setting: which hosts, not all
 ENROOT_SYSCONF_PATH | /etc/fairlead/fairlead.toml | the site's settings
 ENROOT_NATIVE_OVERLAYFS | ~ | is always so
-ENROOT_SLURM_HOOK | - | srun runs outside of the container
+ENROOT_SLURM_HOOK | - | Slurm's clients in a container: --container-slurm
 environ.d | site_env | setting
 mounts.d | site_mounts | setting
 hooks.d | hooks_dirs | OCI hooks; scripts of enroot's own kind are not run
@@ -165,7 +165,7 @@ com.hooks.aws_ofi_nccl.* | - | bring the plug-in in the image, or mount it
 com.hooks.ssh.* | - | nothing listens in a container: srun --overlap, fairlead exec
 com.hooks.nvidia_cuda_mps.* | - | start the daemon in the job, outside
 com.hooks.dcgm.* | - | only by a hook of the site
-com.hooks.slurm.enabled | --slurm |
+com.hooks.slurm.enabled | = | true: Slurm's clients are brought
 com.hooks.slurm-global-sync.* | - | only by a hook of the site
 com.pyxis.pytorch_remap_vars | = |
 com.pyxis.entrypoint_log | = | what the entrypoint prints is always shown
@@ -175,7 +175,8 @@ com.pyxis.entrypoint_log | = | what the entrypoint prints is always shown
 SARUS = Peer(
     "Sarus",
     "1.7",
-    "fairlead run takes the options of sarus run; under Slurm, srun sarus run becomes srun --container.",
+    "fairlead run takes the options of sarus run; under Slurm, srun sarus run becomes srun --container. The setting "
+    "sarus_json reads a site's sarus.json as it is.",
     ("sarus",),
     _rows("""
 run | fairlead run | in a job: srun --container=REF COMMAND
@@ -224,7 +225,7 @@ localRepositoryBaseDir | store | sarus.json: must be node-local here, and yours 
 centralizedRepositoryDir | site_store | sarus.json
 OCIBundleDir | ~ | sarus.json: nothing is kept while a container runs
 rootfsFolder | ~ | sarus.json: likewise
-prefixDir | ~ | sarus.json: ./install --prefix
+prefixDir | ~ | sarus.json: PREFIX=DIR ./install
 tempDir | ~ | sarus.json: what is under way lies in the store
 ramFilesystemType | ~ | sarus.json: the root is written to memory, or to disk (setting upper)
 securityChecks | ~ | sarus.json: are always made
