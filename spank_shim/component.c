@@ -29,12 +29,14 @@ static void numbered(const char *variable, unsigned int number, char ret[NAME_SI
 	snprintf(ret, NAME_SIZE, "%s%u_%s", VARIABLE_PREFIX, number, variable + strlen(VARIABLE_PREFIX));
 }
 
-/* The length of the name, if an entry of an environment is one that was set aside; else 0. */
+/* The length of the name, if an entry of an environment is one that was set aside; else 0. What has no value, or a name
+ * longer than ours are, nobody here has set, and it could not be unset. */
 static size_t is_numbered(const char *entry)
 {
-	size_t prefix = strlen(VARIABLE_PREFIX);
+	size_t prefix = strlen(VARIABLE_PREFIX), length = strcspn(entry, "=");
 
-	return strncmp(entry, VARIABLE_PREFIX, prefix) == 0 && isdigit((unsigned char)entry[prefix]) ? strcspn(entry, "=") : 0;
+	return strncmp(entry, VARIABLE_PREFIX, prefix) == 0 && isdigit((unsigned char)entry[prefix]) &&
+	       entry[length] == '=' && length < NAME_SIZE ? length : 0;
 }
 
 static void set(const char *name, const char *value)
@@ -174,8 +176,9 @@ static int forget_numbered(spank_t spank)
 		snprintf(name, sizeof(name), "%.*s", (int)is_numbered(environment[i]), environment[i]);
 		found |= *name != '\0';
 		if (!*name || spank_unsetenv(spank, name) != ESPANK_SUCCESS ||
-		    spank_get_item(spank, S_JOB_ENV, &environment) != ESPANK_SUCCESS)
-			i++;
+		    spank_get_item(spank, S_JOB_ENV, &environment) != ESPANK_SUCCESS || !environment || !environment[i] ||
+		    (is_numbered(environment[i]) == strlen(name) && strncmp(environment[i], name, strlen(name)) == 0))
+			i++; /* whatever the job's environment holds, this ends */
 	}
 	return found;
 }

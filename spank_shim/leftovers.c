@@ -24,6 +24,7 @@
 #define PATIENCE_S 15
 #define DYING_MS 10000
 #define LOOK_MS 20
+#define END_MS 2000
 
 static int note = -1;
 static uid_t uid;
@@ -101,6 +102,19 @@ void leftovers_clear(void)
 	close(store);
 }
 
+static int ends_within(pid_t child, int limit_ms)
+{
+	const struct timespec pause = { .tv_nsec = LOOK_MS * 1000000 };
+
+	for (int ms = 0; ms < limit_ms; ms += LOOK_MS) {
+		if (waitpid(child, NULL, WNOHANG) != 0)
+			return 1;
+		nanosleep(&pause, NULL);
+	}
+	return 0;
+}
+
+/* The child is the user's, who may stop it: its alarm would then never come, and slurmstepd never end. */
 void leftovers_sweep(void)
 {
 	char first;
@@ -111,6 +125,8 @@ void leftovers_sweep(void)
 	child = fork();
 	if (child == 0)
 		sweep();
-	while (child > 0 && waitpid(child, NULL, 0) < 0 && errno == EINTR)
-		;
+	if (child <= 0 || ends_within(child, PATIENCE_S * 1000 + END_MS))
+		return;
+	kill(child, SIGKILL);
+	ends_within(child, END_MS);
 }
