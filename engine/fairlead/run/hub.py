@@ -283,7 +283,7 @@ class Hub:
         if node.seen is None:
             return
         took_us, _, facts = rest.partition(" ")
-        self.meeting.ready(node.seen, int(took_us), facts, time.monotonic())
+        self.meeting.ready(node.seen, _count(took_us), facts, time.monotonic())
         self.settled(node)
         if not self.settings.gate:
             node.told = True
@@ -300,17 +300,22 @@ def _failed(hub: Hub, node: Node, rest: str) -> None:
         hub.shut(node)
 
 
+def _count(text: str) -> int:
+    """Return a number that arithmetic bears, whatever was sent."""
+    return min(max(0, int(text)), 1 << 60)
+
+
 def _image(_hub: Hub, node: Node, rest: str) -> None:
     done, _, total = rest.partition(" ")
     if node.seen is not None:
-        node.seen.done, node.seen.total = max(0, int(done)), max(0, int(total))
+        node.seen.done, node.seen.total = _count(done), _count(total)
 
 
 def _phases(_hub: Hub, node: Node, rest: str) -> None:
     for item in rest.split(" ")[:16]:
         name, _, took_us = item.partition("=")
         if node.seen is not None and len(node.seen.phases) < 16:
-            node.seen.phases[name[:16]] = max(0, int(took_us))
+            node.seen.phases[name[:16]] = _count(took_us)
 
 
 def _left(hub: Hub, node: Node, _rest: str) -> None:
