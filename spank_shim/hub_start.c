@@ -145,8 +145,9 @@ static _Noreturn void become_hub(const char *python, const char *script, const c
 	sigset_t none;
 	int fds[FDS];
 
-	/* Its own session: Ctrl-C is srun's to hear, which ends the step, or does not. */
+	/* Its own session: Ctrl-C is srun's to hear, which ends the step, or does not. So is the SIGTERM of a whole job. */
 	syscall(SYS_setsid);
+	signal(SIGTERM, SIG_IGN);
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
@@ -158,6 +159,8 @@ static _Noreturn void become_hub(const char *python, const char *script, const c
 		if (fds[i] < 0)
 			_exit(126);
 	}
+	if (fcntl(2, F_GETFD) < 0 && open("/dev/null", O_WRONLY) < 0) /* srun 2>&- */
+		_exit(126);
 	if (dup2(fds[FACTS], 0) < 0 || dup2(2, 1) < 0 || dup2(fds[LISTENER], 3) < 0 || dup2(fds[LIFE], 4) < 0 ||
 	    syscall(SYS_close_range, 5, ~0U, 0) < 0)
 		_exit(126);
