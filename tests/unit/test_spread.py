@@ -1,5 +1,6 @@
 """Blobs that nodes fetch together: real stores, files and messages; the hub is a thread."""
 
+import errno
 import hashlib
 import os
 import socket
@@ -247,6 +248,15 @@ def test_what_cannot_be_sent_everybody_fetches(bed):
     four.way = lambda number: Broken(str(four.shared), "7.0")
     assert four.pull_all() == [four.contents()] * 4
     assert len(four.source.gets) == 4
+
+
+def test_a_node_that_cannot_send_keeps_what_it_fetched(bed, monkeypatch):
+    def full(*_):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    two = bed(2, (120_000, 130_000, 140_000, 150_000, 160_000, 170_000))
+    monkeypatch.setattr(os, "memfd_create", full)
+    assert two.pull_all() == [two.contents()] * 2
 
 
 def test_messages_that_get_lost_or_are_nonsense_hang_nobody(bed):

@@ -11,7 +11,7 @@ Rules:
 - The text is kept with a plan (``OP_SAME``), so that a launch without Python has the same.
 - Values are shown to the user where nodes differ: words, not hashes, as far as they are short.
 - What may well be another on each node is left out: places of stores, what is done while an image
-  is fetched.
+  is fetched, where on the host a mount comes from (an environment file may name the node in it).
 """
 
 from __future__ import annotations
@@ -56,6 +56,7 @@ def text(request: launch_request.Request, config: settings.Config, ready: launch
 def _asked(request: launch_request.Request) -> tuple[object, ...]:
     """Return what of a request does not differ from node to node by itself."""
     own: dict[str, object] = {"environ": {}, "cwd": "", "step": None, "seen": (), "notes": ()}
+    own["volumes"] = tuple(volume._replace(source="") for volume in request.volumes)
     return request._replace(**own)  # type: ignore[arg-type]
 
 

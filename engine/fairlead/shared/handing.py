@@ -103,10 +103,18 @@ class Handing:
         try:
             self._wire.send_fd(writer.fd, blob=blob.digest, has=True)
             if fetched:
-                self._spread.send(blob, writer.fd)
+                self._send(blob, writer.fd)
         finally:
             os.close(writer.fd)
         return True
+
+    def _send(self, blob: Descriptor, fd: int) -> None:
+        """Send a blob to the others; the storekeeper has it, and must not hear a second answer."""
+        try:
+            self._spread.send(blob, fd)
+        except (errors.Error, OSError) as error:
+            log.debug(f"{blob.digest[:19]}: {error}")
+            self._spread.leave(blob.digest)
 
     def _hand_document(self, blob: Descriptor) -> bool:
         if blobs.look(self._store, blob.digest)[0] is None:

@@ -267,8 +267,9 @@ class Spread:
 
     def _put(self, fd: int, part: spread_parts.Part, name: str) -> bool:
         """Send a part, which is a file of its own."""
-        source = os.memfd_create("fairlead-part", os.MFD_CLOEXEC)
+        source = -1
         try:
+            source = os.memfd_create("fairlead-part", os.MFD_CLOEXEC)
             at, end = part.offset, part.offset + part.size
             while at < end:
                 at += os.sendfile(source, fd, at, min(_COPY, end - at))
@@ -277,7 +278,8 @@ class Spread:
             log.debug(f"{name}: {error.strerror}")
             return False
         finally:
-            os.close(source)
+            if source >= 0:
+                os.close(source)
 
     def _attempt(self, digest: str) -> str:
         with self._changed:
