@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "tree.h"
+
+#include "old_headers.h"
 #include "tree_node.h"
 
 #include <dirent.h>
