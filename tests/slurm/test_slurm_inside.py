@@ -45,7 +45,7 @@ def inside(script, *options, image=SMALL, nodes=1, **variables):
 )
 def test_clients_answer_and_launch_from_any_image(image):
     script = f"""
-scontrol ping; sinfo -h -o %P; squeue -h -j $SLURM_JOB_ID -o %T
+scontrol ping; sinfo -h -p debug -o %P; squeue -h -j $SLURM_JOB_ID -o %T
 srun --overlap -n2 -N2 sh -c 'echo $SLURM_NODEID {WHERE[5:]}'
 srun --overlap -n1 --container={frozen(ENTRY)} sh -c '{WHERE}'
 srun --overlap -n1 --container=none sh -c '{WHERE}'
