@@ -6,6 +6,7 @@ import argparse
 import json
 
 from fairlead import config as settings
+from fairlead.cli import columns
 from fairlead.store import fetch, layout
 
 _COLUMNS = ("REFERENCE", "DIGEST", "SIZE", "PULLED")
@@ -22,12 +23,8 @@ def run(arguments: argparse.Namespace, config: settings.Config) -> int:
     if arguments.json:
         print(json.dumps([_entry(image) for image in images], indent=2))
         return 0
-    rows = [_COLUMNS, *(_row(image) for image in images)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(_COLUMNS))]
-    for row in rows:
-        print(
-            "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
-        )
+    for line in columns.lines(_COLUMNS, (_row(image) for image in images)):
+        print(line)
     return 0
 
 

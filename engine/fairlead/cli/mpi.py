@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from fairlead import config as settings
 from fairlead import errors, log
-from fairlead.cli import names
+from fairlead.cli import columns, names
 from fairlead.cli.images import size_text
 from fairlead.host import index, mpi, program, trace
 from fairlead.plan import explain, inject
@@ -146,11 +146,8 @@ def _list(
         return 0
     if not installations:
         log.note("no MPI is found on this host: load its module, or name it in mpi_prefixes")
-    rows = [_COLUMNS, *(_row(item) for item in installations)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(_COLUMNS))]
-    for row in rows:
-        cells = (text.ljust(width) for text, width in zip(row, widths, strict=True))
-        print(errors.one_line("  ".join(cells).rstrip()))
+    for line in columns.lines(_COLUMNS, (_row(item) for item in installations)):
+        print(errors.one_line(line))
     return 0
 
 

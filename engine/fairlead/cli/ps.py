@@ -11,6 +11,7 @@ import json
 import time
 
 from fairlead import config as settings
+from fairlead.cli import columns
 from fairlead.host import running
 
 _COLUMNS = ("PID", "IMAGE", "NAME", "JOB.STEP", "PROCESSES", "SINCE")
@@ -27,11 +28,8 @@ def run(arguments: argparse.Namespace, config: settings.Config) -> int:
     if arguments.json:
         print(json.dumps([_entry(item) for item in found], indent=2))
         return 0
-    rows = [_COLUMNS, *(_row(item) for item in found)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(_COLUMNS))]
-    for row in rows:
-        cells = (text.ljust(width) for text, width in zip(row, widths, strict=True))
-        print("  ".join(cells).rstrip())
+    for line in columns.lines(_COLUMNS, (_row(item) for item in found)):
+        print(line)
     return 0
 
 

@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from fairlead import config as settings
 from fairlead import errors, keys, log
+from fairlead.cli import columns
 from fairlead.cli.images import size_text
 from fairlead.run import named
 from fairlead.shared import check as shared_check
@@ -129,11 +130,8 @@ def _ls(view: _View, arguments: argparse.Namespace, config: settings.Config) -> 
     if arguments.json:
         print(json.dumps([_entry(item) for item in found], indent=2))
         return 0
-    rows = [_COLUMNS, *(_row(item) for item in _folded(found))]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(_COLUMNS))]
-    for row in rows:
-        cells = (text.ljust(width) for text, width in zip(row, widths, strict=True))
-        print("  ".join(cells).rstrip())
+    for line in columns.lines(_COLUMNS, (_row(item) for item in _folded(found))):
+        print(line)
     return 0
 
 
